@@ -1,0 +1,244 @@
+//! The owner of a range of DMA memory.
+#![allow(unsafe_code)]
+
+use super::address::DeviceAddress;
+use super::copy;
+use super::pool::PoolHandle;
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Range;
+use core::ptr::NonNull;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A range of DMA memory as a platform's allocator describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawDma {
+    /// Where the processor finds it.
+    pub cpu: NonNull<u8>,
+    /// Where the device finds it.
+    pub device: u64,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+/// What stands behind the buffers of one allocator: it takes them back, and it knows the caches.
+///
+/// # Safety
+/// The functions must accept any range that was passed to [`DmaBuffer::from_raw`] with this
+/// backing, from any thread, and `release` must be the only way in which such memory is unmapped
+/// or handed out again (S1, S2).
+pub unsafe trait DmaBacking: Send + Sync {
+    /// Takes back a range whose buffer was dropped.
+    fn release(&self, raw: RawDma);
+
+    /// Whether the device sees the processor's caches. If so, the sync functions are not called.
+    fn is_coherent(&self) -> bool {
+        true
+    }
+
+    /// Writes the processor's caches back, before the device reads the range.
+    fn sync_for_device(&self, _raw: RawDma) {}
+
+    /// Discards the processor's caches, after the device has written the range.
+    fn sync_for_cpu(&self, _raw: RawDma) {}
+}
+
+/// Who takes a buffer back when it is dropped.
+enum Owner {
+    Backing(Arc<dyn DmaBacking>),
+    Pool(PoolHandle),
+}
+
+/// An owned, contiguous range of DMA memory.
+///
+/// All offsets are in bytes from its start. Offsets come from the driver, never from a device, so
+/// one that lies outside is a bug and panics, as with a slice.
+pub struct DmaBuffer {
+    raw: RawDma,
+    coherent: bool,
+    owner: Owner,
+}
+
+// SAFETY: a buffer is the only owner of its range (S2), and the memory is not tied to a thread.
+unsafe impl Send for DmaBuffer {}
+// SAFETY: through a shared reference the memory is only read, by volatile accesses (S3).
+unsafe impl Sync for DmaBuffer {}
+
+impl DmaBuffer {
+    /// Takes ownership of a range; `backing` gets it back when the buffer is dropped.
+    ///
+    /// # Safety
+    /// The range is mapped, readable and writable until it is released (S1), belongs to no other
+    /// buffer and to no Rust object (S2), is referred to by nobody (S3), and the device reaches
+    /// the very same bytes at `raw.device` (S4).
+    pub unsafe fn from_raw(raw: RawDma, backing: Arc<dyn DmaBacking>) -> Self {
+        let coherent = backing.is_coherent();
+        Self { raw, coherent, owner: Owner::Backing(backing) }
+    }
+
+    /// A block of a pool; see [`from_raw`](Self::from_raw) for what must hold of it.
+    ///
+    /// # Safety
+    /// As for [`from_raw`](Self::from_raw), with the pool as the one that takes it back.
+    #[inline]
+    pub(super) unsafe fn from_pool(raw: RawDma, coherent: bool, pool: PoolHandle) -> Self {
+        Self { raw, coherent, owner: Owner::Pool(pool) }
+    }
+
+    pub(super) const fn raw(&self) -> RawDma {
+        self.raw
+    }
+
+    pub(super) const fn is_coherent(&self) -> bool {
+        self.coherent
+    }
+
+    /// Length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
+    pub const fn len(&self) -> usize {
+        self.raw.len
+    }
+
+    /// Where the device finds the first byte.
+    pub const fn address(&self) -> DeviceAddress {
+        DeviceAddress::new(self.raw.device)
+    }
+
+    /// Where the device finds the byte at `offset`.
+    #[track_caller]
+    pub fn address_of(&self, offset: usize) -> DeviceAddress {
+        self.check(offset, 1);
+        DeviceAddress::new(self.raw.device + offset as u64)
+    }
+
+    /// Copies `into.len()` bytes out, from `offset` on.
+    #[track_caller]
+    #[inline]
+    pub fn read_bytes(&self, offset: usize, into: &mut [u8]) {
+        let from = self.check(offset, into.len());
+        // SAFETY: `check` keeps the range within the buffer, which is valid by S1.
+        unsafe { copy::copy_out(from, into) }
+    }
+
+    /// Copies `from` in, from `offset` on.
+    #[track_caller]
+    #[inline]
+    pub fn write_bytes(&mut self, offset: usize, from: &[u8]) {
+        let into = self.check(offset, from.len());
+        // SAFETY: `check` keeps the range within the buffer, which is valid by S1.
+        unsafe { copy::copy_in(from, into) }
+    }
+
+    /// Sets every byte of `range` to `byte`.
+    #[track_caller]
+    pub fn fill(&mut self, range: Range<usize>, byte: u8) {
+        let len = range.len();
+        let into = self.check(range.start, len);
+        // SAFETY: `check` keeps the range within the buffer, which is valid by S1.
+        unsafe { copy::fill(into, byte, len) }
+    }
+
+    /// Copies a plain value out. The copy may be torn if the device writes it meanwhile; for a
+    /// word that tells whether others are valid, use [`load_u32`](Self::load_u32).
+    #[track_caller]
+    #[inline]
+    pub fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> T {
+        let mut value = T::new_zeroed();
+        self.read_bytes(offset, value.as_mut_bytes());
+        value
+    }
+
+    /// Copies a plain value in.
+    #[track_caller]
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) {
+        self.write_bytes(offset, value.as_bytes());
+    }
+
+    /// Reads a naturally aligned little-endian word in one access. Whatever the device wrote
+    /// before that word is visible afterwards (acquire).
+    #[track_caller]
+    #[inline]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        let from = self.check_word(offset);
+        // SAFETY: `check_word` keeps it inside the buffer (S1) and aligned.
+        let value = unsafe { from.read_volatile() };
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+        u32::from_le(value)
+    }
+
+    /// Writes a naturally aligned little-endian word in one access, after everything that was
+    /// written before it (release).
+    #[track_caller]
+    #[inline]
+    pub fn store_u32(&mut self, offset: usize, value: u32) {
+        let into = self.check_word(offset);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+        // SAFETY: `check_word` keeps it inside the buffer (S1) and aligned.
+        unsafe { into.write_volatile(value.to_le()) }
+    }
+
+    /// Makes what was written visible to the device.
+    pub fn sync_for_device(&self, range: Range<usize>) {
+        if !self.coherent {
+            let raw = self.part(range);
+            self.with_backing(|backing| backing.sync_for_device(raw));
+        }
+    }
+
+    /// Makes what the device wrote visible here.
+    pub fn sync_for_cpu(&self, range: Range<usize>) {
+        if !self.coherent {
+            let raw = self.part(range);
+            self.with_backing(|backing| backing.sync_for_cpu(raw));
+        }
+    }
+
+    fn with_backing(&self, act: impl FnOnce(&dyn DmaBacking)) {
+        match &self.owner {
+            Owner::Backing(backing) => act(&**backing),
+            Owner::Pool(pool) => pool.chunk().with_backing(act),
+        }
+    }
+
+    fn part(&self, range: Range<usize>) -> RawDma {
+        let len = range.len();
+        let cpu = self.check(range.start, len);
+        let cpu = NonNull::new(cpu).expect("inside a mapping");
+        RawDma { cpu, device: self.raw.device + range.start as u64, len }
+    }
+
+    /// Where `len` bytes at `offset` are.
+    #[track_caller]
+    #[inline]
+    fn check(&self, offset: usize, len: usize) -> *mut u8 {
+        let fits = offset <= self.raw.len && len <= self.raw.len - offset;
+        assert!(fits, "{offset}+{len} lies outside a DMA buffer of {} bytes", self.raw.len);
+        self.raw.cpu.as_ptr().wrapping_add(offset)
+    }
+
+    #[track_caller]
+    #[inline]
+    fn check_word(&self, offset: usize) -> *mut u32 {
+        let word = self.check(offset, size_of::<u32>()).cast::<u32>();
+        assert!(word.is_aligned(), "offset {offset} of a DMA buffer is not a word's");
+        word
+    }
+}
+
+impl Drop for DmaBuffer {
+    #[inline]
+    fn drop(&mut self) {
+        match &self.owner {
+            Owner::Backing(backing) => backing.release(self.raw),
+            // SAFETY: this is the block's one owner (S2), and it is going.
+            Owner::Pool(pool) => unsafe { pool.free() },
+        }
+    }
+}
+
+impl fmt::Debug for DmaBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaBuffer({:?}+{:#x})", self.address(), self.raw.len)
+    }
+}
