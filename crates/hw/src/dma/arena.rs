@@ -58,7 +58,8 @@ impl Arena {
         assert!(start.is_multiple_of(GRANULE), "a DMA arena starts on a page");
         assert!(memory.cpu().as_ptr().addr().is_multiple_of(GRANULE as usize));
         let statistics = DmaStatistics { total_bytes: len as usize, ..Default::default() };
-        let state = State { free: Vec::from([start..start + len]), statistics };
+        let whole = start..start + len;
+        let state = State { free: Vec::from([whole]), statistics };
         let memory = alloc::boxed::Box::new(memory);
         Self { shared: Arc::new(Shared { memory, state: Mutex::new(state) }) }
     }

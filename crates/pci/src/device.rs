@@ -1,0 +1,122 @@
+//! One function as its driver sees it.
+
+use crate::header::Command;
+use crate::{ConfigSpace, Identity};
+use alloc::sync::Arc;
+use outboard_hw::dma::DmaSpace;
+use outboard_hw::interrupt::{VectorRange, Vectors};
+use outboard_hw::registers::{AccessCounts, Counted};
+use outboard_hw::{HwError, Registers};
+
+/// One function as its driver sees it: the boundary that every platform implements.
+///
+/// A device is a value. The driver owns it, and nothing of it is global, so the same driver runs
+/// on real functions, in the lab and on a model, several times in one process.
+pub trait Device: Send {
+    /// A mapped base address register. Clones are handles to the same region.
+    type Registers: Registers + Clone + Send;
+
+    /// What the function says it is.
+    fn identity(&self) -> Identity;
+
+    /// Its configuration space.
+    fn config(&mut self) -> &mut dyn ConfigSpace;
+
+    /// Maps the memory region of base address register `bar` (0–5).
+    fn map_bar(&mut self, bar: u8) -> Result<Self::Registers, HwError>;
+
+    /// Memory that the device can reach.
+    fn dma(&self) -> Arc<dyn DmaSpace>;
+
+    /// Switches on as many vectors as `wanted` allows, of the best kind that both sides have.
+    fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError>;
+
+    /// Switches the interrupts off.
+    fn disable_interrupts(&mut self);
+
+    /// Resets the function alone; [`HwError::NoReset`] where the platform cannot.
+    fn reset(&mut self) -> Result<(), HwError>;
+}
+
+/// A device that a driver owns.
+///
+/// Claiming it switches memory decoding on and bus mastering off: what an earlier owner left
+/// running can no longer reach memory. The driver brings the device to rest, and then calls
+/// [`start_bus_master`](Self::start_bus_master). Dropping the claim, in whatever state, switches
+/// interrupts and bus mastering off again.
+///
+/// A driver must hold its claim in a field *before* its DMA buffers: fields are dropped in order,
+/// and the device has to be cut off before the memory is freed (`docs/SOUNDNESS.md`, D3).
+#[derive(Debug)]
+pub struct Claimed<D: Device>(D);
+
+impl<D: Device> Claimed<D> {
+    /// Takes the device over.
+    pub fn new(mut device: D) -> Self {
+        Command::change(device.config(), Command::MEMORY, Command::BUS_MASTER);
+        Self(device)
+    }
+
+    /// Lets the device read and write memory on its own, and send messages.
+    pub fn start_bus_master(&mut self) {
+        Command::change(self.0.config(), Command::BUS_MASTER, Command::empty());
+    }
+
+    /// The device.
+    pub fn device(&mut self) -> &mut D {
+        &mut self.0
+    }
+}
+
+impl<D: Device> Drop for Claimed<D> {
+    fn drop(&mut self) {
+        self.0.disable_interrupts();
+        Command::change(self.0.config(), Command::empty(), Command::BUS_MASTER);
+    }
+}
+
+/// A device whose register accesses are counted.
+#[derive(Debug)]
+pub struct Counting<D> {
+    device: D,
+    counts: Arc<AccessCounts>,
+}
+
+impl<D: Device> Counting<D> {
+    /// Wraps `device`; every region mapped through it counts into `counts`.
+    pub const fn new(device: D, counts: Arc<AccessCounts>) -> Self {
+        Self { device, counts }
+    }
+}
+
+impl<D: Device> Device for Counting<D> {
+    type Registers = Counted<D::Registers>;
+
+    fn identity(&self) -> Identity {
+        self.device.identity()
+    }
+
+    fn config(&mut self) -> &mut dyn ConfigSpace {
+        self.device.config()
+    }
+
+    fn map_bar(&mut self, bar: u8) -> Result<Self::Registers, HwError> {
+        Ok(Counted::new(self.device.map_bar(bar)?, self.counts.clone()))
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.device.dma()
+    }
+
+    fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {
+        self.device.enable_interrupts(wanted)
+    }
+
+    fn disable_interrupts(&mut self) {
+        self.device.disable_interrupts();
+    }
+
+    fn reset(&mut self) -> Result<(), HwError> {
+        self.device.reset()
+    }
+}
