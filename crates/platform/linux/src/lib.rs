@@ -1,0 +1,16 @@
+//! What Outboard's platforms on Linux share.
+//!
+//! * [`SharedMemory`]: memory that another process maps too, as the ground of a DMA arena.
+//! * [`InterruptSource`]: vectors as descriptors that an event loop can wait on.
+//! * [`EventFd`] and [`now`]: the kernel's counter to wait on, and its monotonic clock.
+#![deny(unsafe_code)]
+
+mod clock;
+mod eventfd;
+mod interrupts;
+mod memory;
+
+pub use clock::now;
+pub use eventfd::EventFd;
+pub use interrupts::InterruptSource;
+pub use memory::{MappedRange, SharedMemory};

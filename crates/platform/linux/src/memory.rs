@@ -1,0 +1,129 @@
+//! Memory that another process maps too.
+#![allow(unsafe_code)]
+
+use outboard_hw::dma::ArenaMemory;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fmt;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Memory behind a descriptor, mapped here, that another process can map as well.
+///
+/// Its size is sealed: whoever else holds the descriptor cannot shrink it, so touching the mapping
+/// never faults. Pages are taken when they are first touched.
+pub struct SharedMemory {
+    descriptor: OwnedFd,
+    cpu: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the value and is not tied to a thread.
+unsafe impl Send for SharedMemory {}
+// SAFETY: through a shared reference only addresses are given out.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Makes `len` zeroed bytes, a multiple of the page size; `name` shows up in `/proc`.
+    pub fn new(name: &str, len: usize) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let descriptor = memfd_create(name, flags)?;
+        ftruncate(&descriptor, len as u64)?;
+        fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let anywhere = std::ptr::null_mut();
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing.
+        let cpu = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, &descriptor, 0) }?;
+        let cpu = NonNull::new(cpu.cast()).ok_or(io::Errno::NOMEM)?;
+        Ok(Self { descriptor, cpu, len })
+    }
+
+    /// Its length in bytes.
+    pub const fn size_bytes(&self) -> usize {
+        self.len
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; whoever was given addresses holds an `Arc` of
+        // this value, so nobody uses them any more.
+        let _ = unsafe { munmap(self.cpu.as_ptr().cast(), self.len) };
+    }
+}
+
+impl fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedMemory({} bytes)", self.len)
+    }
+}
+
+/// A part of [`SharedMemory`] that a device reaches.
+#[derive(Debug)]
+pub struct MappedRange {
+    memory: Arc<SharedMemory>,
+    range: Range<usize>,
+    device: u64,
+}
+
+impl MappedRange {
+    /// The bytes `range` of `memory`, which the device finds at `device`.
+    ///
+    /// # Safety
+    /// No other range of `memory` that overlaps this one is in use (S2), no reference into it
+    /// exists (S3), and the device reaches these very bytes at `device` (S4).
+    pub unsafe fn new(memory: Arc<SharedMemory>, range: Range<usize>, device: u64) -> Self {
+        assert!(range.start <= range.end && range.end <= memory.size_bytes(), "{range:?}");
+        Self { memory, range, device }
+    }
+}
+
+// SAFETY: the mapping lives as long as the `Arc` (S1); the rest is the promise made to `new`.
+unsafe impl ArenaMemory for MappedRange {
+    fn cpu(&self) -> NonNull<u8> {
+        // SAFETY: `new` checked that the range lies inside the mapping.
+        unsafe { self.memory.cpu.add(self.range.start) }
+    }
+
+    fn device(&self) -> u64 {
+        self.device
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.range.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outboard_hw::dma::{Arena, Constraints, DmaSpace};
+
+    #[test]
+    fn an_arena_over_shared_memory_is_seen_through_the_descriptor() {
+        let memory = Arc::new(SharedMemory::new("test", 1 << 20).unwrap());
+        // SAFETY: the only range in use; no device is there.
+        let range = unsafe { MappedRange::new(memory.clone(), 65536..1 << 20, 65536) };
+        let arena = Arena::new(range);
+        let mut buffer = arena.allocate(100, &Constraints::NONE).unwrap();
+        buffer.write_bytes(0, b"seen by both");
+        let mut seen = [0; 12];
+        rustix::io::pread(memory.as_fd(), &mut seen, buffer.address().bits()).unwrap();
+        assert_eq!(&seen, b"seen by both");
+    }
+
+    #[test]
+    fn nobody_can_shrink_it() {
+        let memory = SharedMemory::new("test", 8192).unwrap();
+        assert_eq!(ftruncate(&memory, 4096), Err(io::Errno::PERM));
+    }
+}
