@@ -62,6 +62,11 @@ impl<D: Device> Claimed<D> {
         Command::change(self.0.config(), Command::BUS_MASTER, Command::empty());
     }
 
+    /// Takes the device off the bus: it can neither access memory nor send messages.
+    pub fn stop_bus_master(&mut self) {
+        Command::change(self.0.config(), Command::empty(), Command::BUS_MASTER);
+    }
+
     /// The device.
     pub fn device(&mut self) -> &mut D {
         &mut self.0
@@ -71,7 +76,7 @@ impl<D: Device> Claimed<D> {
 impl<D: Device> Drop for Claimed<D> {
     fn drop(&mut self) {
         self.0.disable_interrupts();
-        Command::change(self.0.config(), Command::empty(), Command::BUS_MASTER);
+        self.stop_bus_master();
     }
 }
 

@@ -1,0 +1,216 @@
+//! The trait that every disk driver implements, and the values that pass through it.
+
+use crate::unit::{Unit, UnitId, UnitState};
+use alloc::sync::Arc;
+use core::fmt;
+use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, DmaSpace, SgList};
+use thiserror::Error;
+
+/// A driver for one controller, with one or more disks ("units") behind it.
+///
+/// It is a state machine. [`submit`](Self::submit) queues, [`kick`](Self::kick) rings the doorbell
+/// once for a batch, [`poll`](Self::poll) reaps, [`next_deadline`](Self::next_deadline) says when
+/// to come back if no interrupt comes before. No function blocks or reads a clock. Starting,
+/// resetting and recovering are states too: they go on in `poll`.
+///
+/// Every submitted request completes exactly once, within a bounded time, and gives its memory
+/// back with its completion.
+pub trait BlockDriver: Send {
+    /// Units are numbered below this. It does not change.
+    fn unit_count(&self) -> u16;
+
+    /// A unit; `None` if there can be none of that number.
+    fn unit(&self, unit: UnitId) -> Option<&Unit>;
+
+    /// What the controller asks of the memory that it transfers to and from.
+    fn constraints(&self) -> Constraints;
+
+    /// Memory that the controller can reach.
+    fn dma(&self) -> Arc<dyn DmaSpace>;
+
+    /// Queues a request, or gives it back.
+    fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused>;
+
+    /// Passes what was queued to the device, as far as it takes it.
+    fn kick(&mut self, now: Instant);
+
+    /// Notes that a vector has fired; [`poll`](Self::poll) does the work.
+    fn interrupt(&mut self, vector: u16);
+
+    /// Does whatever is due, and calls `done` for each request that has completed.
+    fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion));
+
+    /// When to poll again if there is no interrupt before; `None` for never.
+    fn next_deadline(&self) -> Option<Instant>;
+
+    /// Begins to shut down: requests in flight complete, new ones are refused, and then the
+    /// controller is brought to rest.
+    fn stop(&mut self);
+
+    /// Whether the controller is at rest after [`stop`](Self::stop), or was lost.
+    fn is_stopped(&self) -> bool;
+
+    /// Calls `counter` with the name and the value of each of a unit's counters.
+    fn counters(&self, unit: UnitId, counter: &mut dyn FnMut(&'static str, u64));
+
+    /// Calls `event` with each event that was recorded since the last call, oldest first.
+    fn drain_events(&mut self, event: &mut dyn FnMut(UnitId, Instant, &dyn fmt::Display));
+}
+
+/// The caller's name for a request; comes back with its completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tag(pub u64);
+
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Disk to memory.
+    Read,
+    /// Memory to disk.
+    Write(Durability),
+    /// Everything that completed before this was submitted survives a loss of power afterwards.
+    Flush,
+    /// The sectors' content is no longer needed. What they read as afterwards is undefined.
+    Discard,
+}
+
+/// When a write may complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once the device has the data, perhaps only in its cache.
+    Cached,
+    /// Once the data would survive a loss of power ("force unit access").
+    Durable,
+}
+
+/// A request to a unit.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub operation: Operation,
+    /// First logical sector; 0 for a flush.
+    pub lba: u64,
+    /// How many logical sectors; 0 for a flush.
+    pub sectors: u64,
+    /// Exactly as many bytes as the sectors have, for a read or a write; else empty.
+    pub data: SgList,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// Where it was submitted.
+    pub unit: UnitId,
+    /// The name that it was submitted under.
+    pub tag: Tag,
+    /// How it ended. After an error a read's memory is undefined, and a write may have been
+    /// carried out in part.
+    pub result: Result<(), BlockError>,
+    /// Its memory.
+    pub data: SgList,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The device could not read or write a sector.
+    #[error("the disk cannot read or write {}", SectorName(*.lba))]
+    Media {
+        /// The first such sector, if the device said which.
+        lba: Option<u64>,
+    },
+    /// The device refused or abandoned the command without saying why.
+    #[error("the disk aborted the command")]
+    Aborted,
+    /// The device may not be written.
+    #[error("the disk is write-protected")]
+    WriteProtected,
+    /// The connection between controller and device failed again and again.
+    #[error("the connection to the disk fails")]
+    Transport,
+    /// The device did not answer in time, again and again.
+    #[error("the disk does not answer")]
+    Timeout,
+    /// Device or controller are gone, or were given up.
+    #[error("the disk is gone")]
+    Gone,
+    /// The device cannot do this.
+    #[error("the disk does not support this")]
+    Unsupported,
+}
+
+struct SectorName(Option<u64>);
+
+impl fmt::Display for SectorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(lba) => write!(f, "sector {lba}"),
+            None => f.write_str("a sector, and does not say which"),
+        }
+    }
+}
+
+/// A request that was not accepted, with the reason.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub reason: RefusedReason,
+    /// The request, unchanged.
+    pub request: Request,
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RefusedReason {
+    /// The queue is full; submit again after a completion.
+    #[error("the queue is full")]
+    QueueFull,
+    /// There is no disk, or it is not ready.
+    #[error("the disk is not ready: {0}")]
+    NotReady(UnitState),
+    /// The sectors do not all exist.
+    #[error("the disk ends at sector {sectors}")]
+    OutOfRange {
+        /// How many sectors there are.
+        sectors: u64,
+    },
+    /// More sectors or segments than one request may have.
+    #[error("the request is longer than the controller takes")]
+    TooLong,
+    /// The memory's length, alignment or address does not suit the request or the controller.
+    #[error("the request's memory does not fit")]
+    BadMemory,
+    /// The device cannot do this.
+    #[error("the disk does not support this")]
+    Unsupported,
+}
+
+impl Request {
+    /// The request, refused.
+    pub const fn refused(self, reason: RefusedReason) -> Refused {
+        Refused { reason, request: self }
+    }
+
+    /// A read of `sectors` from `lba` on.
+    pub const fn read(lba: u64, sectors: u64, data: SgList) -> Self {
+        Self { operation: Operation::Read, lba, sectors, data }
+    }
+
+    /// A write of `sectors` from `lba` on.
+    pub const fn write(lba: u64, sectors: u64, data: SgList, durability: Durability) -> Self {
+        Self { operation: Operation::Write(durability), lba, sectors, data }
+    }
+
+    /// A flush of the device's cache.
+    pub const fn flush() -> Self {
+        Self { operation: Operation::Flush, lba: 0, sectors: 0, data: SgList::EMPTY }
+    }
+
+    /// A discard of `sectors` from `lba` on.
+    pub const fn discard(lba: u64, sectors: u64) -> Self {
+        Self { operation: Operation::Discard, lba, sectors, data: SgList::EMPTY }
+    }
+}

@@ -1,0 +1,16 @@
+//! What a disk offers, whatever drives it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod driver;
+mod unit;
+
+pub use driver::{
+    BlockDriver, BlockError, Completion, Durability, Operation, Refused, RefusedReason, Request,
+    Tag,
+};
+pub use unit::{FailedReason, Geometry, Identity, Medium, Unit, UnitId, UnitState};

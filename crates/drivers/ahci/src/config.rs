@@ -1,0 +1,99 @@
+//! What a driver can be told.
+
+use core::time::Duration;
+
+/// How the driver learns that commands have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaping {
+    /// By interrupts; `poll` touches no register unless one came or a deadline passed.
+    Interrupts,
+    /// By looking at every `poll`; the HBA sends no interrupts.
+    Polling,
+}
+
+/// How long things may take before the driver intervenes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A read or a write. Disks that fight for a bad sector take up to half a minute.
+    pub transfer: Duration,
+    /// A flush of the cache.
+    pub flush: Duration,
+    /// A discard.
+    pub discard: Duration,
+    /// From the first contact until the device is ready: platters may have to spin up.
+    pub spin_up: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            transfer: Duration::from_secs(30),
+            flush: Duration::from_secs(60),
+            discard: Duration::from_secs(60),
+            spin_up: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a driver can be told. The defaults suit most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AhciConfig {
+    /// How the driver learns that commands have ended.
+    pub reaping: Reaping,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Entries of each slot's physical region descriptor table: how many separate pieces of memory
+    /// one command transfers. 248 make a command table of exactly one page.
+    pub prdt_entries: u16,
+    /// Whether to use native command queuing where HBA and device have it.
+    pub queuing: bool,
+    /// How often a command is tried before its failure is reported.
+    pub attempts: u8,
+}
+
+impl Default for AhciConfig {
+    fn default() -> Self {
+        Self {
+            reaping: Reaping::Interrupts,
+            timeouts: Timeouts::default(),
+            prdt_entries: 248,
+            queuing: true,
+            attempts: 4,
+        }
+    }
+}
+
+/// Fixed limits, with where they come from.
+pub(crate) mod limit {
+    use super::Duration;
+
+    /// BIOS hand-off: the BIOS clears BOS, or says that it is busy, within this (AHCI §10.6.3).
+    pub(crate) const HAND_OFF: Duration = Duration::from_millis(25);
+    /// BIOS hand-off: a BIOS that is busy finishes within this (AHCI §10.6.3).
+    pub(crate) const HAND_OFF_BUSY: Duration = Duration::from_secs(2);
+    /// Some HBAs want AHCI enabled several times before they do it.
+    pub(crate) const AHCI_ENABLE: Duration = Duration::from_millis(50);
+    /// An HBA reset is done within this (AHCI §10.4.3).
+    pub(crate) const HBA_RESET: Duration = Duration::from_secs(1);
+    /// CR clears within this after ST is cleared, and FR after FRE (AHCI §10.1.2).
+    pub(crate) const ENGINE: Duration = Duration::from_millis(500);
+    /// COMRESET is held for at least a millisecond (AHCI §10.4.2).
+    pub(crate) const COMRESET: Duration = Duration::from_millis(2);
+    /// A port where nothing shows up within this is empty. Devices answer a COMRESET within
+    /// 10 ms (SATA §8.4.3), and the link takes a little longer to settle.
+    pub(crate) const PRESENCE: Duration = Duration::from_millis(100);
+    /// A device that shows up establishes communication within this.
+    pub(crate) const LINK: Duration = Duration::from_secs(2);
+    /// Between two looks at a register that is to change soon.
+    pub(crate) const LOOK: Duration = Duration::from_millis(1);
+    /// Between two looks at a device that spins up.
+    pub(crate) const LOOK_SLOWLY: Duration = Duration::from_millis(10);
+    /// While commands are in flight the port is looked at this often, interrupt or not: interrupts
+    /// get lost, deadlines pass, and some errors are silent.
+    pub(crate) const CHECKUP: Duration = Duration::from_millis(100);
+    /// Resets of a port in a row, without a command that ended well between them, before the HBA
+    /// is reset.
+    pub(crate) const PORT_RESETS: u8 = 3;
+    /// Resets of the HBA in a row on behalf of one port before the port is given up.
+    pub(crate) const HBA_RESETS: u8 = 2;
+}

@@ -1,0 +1,284 @@
+//! The host bus adapter: what its ports share.
+
+mod startup;
+
+use crate::config::{AhciConfig, Reaping};
+use crate::error::AhciError;
+use crate::port::{Context, Port};
+use crate::quirks::Quirks;
+use crate::spec::registers::{
+    ABAR, ALL_ONES, CAP, Capabilities, GHC, GlobalControl, IS, MAX_PORTS, PORT_BYTES, port_base,
+};
+use crate::spec::structures::{MAX_PRD_BYTES, MAX_PRDT_ENTRIES};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use outboard_block::{
+    BlockDriver, Completion, Refused, RefusedReason, Request, Tag, Unit, UnitId, UnitState,
+};
+use outboard_hw::dma::{Constraints, DmaSpace};
+use outboard_hw::interrupt::VectorRange;
+use outboard_hw::registers::{RegistersExt, Window};
+use outboard_hw::time::earlier;
+use outboard_hw::{HwError, Instant};
+use outboard_pci::{Claimed, Device, Identity};
+use startup::State;
+
+/// Class code of AHCI controllers: mass storage, Serial ATA, AHCI (AHCI §2.1.5).
+const CLASS: (u8, u8, u8) = (0x01, 0x06, 0x01);
+
+/// Whether this driver drives such a function.
+pub fn matches(identity: &Identity) -> bool {
+    let class = identity.class;
+    (class.base, class.sub, class.interface) == CLASS
+}
+
+/// A Serial ATA host bus adapter with the disks at its ports. Units are numbered as its ports.
+///
+/// The order of the fields matters: the device is cut off before the ports' memory is freed.
+pub struct Hba<D: Device> {
+    device: Claimed<D>,
+    registers: D::Registers,
+    ports: Vec<Option<Port<D::Registers>>>,
+    dma: Arc<dyn DmaSpace>,
+    config: AhciConfig,
+    capabilities: Capabilities,
+    implemented: u32,
+    constraints: Constraints,
+    quirks: Quirks,
+    state: State,
+    look_at: Option<Instant>,
+    interrupted: bool,
+    stopping: bool,
+}
+
+impl<D: Device> Hba<D> {
+    /// Takes a controller over and begins to bring it up; [`poll`](BlockDriver::poll) goes on.
+    ///
+    /// Units are [`Starting`](UnitState::Starting) until it is known what is at their ports.
+    pub fn new(device: D, config: AhciConfig) -> Result<Self, AhciError> {
+        let identity = device.identity();
+        if !matches(&identity) {
+            return Err(AhciError::NotAhci { class: identity.class });
+        }
+        if config.prdt_entries == 0 {
+            return Err(AhciError::BadConfig(config.prdt_entries));
+        }
+        let dma = device.dma();
+        let mut device = Claimed::new(device);
+        let registers = device.device().map_bar(ABAR)?;
+        if registers.get(CAP).into_bits() == ALL_ONES {
+            return Err(HwError::Gone.into());
+        }
+        let mut hba = Self {
+            device,
+            registers,
+            ports: Vec::new(),
+            dma,
+            config,
+            capabilities: Capabilities::new(),
+            implemented: 0,
+            constraints: Constraints::NONE,
+            quirks: Quirks::of(&identity),
+            state: State::Starting,
+            look_at: Some(Instant::ORIGIN),
+            interrupted: false,
+            stopping: false,
+        };
+        hba.read_capabilities()?;
+        if config.reaping == Reaping::Interrupts {
+            hba.device.device().enable_interrupts(VectorRange::ONE)?;
+        }
+        Ok(hba)
+    }
+
+    /// Reads what the HBA can do, before a reset may change it (AHCI §10.4.3).
+    fn read_capabilities(&mut self) -> Result<(), AhciError> {
+        use crate::spec::registers::PI;
+        self.capabilities = self.registers.get(CAP);
+        self.implemented = match self.registers.get(PI) {
+            // Some firmware leaves it unset; then the number of ports is all there is to go by.
+            0 => u32::MAX >> (31 - self.capabilities.ports_minus_one()),
+            implemented => implemented,
+        };
+        let highest_address = if self.capabilities.wide() { u64::MAX } else { u32::MAX.into() };
+        self.constraints = Constraints {
+            // Data is transferred in words (AHCI §4.2.3.3).
+            alignment: 2,
+            highest_address,
+            boundary: 0,
+            max_segment_bytes: MAX_PRD_BYTES,
+            max_segments: usize::from(self.config.prdt_entries).min(MAX_PRDT_ENTRIES),
+        };
+        let slots = self.capabilities.slots_minus_one() + 1;
+        for index in 0..MAX_PORTS {
+            let present = self.implemented >> index & 1 == 1;
+            let port = present.then(|| {
+                let window = Window::new(self.registers.clone(), port_base(index), PORT_BYTES)?;
+                Ok::<_, HwError>(Port::new(index as u8, window, slots))
+            });
+            self.ports.push(port.transpose()?);
+        }
+        Ok(())
+    }
+
+    /// What a port needs to know of its HBA, and the ports.
+    fn split(&mut self, now: Instant) -> (Context<'_>, &mut [Option<Port<D::Registers>>]) {
+        let context = Context {
+            config: &self.config,
+            capabilities: self.capabilities,
+            constraints: self.constraints,
+            quirks: self.quirks,
+            dma: &*self.dma,
+            now,
+        };
+        (context, &mut self.ports)
+    }
+
+    fn port(&self, unit: UnitId) -> Option<&Port<D::Registers>> {
+        self.ports.get(usize::from(unit.0))?.as_ref()
+    }
+
+    /// Serves an interrupt: first on the assumption that it means nothing but commands that ended
+    /// well at the one busy port, which takes one register read; if that finds nothing, in full.
+    fn serve_interrupt(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        let mut busy = self.ports.iter().enumerate().filter_map(|(index, port)| {
+            port.as_ref().filter(|port| port.in_flight()).map(|_| index)
+        });
+        if let (Some(index), None) = (busy.next(), busy.next()) {
+            let mut registers = self.registers.clone();
+            let (context, ports) = self.split(now);
+            let Some(port) = &mut ports[index] else { return };
+            // PxIS before IS (AHCI §5.6.4), and both before looking at what has ended.
+            if port.acknowledge_good() {
+                registers.set(IS, 1 << index);
+                if port.reap(&context, done) {
+                    return;
+                }
+            }
+        }
+        self.serve_in_full(now, done);
+    }
+
+    fn serve_in_full(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        let pending = self.registers.get(IS);
+        if pending == ALL_ONES && self.is_gone() {
+            return self.lose(now, done);
+        }
+        let pending = pending & self.implemented;
+        let (context, ports) = self.split(now);
+        for (index, port) in ports.iter_mut().enumerate() {
+            if let Some(port) = port.as_mut().filter(|_| pending >> index & 1 == 1) {
+                port.serve(&context, done);
+            }
+        }
+        if pending != 0 {
+            self.registers.set(IS, pending);
+        }
+    }
+
+    /// Whether the HBA no longer answers: its capabilities are never all ones.
+    fn is_gone(&self) -> bool {
+        self.registers.get(CAP).into_bits() == ALL_ONES
+    }
+}
+
+impl<D: Device> BlockDriver for Hba<D> {
+    fn unit_count(&self) -> u16 {
+        MAX_PORTS as u16
+    }
+
+    fn unit(&self, unit: UnitId) -> Option<&Unit> {
+        self.port(unit).map(Port::unit)
+    }
+
+    fn constraints(&self) -> Constraints {
+        self.constraints
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.dma.clone()
+    }
+
+    fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
+        let constraints = self.constraints;
+        match self.ports.get_mut(usize::from(unit.0)).and_then(Option::as_mut) {
+            Some(port) => port.submit(tag, request, &constraints),
+            None => Err(request.refused(RefusedReason::NotReady(UnitState::Absent))),
+        }
+    }
+
+    fn kick(&mut self, now: Instant) {
+        if self.state == State::Running {
+            let (context, ports) = self.split(now);
+            ports.iter_mut().flatten().for_each(|port| port.kick(&context));
+        }
+    }
+
+    fn interrupt(&mut self, _vector: u16) {
+        self.interrupted = true;
+    }
+
+    fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        if self.state != State::Running {
+            if self.look_at.is_some_and(|at| now.reached(at)) {
+                self.step(now, done);
+            }
+            return;
+        }
+        if core::mem::take(&mut self.interrupted) {
+            self.serve_interrupt(now, done);
+        }
+        let (context, ports) = self.split(now);
+        ports.iter_mut().flatten().for_each(|port| port.poll(&context, done));
+        self.check_ports(now, done);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.state != State::Running {
+            return self.look_at;
+        }
+        let ports = self.ports.iter().flatten().map(Port::next_deadline);
+        ports.fold(None, earlier)
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.ports.iter_mut().flatten().for_each(Port::stop);
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Lost)
+    }
+
+    fn counters(&self, unit: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {
+        if let Some(port) = self.port(unit) {
+            port.counters().each(counter);
+        }
+    }
+
+    fn drain_events(&mut self, event: &mut dyn FnMut(UnitId, Instant, &dyn fmt::Display)) {
+        self.ports.iter_mut().flatten().for_each(|port| port.drain_events(event));
+    }
+}
+
+impl<D: Device> Drop for Hba<D> {
+    /// Lets the HBA forget all commands; then its claim takes it off the bus, and only then is the
+    /// memory freed.
+    fn drop(&mut self) {
+        if !self.is_stopped() {
+            let reset = GlobalControl::new().with_ahci(true).with_reset(true);
+            self.registers.set(GHC, reset);
+        }
+    }
+}
+
+impl<D: Device> fmt::Debug for Hba<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hba")
+            .field("state", &self.state)
+            .field("capabilities", &self.capabilities)
+            .field("implemented", &self.implemented)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! What a port has done, in numbers.
+
+/// Counts since the driver started. They never wrap in practice and are never reset.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) flushes: u64,
+    pub(crate) discards: u64,
+    pub(crate) sectors_read: u64,
+    pub(crate) sectors_written: u64,
+    /// Doorbells rung: each is a batch of commands.
+    pub(crate) kicks: u64,
+    pub(crate) failed: u64,
+    pub(crate) retried: u64,
+    pub(crate) device_errors: u64,
+    pub(crate) transport_errors: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) port_resets: u64,
+    pub(crate) hba_resets: u64,
+    /// Commands found ended at a check-up, without an interrupt.
+    pub(crate) missed_interrupts: u64,
+}
+
+impl Counters {
+    pub(crate) fn each(&self, counter: &mut dyn FnMut(&'static str, u64)) {
+        let Self {
+            reads,
+            writes,
+            flushes,
+            discards,
+            sectors_read,
+            sectors_written,
+            kicks,
+            failed,
+            retried,
+            device_errors,
+            transport_errors,
+            timeouts,
+            port_resets,
+            hba_resets,
+            missed_interrupts,
+        } = *self;
+        counter("reads", reads);
+        counter("writes", writes);
+        counter("flushes", flushes);
+        counter("discards", discards);
+        counter("sectors-read", sectors_read);
+        counter("sectors-written", sectors_written);
+        counter("kicks", kicks);
+        counter("failed", failed);
+        counter("retried", retried);
+        counter("device-errors", device_errors);
+        counter("transport-errors", transport_errors);
+        counter("timeouts", timeouts);
+        counter("port-resets", port_resets);
+        counter("hba-resets", hba_resets);
+        counter("missed-interrupts", missed_interrupts);
+    }
+}

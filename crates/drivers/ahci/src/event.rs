@@ -1,0 +1,90 @@
+//! What happened to a port, for whoever looks into trouble.
+
+use crate::spec::registers::PortInterrupts;
+use core::fmt;
+use outboard_block::{BlockError, FailedReason};
+
+/// Something out of the ordinary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The link came up at this generation.
+    LinkUp(u8),
+    /// Recovery began.
+    Trouble(Cause),
+    /// A command failed for good.
+    Failed { lba: u64, sectors: u64, error: BlockError },
+    /// The device named the queued command that failed.
+    Blamed { slot: u8, lba: u64 },
+    /// The port was reset, for the nth time in a row.
+    PortReset(u8),
+    /// The HBA was reset.
+    HbaReset,
+    /// The port is ready after trouble.
+    Recovered,
+    /// The unit cannot be used any more.
+    GivenUp(FailedReason),
+    /// The HBA kept command slots across a stop, which it must not; they were made harmless.
+    KeptSlots(u32),
+}
+
+/// Why recovery began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The device reported an error for a command that ran alone.
+    TaskFile { status: u8, error: u8 },
+    /// The device reported an error for one of the queued commands.
+    Queued { status: u8, error: u8 },
+    /// The HBA stopped.
+    Fatal(PortInterrupts),
+    /// The link is down.
+    LinkDown,
+    /// Commands in these slots took too long.
+    Timeout(u32),
+    /// The HBA reports commands in slots that were not issued.
+    Stray(u32),
+    /// A command that ended well has transferred fewer bytes than it should.
+    Short { slot: u8, bytes: u32 },
+    /// The HBA shows the mark that QEMU's leaves when a queued command fails (see `Quirks`).
+    SilentFailure(u32),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LinkUp(speed) => write!(f, "link up, generation {speed}"),
+            Self::Trouble(cause) => write!(f, "{cause}"),
+            Self::Failed { lba, sectors, error } => {
+                write!(f, "sectors {lba}+{sectors} failed: {error}")
+            }
+            Self::Blamed { slot, lba } => {
+                write!(f, "the command in slot {slot} failed at sector {lba}")
+            }
+            Self::PortReset(count) => write!(f, "port reset {count}"),
+            Self::HbaReset => f.write_str("HBA reset"),
+            Self::Recovered => f.write_str("ready again"),
+            Self::GivenUp(reason) => write!(f, "given up: {reason}"),
+            Self::KeptSlots(slots) => write!(f, "the HBA kept slots {slots:#010x} across a stop"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TaskFile { status, error } => {
+                write!(f, "command failed, status {status:#04x} error {error:#04x}")
+            }
+            Self::Queued { status, error } => {
+                write!(f, "a queued command failed, status {status:#04x} error {error:#04x}")
+            }
+            Self::Fatal(interrupts) => write!(f, "the HBA stopped: PxIS {interrupts:?}"),
+            Self::LinkDown => f.write_str("the link is down"),
+            Self::Timeout(slots) => write!(f, "slots {slots:#010x} timed out"),
+            Self::Stray(slots) => write!(f, "slots {slots:#010x} are active but were not issued"),
+            Self::Short { slot, bytes } => {
+                write!(f, "slot {slot} ended after {bytes} bytes, too few")
+            }
+            Self::SilentFailure(mark) => write!(f, "a queued command failed silently ({mark:#x})"),
+        }
+    }
+}

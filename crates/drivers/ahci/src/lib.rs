@@ -1,0 +1,57 @@
+//! AHCI: Serial ATA host bus adapters, and the disks at their ports.
+//!
+//! # Theory
+//!
+//! A host bus adapter (HBA) has up to 32 *ports* with a disk at each. A port has a *command list*
+//! of up to 32 *slots* in memory. A slot's header points to a *command table*: the frame (FIS) to
+//! send to the disk, and a table of physical regions (PRDT) to transfer to or from. Setting a
+//! slot's bit in PxCI hands the slot to the HBA, which clears the bit when it is done with it.
+//! Queued commands (NCQ) also have a bit in PxSACT, cleared when the *disk* is done, in any order;
+//! their tag is the number of their slot. What the disk sends is posted to the *received FIS* area.
+//!
+//! **Ownership.** A request's memory moves into its slot and out with its completion. While the
+//! HBA may still transfer, the slot keeps it: after a timeout until the port or the HBA was reset.
+//! A port's own structures live as long as the HBA is claimed. Dropping the driver resets the HBA,
+//! then takes it off the bus, then frees the memory.
+//!
+//! **Order.** Requests wait in one queue for each port. Queued commands run together; a command
+//! that cannot be queued (flush, TRIM) runs alone, after those before it and before those behind.
+//!
+//! **Cost.** A batch of queued commands is issued with two register writes, and reaped with two
+//! writes and one read, however many they are. Nothing is allocated.
+//!
+//! **Time.** While commands are in flight the port is looked at ten times a second, interrupt or
+//! not. A command that is overdue is trouble.
+//!
+//! **Trouble.** An error, a fatal interrupt, a lost link, an overdue command or a register that
+//! makes no sense stops the port's command engine. Then, until something helps: start it again,
+//! and ask the disk (log 10h) which queued command failed; reset the port (COMRESET); reset the
+//! HBA; give the disk up. Innocent commands are issued again. If the culprit cannot be found, all
+//! that were in flight run alone, one after the other, and the guilty one fails by itself. Each
+//! command is tried a bounded number of times. One port's trouble does not stop the others, but
+//! for the reset of the HBA.
+//!
+//! **Distrust.** Nothing that HBA or disk write is used before it was checked: status and tags
+//! against what was issued, identification by its checksum and its plausibility, addresses of
+//! failures against the request's. A register of all ones is a device that is gone.
+//!
+//! Not here yet: hot-plug, ATAPI, port multipliers, link power management, SMART and security.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod config;
+mod controller;
+mod counters;
+mod error;
+mod event;
+mod port;
+mod quirks;
+pub mod spec;
+
+pub use config::{AhciConfig, Reaping, Timeouts};
+pub use controller::{Hba, matches};
+pub use error::AhciError;

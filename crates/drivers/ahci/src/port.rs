@@ -1,0 +1,452 @@
+//! A port: one disk, its command list, and the states that it goes through.
+
+mod command;
+mod engine;
+mod memory;
+mod recovery;
+mod service;
+mod startup;
+
+use crate::config::{AhciConfig, Reaping, limit};
+use crate::counters::Counters;
+use crate::event::{Cause, Event};
+use crate::quirks::Quirks;
+use crate::spec::registers::Capabilities;
+use command::{Command, Device, Slots, Step};
+use memory::PortMemory;
+use outboard_block::{
+    BlockError, Completion, FailedReason, Operation, Refused, RefusedReason, Request, Tag, Unit,
+    UnitId, UnitState,
+};
+use outboard_hw::dma::{Constraints, DmaSpace};
+use outboard_hw::events::EventRing;
+use outboard_hw::registers::Window;
+use outboard_hw::{Instant, Registers};
+
+/// Events that a port remembers.
+const EVENTS: usize = 64;
+
+/// What all ports of an HBA have in common, as far as a port needs it.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a AhciConfig,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) constraints: Constraints,
+    pub(crate) quirks: Quirks,
+    pub(crate) dma: &'a dyn DmaSpace,
+    pub(crate) now: Instant,
+}
+
+/// The states of a port. Durations are bounded by the instant in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Waiting for the HBA, or for its turn to spin up.
+    Idle,
+    /// Bringing the engines to rest before their addresses are set.
+    Quiescing { until: Instant },
+    /// Waiting for the link. `seen`: something is there, though it does not talk yet.
+    Link { until: Instant, seen: bool },
+    /// Waiting for the device's first status.
+    Device { until: Instant },
+    /// Reading the device's identification.
+    Identifying { until: Instant },
+    /// Serving requests.
+    Ready,
+    /// Trouble: bringing the command engine to rest.
+    Stopping { until: Instant },
+    /// Trouble: asking the device which queued command failed.
+    ReadingLog { until: Instant },
+    /// Trouble: COMRESET is being sent.
+    PortReset { until: Instant },
+    /// Trouble: only a reset of the whole HBA can help.
+    NeedsHbaReset,
+    /// Shutting down: bringing both engines to rest.
+    Halting { until: Instant },
+    /// Nothing more will happen: no device, one that cannot be used, or shut down.
+    Resting,
+}
+
+/// What is known about the trouble that is being recovered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trouble {
+    cause: Cause,
+    /// The error of the command that ran alone, if that is what failed.
+    verdict: Option<(u8, Verdict)>,
+    /// The port must be reset whatever it looks like.
+    reset: bool,
+    /// The queued command that failed has to be found.
+    find_culprit: bool,
+    /// Commands that must not be retried for free.
+    suspects: u32,
+    /// What the suspects fail with in the end.
+    error: BlockError,
+}
+
+/// What a failed command's error means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Trying again is pointless.
+    Final(BlockError),
+    /// Trying again may help; the error is what to report once it has not.
+    Retry(BlockError),
+}
+
+/// One port and the disk at it.
+pub(crate) struct Port<R> {
+    id: UnitId,
+    registers: Window<R>,
+    state: State,
+    unit: Unit,
+    memory: Option<PortMemory>,
+    slots: Slots,
+    device: Device,
+    trouble: Option<Trouble>,
+    stopping: bool,
+    /// When to look at registers in a state that waits for them to change.
+    look_at: Option<Instant>,
+    /// When to look at a port with commands in flight though there was no interrupt.
+    check_at: Option<Instant>,
+    /// Port resets in a row without a command that ended well.
+    port_resets: u8,
+    /// HBA resets in a row without a command that ended well.
+    hba_resets: u8,
+    counters: Counters,
+    events: EventRing<Event, EVENTS>,
+    events_drained: u64,
+}
+
+impl<R: Registers> Port<R> {
+    pub(crate) fn new(index: u8, registers: Window<R>, slots: u8) -> Self {
+        let device = Device {
+            queuing: false,
+            lba48: false,
+            fua: false,
+            write_cache: false,
+            flush_ext: false,
+            flush: false,
+            logs: false,
+        };
+        Self {
+            id: UnitId(index.into()),
+            registers,
+            state: State::Idle,
+            unit: Unit::UNKNOWN,
+            memory: None,
+            slots: Slots::new(slots),
+            device,
+            trouble: None,
+            stopping: false,
+            look_at: None,
+            check_at: None,
+            port_resets: 0,
+            hba_resets: 0,
+            counters: Counters::default(),
+            events: EventRing::new(),
+            events_drained: 0,
+        }
+    }
+
+    pub(crate) const fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
+    pub(crate) const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether its device may be spinning up.
+    pub(crate) const fn is_spinning_up(&self) -> bool {
+        matches!(self.state, State::Quiescing { .. } | State::Link { .. } | State::Device { .. })
+    }
+
+    pub(crate) const fn is_resting(&self) -> bool {
+        matches!(self.state, State::Resting)
+    }
+
+    pub(crate) const fn needs_hba_reset(&self) -> bool {
+        matches!(self.state, State::NeedsHbaReset)
+    }
+
+    /// Whether commands are with the device.
+    pub(crate) const fn in_flight(&self) -> bool {
+        self.slots.in_flight()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Ready if self.slots.in_flight() => self.check_at,
+            _ => self.look_at,
+        }
+    }
+
+    pub(crate) fn drain_events(
+        &mut self,
+        event: &mut dyn FnMut(UnitId, Instant, &dyn core::fmt::Display),
+    ) {
+        let (id, drained) = (self.id, self.events_drained);
+        let new = self.events.iter().filter(|recorded| recorded.number >= drained);
+        new.for_each(|recorded| event(id, recorded.at, &recorded.what));
+        self.events_drained = self.events.recorded();
+    }
+
+    fn record(&mut self, context: &Context<'_>, event: Event) {
+        self.events.record(context.now, event);
+    }
+
+    /// Checks a request and gives it a slot.
+    pub(crate) fn submit(
+        &mut self,
+        tag: Tag,
+        request: Request,
+        constraints: &Constraints,
+    ) -> Result<(), Refused> {
+        if let Err(reason) = self.admit(&request, constraints) {
+            return Err(request.refused(reason));
+        }
+        request.data.sync_for_device();
+        self.slots.hold(Command::new(tag, request));
+        Ok(())
+    }
+
+    fn admit(&self, request: &Request, constraints: &Constraints) -> Result<(), RefusedReason> {
+        let geometry = &self.unit.geometry;
+        if self.stopping || !matches!(self.unit.state, UnitState::Ready | UnitState::Recovering) {
+            return Err(RefusedReason::NotReady(self.unit.state));
+        }
+        let end = request.lba.checked_add(request.sectors);
+        if end.is_none_or(|end| end > geometry.sectors) {
+            return Err(RefusedReason::OutOfRange { sectors: geometry.sectors });
+        }
+        let most = match request.operation {
+            Operation::Read | Operation::Write(_) => geometry.max_transfer_sectors.into(),
+            Operation::Discard if geometry.max_discard_sectors == 0 => {
+                return Err(RefusedReason::Unsupported);
+            }
+            Operation::Discard => geometry.max_discard_sectors,
+            Operation::Flush => 0,
+        };
+        if request.sectors > most {
+            return Err(RefusedReason::TooLong);
+        }
+        let bytes = match request.operation {
+            // At most 65536 sectors, so this cannot overflow.
+            Operation::Read | Operation::Write(_) => {
+                request.sectors as usize * geometry.sector_bytes as usize
+            }
+            Operation::Flush | Operation::Discard => 0,
+        };
+        let empty = request.sectors == 0 && request.operation != Operation::Flush;
+        if empty || request.data.bytes() != bytes {
+            return Err(RefusedReason::BadMemory);
+        }
+        request.data.check(constraints).map_err(|error| match error {
+            outboard_hw::dma::DmaError::TooManySegments { .. } => RefusedReason::TooLong,
+            _ => RefusedReason::BadMemory,
+        })?;
+        if self.slots.has_room() { Ok(()) } else { Err(RefusedReason::QueueFull) }
+    }
+
+    /// Issues waiting commands, as many as may run together, with one doorbell.
+    pub(crate) fn kick(&mut self, context: &Context<'_>) {
+        if self.state != State::Ready {
+            return;
+        }
+        let mut batch = 0;
+        while let Some(slot) = self.slots.next_waiting() {
+            let Some(command) = self.slots.get(slot) else { break };
+            let queued = command.is_queued(&self.device);
+            // Queued and other commands must not be outstanding together (SATA §13.6.3).
+            let busy = self.slots.alone.is_some() || !queued && (self.slots.queued | batch) != 0;
+            if busy {
+                break;
+            }
+            self.prepare(slot, context);
+            self.slots.issue_next();
+            if queued {
+                batch |= 1 << slot;
+            } else {
+                self.slots.alone = Some(slot);
+                self.ring(0, 1 << slot, context);
+            }
+        }
+        if batch != 0 {
+            self.slots.queued |= batch;
+            self.ring(batch, batch, context);
+        }
+    }
+
+    /// Writes the doorbell registers, PxSACT before PxCI (AHCI §5.6.2).
+    fn ring(&mut self, active: u32, issue: u32, context: &Context<'_>) {
+        use crate::spec::registers::{PX_CI, PX_SACT};
+        use outboard_hw::registers::RegistersExt;
+        if active != 0 {
+            self.registers.set(PX_SACT, active);
+        }
+        self.registers.set(PX_CI, issue);
+        self.counters.kicks += 1;
+        self.check_at.get_or_insert(context.now + limit::CHECKUP);
+    }
+
+    fn prepare(&mut self, slot: u8, context: &Context<'_>) {
+        let (Some(memory), Some(command)) = (&mut self.memory, self.slots.get_mut(slot)) else {
+            return;
+        };
+        let timeouts = &context.config.timeouts;
+        let timeout = match command.operation() {
+            Operation::Read | Operation::Write(_) => timeouts.transfer,
+            Operation::Flush => timeouts.flush,
+            Operation::Discard => timeouts.discard,
+        };
+        command.deadline = context.now + timeout;
+        if command.operation() == Operation::Discard {
+            memory.write_trim(command.request.lba, command.request.sectors);
+        }
+        let fis = command.fis(slot, &self.device);
+        let data = command.data(&context.constraints);
+        memory.prepare(slot, &fis, command.is_to_device(), data);
+    }
+
+    /// Ends a command whose slot is retired: passes on to its next step, or completes it.
+    fn succeed(&mut self, slot: u8, done: &mut dyn FnMut(Completion)) {
+        (self.port_resets, self.hba_resets) = (0, 0);
+        let device = self.device;
+        let Some(command) = self.slots.get_mut(slot) else { return };
+        if command.needs_flush(&device) {
+            command.step = Step::FlushAfterWrite;
+            self.slots.wait_again(slot);
+            return;
+        }
+        let counters = &mut self.counters;
+        let sectors = command.request.sectors;
+        let (count, sectors_moved) = match command.request.operation {
+            Operation::Read => (&mut counters.reads, Some(&mut counters.sectors_read)),
+            Operation::Write(_) => (&mut counters.writes, Some(&mut counters.sectors_written)),
+            Operation::Flush => (&mut counters.flushes, None),
+            Operation::Discard => (&mut counters.discards, None),
+        };
+        *count += 1;
+        if let Some(moved) = sectors_moved {
+            *moved += sectors;
+        }
+        if command.request.operation == Operation::Read {
+            command.request.data.sync_for_cpu();
+        }
+        self.complete(slot, Ok(()), done);
+    }
+
+    /// Completes a command with an error.
+    fn fail(
+        &mut self,
+        slot: u8,
+        error: BlockError,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if let Some(command) = self.slots.get(slot) {
+            let Request { lba, sectors, .. } = command.request;
+            self.counters.failed += 1;
+            self.record(context, Event::Failed { lba, sectors, error });
+        }
+        self.complete(slot, Err(error), done);
+    }
+
+    fn complete(
+        &mut self,
+        slot: u8,
+        result: Result<(), BlockError>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if let Some(Command { tag, request, .. }) = self.slots.release(slot) {
+            done(Completion { unit: self.id, tag, result, data: request.data });
+        }
+    }
+
+    /// The unit cannot be used any more: fails everything and rests. The device must have lost its
+    /// hold on memory.
+    fn give_up(
+        &mut self,
+        reason: FailedReason,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        self.record(context, Event::GivenUp(reason));
+        self.unit.generation += 1;
+        self.rest(UnitState::Failed(reason), done);
+    }
+
+    fn rest(&mut self, state: UnitState, done: &mut dyn FnMut(Completion)) {
+        self.state = State::Resting;
+        self.unit.state = state;
+        (self.trouble, self.look_at, self.check_at) = (None, None, None);
+        let unit = self.id;
+        for Command { tag, request, .. } in self.slots.drain() {
+            self.counters.failed += 1;
+            let Request { data, .. } = request;
+            done(Completion { unit, tag, result: Err(BlockError::Gone), data });
+        }
+    }
+
+    /// Device or controller are gone; no register can be trusted, and no DMA can happen.
+    pub(crate) fn gone(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if self.unit.state != UnitState::Absent {
+            self.give_up(FailedReason::Removed, context, done);
+        } else {
+            self.rest(UnitState::Failed(FailedReason::Removed), done);
+        }
+    }
+
+    /// Accepts nothing more, and rests once everything in flight has ended.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+        if matches!(self.unit.state, UnitState::Ready | UnitState::Recovering) {
+            self.unit.state = UnitState::Stopping;
+        }
+    }
+
+    /// Does whatever is due.
+    pub(crate) fn poll(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| context.now.reached(at));
+        if self.state == State::Ready {
+            if context.config.reaping == Reaping::Polling && self.slots.in_flight() {
+                self.reap(context, done);
+            }
+            if due(self.check_at) && self.slots.in_flight() {
+                self.check_up(context, done);
+            }
+            // What had to wait for others to end; does nothing if nothing waits.
+            self.kick(context);
+            if self.stopping && self.slots.is_empty() && self.state == State::Ready {
+                self.begin_halt(context);
+            }
+        } else if due(self.look_at) {
+            self.step(context, done);
+        } else if self.stopping && self.state == State::Idle {
+            self.rest(UnitState::Stopping, done);
+        }
+    }
+
+    /// Goes on in a state that waits for registers.
+    fn step(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        match self.state {
+            State::Quiescing { until } => self.quiesce(until, context, done),
+            State::Link { until, seen } => self.await_link(until, seen, context, done),
+            State::Device { until } => self.await_device(until, context, done),
+            State::Identifying { until } => self.await_identity(until, context, done),
+            State::Stopping { until } => self.await_stop(until, context, done),
+            State::ReadingLog { until } => self.await_log(until, context, done),
+            State::PortReset { until } => self.end_port_reset(until, context),
+            State::Halting { until } => self.await_halt(until, context, done),
+            State::Idle | State::Ready | State::NeedsHbaReset | State::Resting => {
+                self.look_at = None;
+            }
+        }
+    }
+
+    fn enter(&mut self, state: State, look_at: Instant) {
+        self.state = state;
+        self.look_at = Some(look_at);
+    }
+}

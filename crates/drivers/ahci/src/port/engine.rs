@@ -1,0 +1,162 @@
+//! A port's engines: the one that works on the command list (ST, CR), and the one that posts
+//! received FISes (FRE, FR). AHCI §10.3.
+
+use super::{Context, Port, State};
+use crate::config::{Reaping, limit};
+use crate::event::Event;
+use crate::spec::registers::{
+    ALL_ONES, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SCTL, PX_SERR,
+    PortCommand, PortInterrupts, SataControl,
+};
+use outboard_block::{Completion, FailedReason, UnitState};
+use outboard_hw::Registers;
+use outboard_hw::registers::RegistersExt;
+
+impl<R: Registers> Port<R> {
+    /// PxCMD; `None` if the HBA is gone.
+    pub(super) fn command_register(&self) -> Option<PortCommand> {
+        let command = self.registers.get(PX_CMD);
+        (command.into_bits() != ALL_ONES).then_some(command)
+    }
+
+    /// Brings the port up from nothing: after a reset of the HBA.
+    pub(crate) fn start(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if self.memory.is_none() {
+            let entries = context.config.prdt_entries;
+            match super::PortMemory::allocate(context.dma, &context.constraints, entries) {
+                Ok(memory) => self.memory = Some(memory),
+                Err(_) => return self.give_up(FailedReason::NoMemory, context, done),
+            }
+        }
+        self.stop_engines(true);
+        self.enter(State::Quiescing { until: context.now + limit::ENGINE }, context.now);
+    }
+
+    /// Clears ST, and FRE too if `receive_too`: FRE only once ST was seen to have taken effect
+    /// (AHCI §10.3.2). Returns whether the engines are at rest.
+    fn stop_engines(&mut self, receive_too: bool) -> bool {
+        let Some(command) = self.command_register() else { return false };
+        if command.start() {
+            self.registers.set(PX_CMD, command.with_start(false));
+            return false;
+        }
+        if command.list_running() {
+            return false;
+        }
+        if receive_too && command.fis_receive() {
+            self.registers.set(PX_CMD, command.with_fis_receive(false));
+            return false;
+        }
+        !receive_too || !command.fis_running()
+    }
+
+    /// Waits for both engines to rest, then sets their addresses and powers the link up.
+    pub(super) fn quiesce(
+        &mut self,
+        until: outboard_hw::Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if !self.stop_engines(true) {
+            if context.now.reached(until) {
+                // The HBA was just reset, so this port will not come to rest by itself.
+                return self.give_up(FailedReason::GivenUp, context, done);
+            }
+            self.look_at = Some(context.now + limit::LOOK);
+            return;
+        }
+        let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
+        let Some(memory) = &mut self.memory else { return };
+        memory.forget_received();
+        let (list, received) = (memory.command_list(), memory.received());
+        self.registers.set(PX_CLB, list.low());
+        self.registers.set(PX_CLBU, list.high());
+        self.registers.set(PX_FB, received.low());
+        self.registers.set(PX_FBU, received.high());
+        self.registers.set(PX_SCTL, quiet_link());
+        self.registers.set(PX_SERR, ALL_ONES);
+        self.registers.set(PX_IS, PortInterrupts::all());
+        const ACTIVE: u8 = 1;
+        let command = command.with_spin_up(true).with_power_on(true).with_fis_receive(true);
+        self.registers.set(PX_CMD, command.with_interface_state(ACTIVE));
+        self.begin_link(context);
+    }
+
+    /// Starts the command engine. The link is up and the device is not busy (AHCI §10.3.1).
+    pub(super) fn start_engine(&mut self, context: &Context<'_>) -> bool {
+        let Some(command) = self.command_register() else { return false };
+        if command.list_running() {
+            return false;
+        }
+        self.registers.set(PX_SERR, ALL_ONES);
+        self.registers.set(PX_IS, PortInterrupts::all());
+        self.make_kept_slots_harmless(context);
+        self.registers.set(PX_CMD, command.with_start(true));
+        let enabled = match context.config.reaping {
+            Reaping::Interrupts => enabled_interrupts(),
+            Reaping::Polling => PortInterrupts::empty(),
+        };
+        self.registers.set(PX_IE, enabled);
+        true
+    }
+
+    /// PxCI is cleared when ST is (AHCI §3.3.14). An HBA that keeps it (QEMU's does) would fetch
+    /// those slots again, so they get a command table without a command in it.
+    fn make_kept_slots_harmless(&mut self, context: &Context<'_>) {
+        let kept = self.registers.get(PX_CI);
+        if kept == 0 {
+            return;
+        }
+        self.record(context, Event::KeptSlots(kept));
+        if let Some(memory) = &mut self.memory {
+            (0..32).filter(|slot| kept >> slot & 1 == 1).for_each(|slot| memory.blank(slot));
+        }
+    }
+
+    /// Asks the command engine to stop; see [`is_stopped`](Self::is_stopped).
+    pub(super) fn stop_engine(&mut self) {
+        self.stop_engines(false);
+    }
+
+    /// Whether the command engine is at rest.
+    pub(super) fn is_stopped(&mut self) -> bool {
+        self.stop_engines(false)
+    }
+
+    /// Begins to shut the port down.
+    pub(super) fn begin_halt(&mut self, context: &Context<'_>) {
+        self.registers.set(PX_IE, PortInterrupts::empty());
+        self.stop_engines(true);
+        self.enter(State::Halting { until: context.now + limit::ENGINE * 2 }, context.now);
+    }
+
+    pub(super) fn await_halt(
+        &mut self,
+        until: outboard_hw::Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        // If it does not come to rest, the end of bus mastering will make it.
+        if self.stop_engines(true) || context.now.reached(until) {
+            self.rest(UnitState::Stopping, done);
+        } else {
+            self.look_at = Some(context.now + limit::LOOK);
+        }
+    }
+}
+
+/// The link's normal state: any speed, no power saving.
+pub(super) fn quiet_link() -> SataControl {
+    SataControl::new().with_no_power_states(SataControl::NO_POWER_STATES)
+}
+
+/// What the driver wants to be told: the ends of commands, errors, and changes of the link.
+fn enabled_interrupts() -> PortInterrupts {
+    PortInterrupts::REGISTER_FIS
+        | PortInterrupts::PIO_SETUP_FIS
+        | PortInterrupts::SET_DEVICE_BITS_FIS
+        | PortInterrupts::CONNECT
+        | PortInterrupts::PHY_READY
+        | PortInterrupts::TASK_FILE_ERROR
+        | PortInterrupts::FATAL
+}

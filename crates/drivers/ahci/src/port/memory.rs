@@ -1,0 +1,170 @@
+//! A port's memory that the HBA reads and writes.
+
+use crate::spec::ata::BLOCK_BYTES;
+use crate::spec::fis::{
+    RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits,
+};
+use crate::spec::registers::MAX_SLOTS;
+use crate::spec::structures::{
+    COMMAND_LIST_BYTES, COMMAND_TABLE_ALIGNMENT, CommandHeader, PRDT_OFFSET, PrdtEntry,
+};
+use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
+
+/// Where things are in the one buffer that a port has. The first page holds what is small; its
+/// parts are aligned as AHCI §4.2 asks because the buffer starts on a page.
+const COMMAND_LIST: usize = 0;
+const RECEIVED: usize = COMMAND_LIST_BYTES;
+/// A block for what the driver itself reads: identification, logs.
+const INTERNAL: usize = 2048;
+/// A block of TRIM ranges.
+const TRIM: usize = INTERNAL + BLOCK_BYTES;
+const TABLES: usize = 4096;
+
+const _: () = assert!(TRIM + BLOCK_BYTES <= TABLES);
+
+/// A port's command list, received FIS area, command tables, and a block for itself.
+#[derive(Debug)]
+pub(crate) struct PortMemory {
+    buffer: DmaBuffer,
+    table_bytes: usize,
+}
+
+/// The data of a command.
+pub(crate) enum Data<'a> {
+    None,
+    /// Segments of a request's memory, within the HBA's constraints.
+    Segments(outboard_hw::dma::Segments<'a>),
+    /// The block for what the driver itself reads.
+    Internal,
+    /// The block of TRIM ranges.
+    Trim,
+}
+
+impl PortMemory {
+    /// Allocates the memory for all slots of a port, with PRDTs of `prdt_entries`.
+    pub(crate) fn allocate(
+        dma: &dyn DmaSpace,
+        constraints: &Constraints,
+        prdt_entries: u16,
+    ) -> Result<Self, DmaError> {
+        let table_bytes = PrdtEntry::offset(prdt_entries.into());
+        let table_bytes = table_bytes.next_multiple_of(COMMAND_TABLE_ALIGNMENT);
+        let bytes = TABLES + MAX_SLOTS * table_bytes;
+        let whole = Constraints { boundary: 0, ..constraints.aligned(TABLES as u64) };
+        Ok(Self { buffer: dma.allocate(bytes, &whole)?, table_bytes })
+    }
+
+    pub(crate) fn command_list(&self) -> DeviceAddress {
+        self.buffer.address_of(COMMAND_LIST)
+    }
+
+    pub(crate) fn received(&self) -> DeviceAddress {
+        self.buffer.address_of(RECEIVED)
+    }
+
+    fn table(&self, slot: u8) -> usize {
+        TABLES + usize::from(slot) * self.table_bytes
+    }
+
+    /// Writes command table and command header of `slot`.
+    pub(crate) fn prepare(&mut self, slot: u8, fis: &RegisterH2d, to_device: bool, data: Data<'_>) {
+        let table = self.table(slot);
+        self.buffer.write(table, fis);
+        let entries = match data {
+            Data::None => 0,
+            Data::Segments(segments) => segments.enumerate().fold(0, |_, (index, segment)| {
+                self.describe(table, index, segment);
+                index + 1
+            }),
+            Data::Internal => self.describe_block(table, INTERNAL),
+            Data::Trim => self.describe_block(table, TRIM),
+        };
+        let direction = if to_device { CommandHeader::WRITE } else { 0 };
+        let flags = u16::from(RegisterH2d::DWORDS) | direction;
+        let header = CommandHeader::new(flags, entries as u16, self.buffer.address_of(table));
+        let header_offset = COMMAND_LIST + CommandHeader::offset(slot.into());
+        self.buffer.write(header_offset, &header);
+        let table_end = table + PrdtEntry::offset(entries);
+        self.buffer.sync_for_device(table..table_end);
+        self.buffer.sync_for_device(header_offset..header_offset + size_of::<CommandHeader>());
+    }
+
+    fn describe(&mut self, table: usize, index: usize, segment: Segment) {
+        let offset = table + PrdtEntry::offset(index);
+        // Segments were counted when the request was accepted.
+        debug_assert!(offset + size_of::<PrdtEntry>() <= table + self.table_bytes);
+        self.buffer.write(offset, &PrdtEntry::new(segment.address, segment.bytes));
+    }
+
+    fn describe_block(&mut self, table: usize, block: usize) -> usize {
+        let entry = PrdtEntry::new(self.buffer.address_of(block), BLOCK_BYTES as u64);
+        self.buffer.write(table + PrdtEntry::offset(0), &entry);
+        1
+    }
+
+    /// Makes a slot's command table something that the HBA does not send anywhere: a FIS of type 0.
+    pub(crate) fn blank(&mut self, slot: u8) {
+        let table = self.table(slot);
+        self.buffer.fill(table..table + PRDT_OFFSET, 0);
+        self.buffer.sync_for_device(table..table + PRDT_OFFSET);
+    }
+
+    /// Bytes that the HBA says the command in `slot` has transferred.
+    pub(crate) fn transferred(&self, slot: u8) -> u32 {
+        let header = COMMAND_LIST + CommandHeader::offset(slot.into());
+        let offset = header + CommandHeader::TRANSFERRED_OFFSET;
+        self.buffer.sync_for_cpu(offset..offset + 4);
+        self.buffer.load_u32(offset)
+    }
+
+    /// The last device-to-host register FIS.
+    pub(crate) fn received_register(&self) -> RegisterD2h {
+        let offset = RECEIVED + RECEIVED_REGISTER;
+        self.buffer.sync_for_cpu(offset..offset + size_of::<RegisterD2h>());
+        self.buffer.read(offset)
+    }
+
+    /// The last set-device-bits FIS.
+    pub(crate) fn received_bits(&self) -> SetDeviceBits {
+        let offset = RECEIVED + RECEIVED_SET_DEVICE_BITS;
+        self.buffer.sync_for_cpu(offset..offset + size_of::<SetDeviceBits>());
+        self.buffer.read(offset)
+    }
+
+    /// Forgets all received FISes, so that none is taken for a new one after a reset.
+    pub(crate) fn forget_received(&mut self) {
+        let range = RECEIVED..RECEIVED + crate::spec::fis::RECEIVED_BYTES;
+        self.buffer.fill(range.clone(), 0);
+        self.buffer.sync_for_device(range);
+    }
+
+    /// Fills the block that the driver itself reads into with ones, which are neither a valid
+    /// identification nor a valid log.
+    pub(crate) fn clear_internal(&mut self) {
+        self.buffer.fill(INTERNAL..INTERNAL + BLOCK_BYTES, 0xff);
+        self.buffer.sync_for_device(INTERNAL..INTERNAL + BLOCK_BYTES);
+    }
+
+    /// The block that the driver itself reads into.
+    pub(crate) fn internal(&self) -> [u8; BLOCK_BYTES] {
+        self.buffer.sync_for_cpu(INTERNAL..INTERNAL + BLOCK_BYTES);
+        self.buffer.read(INTERNAL)
+    }
+
+    /// Writes the block of TRIM ranges: 48 bits of address, 16 bits of length each (ACS §7.5.3).
+    pub(crate) fn write_trim(&mut self, lba: u64, sectors: u64) {
+        use crate::spec::ata::TRIM_RANGE_SECTORS;
+        let mut block = [0; BLOCK_BYTES];
+        let (mut lba, mut left) = (lba, sectors);
+        for range in block.as_chunks_mut::<8>().0 {
+            let count = left.min(TRIM_RANGE_SECTORS);
+            *range = (lba & 0xffff_ffff_ffff | count << 48).to_le_bytes();
+            if count == 0 {
+                *range = [0; 8];
+            }
+            (lba, left) = (lba + count, left - count);
+        }
+        self.buffer.write_bytes(TRIM, &block);
+        self.buffer.sync_for_device(TRIM..TRIM + BLOCK_BYTES);
+    }
+}

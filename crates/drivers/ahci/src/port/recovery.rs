@@ -1,0 +1,235 @@
+//! From trouble back to a port that is ready (AHCI §6.2.2).
+//!
+//! The ladder: stop the command engine and start it again; ask the device which queued command
+//! failed; reset the port; reset the HBA; give up. Commands that did not cause the trouble are
+//! issued again. Where the culprit cannot be found, all that were in flight are issued one at a
+//! time, and the guilty one fails on its own.
+
+use super::{Context, Port, State, Trouble, Verdict};
+use crate::config::limit;
+use crate::event::{Cause, Event};
+use crate::spec::ata::{Error, Status, command};
+use crate::spec::fis::{RegisterD2h, RegisterH2d};
+use crate::spec::log::{NCQ_ERROR, NcqError};
+use crate::spec::registers::{ALL_ONES, PX_CI, PX_IE, PX_SACT, PX_TFD, PortInterrupts};
+use outboard_block::{BlockError, Completion, UnitState};
+use outboard_hw::registers::RegistersExt;
+use outboard_hw::{Instant, Registers};
+use zerocopy::FromBytes;
+
+impl<R: Registers> Port<R> {
+    /// The device has reported an error through the task file: for the command that runs alone,
+    /// or for one of the queued ones.
+    pub(super) fn task_file_error(&mut self, context: &Context<'_>) {
+        let task_file = self.registers.get(PX_TFD);
+        let (status, error) = (task_file.status(), task_file.error());
+        let cause = match self.slots.alone {
+            Some(_) => Cause::TaskFile { status, error },
+            None => Cause::Queued { status, error },
+        };
+        self.begin_recovery(cause, context);
+    }
+
+    /// Stops the command engine; what to do next depends on what it looks like then.
+    pub(super) fn begin_recovery(&mut self, cause: Cause, context: &Context<'_>) {
+        self.record(context, Event::Trouble(cause));
+        let suspects = match cause {
+            Cause::Timeout(slots) => slots,
+            Cause::Short { slot, .. } => 1 << slot,
+            Cause::Fatal(_) | Cause::LinkDown => self.slots.issued(),
+            _ => 0,
+        };
+        let error = match cause {
+            Cause::Timeout(_) => BlockError::Timeout,
+            _ => BlockError::Transport,
+        };
+        let find_culprit = matches!(cause, Cause::Queued { .. } | Cause::SilentFailure(_));
+        let reset = match cause {
+            Cause::TaskFile { .. } => false,
+            Cause::Queued { .. } => context.quirks.reset_after_queued_failure,
+            _ => true,
+        };
+        let verdict = match (cause, self.slots.alone) {
+            (Cause::TaskFile { status, error }, Some(slot)) => {
+                Some((slot, self.judge_alone(slot, status, error)))
+            }
+            _ => None,
+        };
+        match cause {
+            Cause::TaskFile { .. } | Cause::Queued { .. } | Cause::SilentFailure(_) => {
+                self.counters.device_errors += 1;
+            }
+            Cause::Timeout(_) => {}
+            _ => self.counters.transport_errors += 1,
+        }
+        self.trouble = Some(Trouble { cause, verdict, reset, find_culprit, suspects, error });
+        if self.unit.state == UnitState::Ready {
+            self.unit.state = UnitState::Recovering;
+        }
+        self.registers.set(PX_IE, PortInterrupts::empty());
+        self.stop_engine();
+        self.enter(State::Stopping { until: context.now + limit::ENGINE }, context.now);
+    }
+
+    /// What the error of a command that ran alone means.
+    fn judge_alone(&self, slot: u8, status: u8, error: u8) -> Verdict {
+        let received = self.memory.as_ref().map(|memory| memory.received_register());
+        let address = |received: RegisterD2h| match self.device.lba48 {
+            true => received.address48(),
+            false => received.address28(),
+        };
+        // A FIS that is older than the error says nothing about it.
+        let current = received.filter(|r| (r.status, r.error) == (status, error));
+        self.judge(slot, status, error, current.map(address))
+    }
+
+    /// What an error means, for the command in `slot`.
+    fn judge(&self, slot: u8, status: u8, error: u8, lba: Option<u64>) -> Verdict {
+        let (status, error) = (Status::from_bits_retain(status), Error::from_bits_retain(error));
+        if error.contains(Error::INTERFACE_CRC) {
+            return Verdict::Retry(BlockError::Transport);
+        }
+        if error.intersects(Error::UNCORRECTABLE | Error::ID_NOT_FOUND) {
+            // The device may say anything; only a sector of this request can have failed.
+            let request = self.slots.get(slot).map(|command| &command.request);
+            let inside =
+                |lba: &u64| request.is_some_and(|r| *lba >= r.lba && *lba - r.lba < r.sectors);
+            return Verdict::Final(BlockError::Media { lba: lba.filter(inside) });
+        }
+        if status.contains(Status::FAULT) {
+            return Verdict::Retry(BlockError::Media { lba: None });
+        }
+        Verdict::Retry(BlockError::Aborted)
+    }
+
+    /// Waits for the command engine to stop, then decides whether that was enough.
+    pub(super) fn await_stop(
+        &mut self,
+        until: Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if !self.is_stopped() {
+            if !context.now.reached(until) {
+                self.look_at = Some(context.now + limit::LOOK);
+                return;
+            }
+            // Until the HBA is reset it may go on transferring.
+            return self.call_for_hba_reset();
+        }
+        let Some(trouble) = self.trouble else { return self.become_ready(context) };
+        // Slots that are still active were not let go of (AHCI §3.3.13, §3.3.14), and a device
+        // that is busy will not take commands; COMRESET helps against both.
+        let kept = self.registers.get(PX_SACT) | self.registers.get(PX_CI);
+        let busy = Status::from_bits_retain(self.registers.get(PX_TFD).status()).is_busy();
+        let dirty = kept != 0 && kept != ALL_ONES || busy || self.link_is_down().is_some();
+        if trouble.reset || dirty {
+            return self.begin_port_reset(context);
+        }
+        if !self.start_engine(context) {
+            return self.call_for_hba_reset();
+        }
+        if trouble.find_culprit && self.device.logs {
+            let read = RegisterH2d::command(command::READ_LOG_EXT);
+            // Log address in LBA 7:0, page 0, one block (ACS §7.22.3).
+            self.issue_internal(&read.lba48(NCQ_ERROR.into()).count(1));
+            let until = context.now + context.config.timeouts.transfer;
+            return self.enter(State::ReadingLog { until }, context.now);
+        }
+        self.settle(context, done);
+        self.become_ready(context);
+    }
+
+    /// Waits for the log that names the queued command that failed.
+    pub(super) fn await_log(
+        &mut self,
+        until: Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        match self.internal_ended() {
+            None if !context.now.reached(until) => {
+                self.look_at = Some(context.now + limit::LOOK);
+                return;
+            }
+            Some(true) => self.blame_by_log(context),
+            None | Some(false) => {}
+        }
+        // Without an answer the port is reset, and everything is issued one at a time.
+        if self.trouble.is_some_and(|trouble| trouble.verdict.is_none()) {
+            return self.begin_port_reset(context);
+        }
+        self.settle(context, done);
+        self.become_ready(context);
+    }
+
+    fn blame_by_log(&mut self, context: &Context<'_>) {
+        let page = self.memory.as_ref().map(|memory| memory.internal());
+        let log = page.and_then(|page| NcqError::read_from_bytes(&page).ok());
+        let Some((log, slot)) = log.and_then(|log| Some((log, log.failed_tag()?))) else { return };
+        // A device that blames a command which it does not have is not believed.
+        if self.slots.queued >> slot & 1 == 0 {
+            return;
+        }
+        self.record(context, Event::Blamed { slot, lba: log.lba() });
+        let verdict = self.judge(slot, log.status, log.error, Some(log.lba()));
+        if let Some(trouble) = &mut self.trouble {
+            trouble.verdict = Some((slot, verdict));
+        }
+    }
+
+    /// The device has lost its hold on memory: decides what becomes of each command that was in
+    /// flight.
+    pub(super) fn settle(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        let issued = self.slots.issued();
+        self.slots.requeue_issued();
+        let Some(trouble) = self.trouble else { return };
+        let isolate = trouble.find_culprit && trouble.verdict.is_none();
+        for slot in (0..32u8).filter(|slot| issued >> slot & 1 == 1) {
+            if let Some(command) = self.slots.get_mut(slot) {
+                // Once a command runs alone it stays alone, or the queue would fail again.
+                command.alone |= isolate;
+            }
+            let verdict = match trouble.verdict {
+                Some((culprit, verdict)) if culprit == slot => Some(verdict),
+                _ => (trouble.suspects >> slot & 1 == 1).then_some(Verdict::Retry(trouble.error)),
+            };
+            match verdict {
+                Some(verdict) => self.apply(slot, verdict, context, done),
+                None => self.counters.retried += 1,
+            }
+        }
+        // What is left of it is only that there was trouble.
+        self.trouble = Some(Trouble { verdict: None, suspects: 0, find_culprit: false, ..trouble });
+    }
+
+    fn apply(
+        &mut self,
+        slot: u8,
+        verdict: Verdict,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        let Some(command) = self.slots.get_mut(slot) else { return };
+        command.failures = command.failures.saturating_add(1);
+        let error = match verdict {
+            Verdict::Final(error) => error,
+            // A device that aborts the same command twice means it.
+            Verdict::Retry(error @ BlockError::Aborted) if command.failures >= 2 => error,
+            Verdict::Retry(error) if command.failures >= context.config.attempts => error,
+            Verdict::Retry(_) => {
+                self.counters.retried += 1;
+                return;
+            }
+        };
+        self.slots.withdraw(slot);
+        self.fail(slot, error, context, done);
+    }
+
+    /// Only a reset of the HBA makes memory safe again; or the HBA is gone, and notices then.
+    pub(super) fn call_for_hba_reset(&mut self) {
+        self.hba_resets = self.hba_resets.saturating_add(1);
+        self.state = State::NeedsHbaReset;
+        self.look_at = None;
+    }
+}

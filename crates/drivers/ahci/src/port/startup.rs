@@ -1,0 +1,295 @@
+//! From the first sign of a device to a unit that is ready.
+
+use super::engine::quiet_link;
+use super::memory::Data;
+use super::{Context, Port, State};
+use crate::config::limit;
+use crate::event::{Cause, Event};
+use crate::port::command::Device;
+use crate::spec::ata::{
+    MAX_SECTORS_28, MAX_SECTORS_48, Status, TRIM_RANGE_SECTORS, TRIM_RANGES_PER_BLOCK, command,
+};
+use crate::spec::fis::RegisterH2d;
+use crate::spec::identify::Identify;
+use crate::spec::registers::{
+    PX_CI, PX_IS, PX_SERR, PX_SIG, PX_SSTS, PX_TFD, PortInterrupts, SataStatus, signature,
+};
+use outboard_block::{Completion, FailedReason, Geometry, UnitState};
+use outboard_hw::registers::RegistersExt;
+use outboard_hw::{Instant, Registers};
+
+/// The slot that the driver's own commands use; nothing else is in flight with them.
+pub(super) const INTERNAL_SLOT: u8 = 0;
+/// Sector sizes that are believed: powers of two in this range.
+const SECTOR_BYTES: core::ops::RangeInclusive<u32> = 512..=65536;
+
+impl<R: Registers> Port<R> {
+    /// Waits for the link, from now on.
+    pub(super) fn begin_link(&mut self, context: &Context<'_>) {
+        let until = context.now + limit::PRESENCE;
+        self.enter(State::Link { until, seen: false }, context.now + limit::LOOK);
+    }
+
+    pub(super) fn await_link(
+        &mut self,
+        until: Instant,
+        seen: bool,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        let status = self.registers.get(PX_SSTS);
+        if status.detection() == SataStatus::COMMUNICATION {
+            // The first FIS is not posted while DIAG.X is set (AHCI §3.3.12).
+            self.registers.set(PX_SERR, u32::MAX);
+            self.record(context, Event::LinkUp(status.speed()));
+            let until = context.now + context.config.timeouts.spin_up;
+            self.enter(State::Device { until }, context.now);
+            return self.await_device(until, context, done);
+        }
+        let appeared = !seen && status.detection() != SataStatus::NOTHING;
+        if appeared {
+            let until = context.now + limit::LINK;
+            return self.enter(State::Link { until, seen: true }, context.now + limit::LOOK);
+        }
+        if !context.now.reached(until) {
+            self.look_at = Some(context.now + limit::LOOK);
+        } else if self.trouble.is_some() || self.unit.generation > 0 {
+            self.reset_again(FailedReason::Removed, context, done);
+        } else if seen {
+            self.reset_again(FailedReason::GivenUp, context, done);
+        } else {
+            self.rest(UnitState::Absent, done);
+        }
+    }
+
+    /// Waits until the device has reported its status and what it is.
+    pub(super) fn await_device(
+        &mut self,
+        until: Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        let task_file = self.registers.get(PX_TFD);
+        if Status::from_bits_retain(task_file.status()).is_busy() {
+            return match context.now.reached(until) {
+                true => self.reset_again(FailedReason::GivenUp, context, done),
+                false => self.look_at = Some(context.now + limit::LOOK_SLOWLY),
+            };
+        }
+        let kind = match self.registers.get(PX_SIG) {
+            signature::ATA => None,
+            signature::ATAPI => Some("ATAPI drives"),
+            signature::PORT_MULTIPLIER => Some("port multipliers"),
+            signature::ENCLOSURE => Some("enclosure bridges"),
+            signature::ZONED => Some("host-managed zoned disks"),
+            _ => return self.reset_again(FailedReason::BadIdentity, context, done),
+        };
+        if let Some(kind) = kind {
+            return self.give_up(FailedReason::Unsupported(kind), context, done);
+        }
+        self.settle(context, done);
+        if !self.start_engine(context) {
+            return self.reset_again(FailedReason::Removed, context, done);
+        }
+        let identify = RegisterH2d::command(command::IDENTIFY_DEVICE);
+        self.issue_internal(&identify);
+        let until = context.now + context.config.timeouts.transfer;
+        self.enter(State::Identifying { until }, context.now);
+    }
+
+    /// Issues a command of the driver's own, which reads one block.
+    pub(super) fn issue_internal(&mut self, fis: &RegisterH2d) {
+        if let Some(memory) = &mut self.memory {
+            memory.clear_internal();
+            memory.prepare(INTERNAL_SLOT, fis, false, Data::Internal);
+            self.registers.set(PX_CI, 1 << INTERNAL_SLOT);
+        }
+    }
+
+    /// Whether the driver's own command has ended: `Some(true)` if well, `Some(false)` if not.
+    ///
+    /// A command that failed stays in PxCI, so the error has to be looked for as well.
+    pub(super) fn internal_ended(&mut self) -> Option<bool> {
+        let interrupts = self.registers.get(PX_IS);
+        let issued = self.registers.get(PX_CI);
+        let status = Status::from_bits_retain(self.registers.get(PX_TFD).status());
+        let stopped = PortInterrupts::FATAL | PortInterrupts::TASK_FILE_ERROR;
+        if interrupts.intersects(stopped) {
+            return Some(false);
+        }
+        if issued & 1 << INTERNAL_SLOT != 0 {
+            return None;
+        }
+        Some(!status.is_error() && !status.is_busy())
+    }
+
+    pub(super) fn await_identity(
+        &mut self,
+        until: Instant,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        match self.internal_ended() {
+            None if !context.now.reached(until) => {
+                self.look_at = Some(context.now + limit::LOOK);
+            }
+            None | Some(false) => self.reset_again(FailedReason::BadIdentity, context, done),
+            Some(true) => self.identified(context, done),
+        }
+    }
+
+    fn identified(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        let data = self.memory.as_ref().map(|memory| memory.internal()).unwrap_or([0; 512]);
+        let Some(identify) = Identify::new(&data) else {
+            return self.reset_again(FailedReason::BadIdentity, context, done);
+        };
+        let (device, geometry) = self.describe(&identify, context);
+        let sane = identify.has_dma()
+            && geometry.sectors > 0
+            && geometry.sectors.checked_mul(geometry.sector_bytes.into()).is_some()
+            && geometry.sector_bytes.is_power_of_two()
+            && SECTOR_BYTES.contains(&geometry.sector_bytes);
+        if !sane {
+            return self.give_up(FailedReason::BadIdentity, context, done);
+        }
+        let identity = identify.identity();
+        let known = self.unit.generation > 0;
+        let changed = identity != self.unit.identity
+            || geometry.sectors != self.unit.geometry.sectors
+            || geometry.sector_bytes != self.unit.geometry.sector_bytes;
+        if known && changed {
+            return self.give_up(FailedReason::Changed, context, done);
+        }
+        if !known {
+            self.unit.generation = 1;
+        }
+        (self.unit.identity, self.unit.geometry, self.device) = (identity, geometry, device);
+        self.become_ready(context);
+    }
+
+    fn describe(&mut self, identify: &Identify, context: &Context<'_>) -> (Device, Geometry) {
+        let depth = identify.queue_depth();
+        let queuing = context.config.queuing && context.capabilities.ncq() && depth > 1;
+        let device = Device {
+            queuing: queuing && identify.has_lba48(),
+            lba48: identify.has_lba48(),
+            fua: identify.has_fua() && identify.has_lba48(),
+            write_cache: identify.write_cache(),
+            flush_ext: identify.has_flush_ext(),
+            flush: identify.has_flush() || identify.has_flush_ext(),
+            logs: identify.has_logs(),
+        };
+        let slots = context.capabilities.slots_minus_one() + 1;
+        // A queued command's tag is the number of its slot, and must be below the device's depth.
+        let queue_depth = if device.queuing { depth.min(slots) } else { slots };
+        if self.slots.is_empty() {
+            self.slots = super::Slots::new(queue_depth);
+        }
+        let ranges = TRIM_RANGES_PER_BLOCK * TRIM_RANGE_SECTORS;
+        let geometry = Geometry {
+            sector_bytes: identify.sector_bytes(),
+            physical_sector_bytes: identify.physical_sector_bytes(),
+            sectors: identify.sectors(),
+            max_transfer_sectors: if device.lba48 { MAX_SECTORS_48 } else { MAX_SECTORS_28 },
+            max_discard_sectors: if identify.has_trim() { ranges } else { 0 },
+            queue_depth: queue_depth.into(),
+            write_cache: device.write_cache,
+            durable_writes: device.fua,
+            read_only: false,
+            medium: identify.medium(),
+        };
+        (device, geometry)
+    }
+
+    /// Serves requests (again).
+    pub(super) fn become_ready(&mut self, context: &Context<'_>) {
+        if self.unit.state == UnitState::Recovering || self.trouble.is_some() {
+            self.record(context, Event::Recovered);
+        }
+        self.trouble = None;
+        self.state = State::Ready;
+        self.unit.state = if self.stopping { UnitState::Stopping } else { UnitState::Ready };
+        (self.look_at, self.check_at) = (None, None);
+        // Whatever the driver's own commands have left behind.
+        self.registers.set(PX_IS, PortInterrupts::all());
+        self.kick(context);
+    }
+
+    /// Resets the port once more, or the HBA, or gives up with `reason`.
+    pub(super) fn reset_again(
+        &mut self,
+        reason: FailedReason,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if self.port_resets < limit::PORT_RESETS {
+            return self.begin_port_reset(context);
+        }
+        let removed = reason == FailedReason::Removed;
+        if !removed && self.hba_resets < limit::HBA_RESETS {
+            self.port_resets = 0;
+            self.hba_resets += 1;
+            self.state = State::NeedsHbaReset;
+            self.look_at = None;
+            return;
+        }
+        self.settle(context, done);
+        self.give_up(reason, context, done);
+    }
+
+    /// Sends COMRESET (AHCI §10.4.2).
+    pub(super) fn begin_port_reset(&mut self, context: &Context<'_>) {
+        use crate::spec::registers::{PX_SCTL, SataControl};
+        self.port_resets += 1;
+        self.counters.port_resets += 1;
+        self.record(context, Event::PortReset(self.port_resets));
+        if let Some(memory) = &mut self.memory {
+            memory.forget_received();
+        }
+        self.stop_engine();
+        self.registers.set(PX_SCTL, quiet_link().with_detection(SataControl::COMRESET));
+        let until = context.now + limit::COMRESET;
+        self.enter(State::PortReset { until }, until);
+    }
+
+    pub(super) fn end_port_reset(&mut self, until: Instant, context: &Context<'_>) {
+        use crate::spec::registers::PX_SCTL;
+        if !context.now.reached(until) {
+            self.look_at = Some(until);
+            return;
+        }
+        self.registers.set(PX_SCTL, quiet_link());
+        self.begin_link(context);
+    }
+
+    /// The HBA was reset: nothing of the device's hold on memory is left, and everything has to be
+    /// set up anew.
+    pub(crate) fn hba_was_reset(
+        &mut self,
+        context: &Context<'_>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if self.is_resting() {
+            return;
+        }
+        self.settle(context, done);
+        if self.unit.state != UnitState::Starting {
+            self.counters.hba_resets += 1;
+            self.record(context, Event::HbaReset);
+        }
+        if self.unit.state == UnitState::Ready {
+            self.unit.state = UnitState::Recovering;
+        }
+        if self.hba_resets > limit::HBA_RESETS {
+            return self.give_up(FailedReason::GivenUp, context, done);
+        }
+        self.state = State::Idle;
+        (self.look_at, self.check_at) = (None, None);
+    }
+
+    /// What the link's loss means while the port is ready.
+    pub(super) fn link_is_down(&self) -> Option<Cause> {
+        let status = self.registers.get(PX_SSTS);
+        (status.detection() != SataStatus::COMMUNICATION).then_some(Cause::LinkDown)
+    }
+}

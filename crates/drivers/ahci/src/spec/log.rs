@@ -1,0 +1,72 @@
+//! Logs that the driver reads (ACS §9).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// NCQ Command Error log (ACS §9.13).
+pub const NCQ_ERROR: u8 = 0x10;
+
+/// NCQ Command Error log: which queued command failed, and how (ACS §9.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NcqError {
+    /// Bit 7 (NQ): the command was not queued, and the tag means nothing. Bits 4:0: tag.
+    pub tag: u8,
+    /// Reserved.
+    pub reserved: u8,
+    /// STATUS.
+    pub status: u8,
+    /// ERROR.
+    pub error: u8,
+    /// LBA 23:0.
+    pub lba_low: [u8; 3],
+    /// DEVICE.
+    pub device: u8,
+    /// LBA 47:24.
+    pub lba_high: [u8; 3],
+    /// Reserved.
+    pub reserved_after: u8,
+    /// COUNT.
+    pub count: [u8; 2],
+    /// Sense key, code and qualifier.
+    pub sense: [u8; 3],
+    /// Reserved, and vendor-specific.
+    pub rest: [u8; 494],
+    /// Makes the sum of all bytes zero.
+    pub checksum: u8,
+}
+
+const _: () = assert!(size_of::<NcqError>() == 512);
+
+impl NcqError {
+    /// The tag of the command that failed; `None` if it was not a queued one, or if the page's
+    /// checksum is wrong.
+    pub fn failed_tag(&self) -> Option<u8> {
+        let sum = self.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        (sum == 0 && self.tag & 1 << 7 == 0).then_some(self.tag & 0x1f)
+    }
+
+    /// The address of the failure.
+    pub const fn lba(&self) -> u64 {
+        let ([a, b, c], [d, e, f]) = (self.lba_low, self.lba_high);
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_its_tag_unless_it_is_damaged() {
+        let mut page = [0; 512];
+        page[..11].copy_from_slice(&[0x1e, 0, 0x41, 0x40, 1, 2, 3, 0x40, 4, 5, 6]);
+        page[511] = page.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+        let log = NcqError::read_from_bytes(&page).unwrap();
+        assert_eq!((log.failed_tag(), log.lba()), (Some(30), 0x0605_0403_0201));
+        page[20] ^= 1;
+        assert_eq!(NcqError::read_from_bytes(&page).unwrap().failed_tag(), None);
+        page[20] ^= 1;
+        (page[0], page[511]) = (0x9e, page[511].wrapping_sub(0x80));
+        assert_eq!(NcqError::read_from_bytes(&page).unwrap().failed_tag(), None);
+    }
+}
