@@ -7,6 +7,7 @@ extern crate alloc;
 extern crate std;
 
 mod driver;
+pub mod partition;
 mod unit;
 
 pub use driver::{
