@@ -126,11 +126,11 @@ fn primary_and_logical_partitions_by_sfdisk_are_read() {
 
 #[test]
 fn many_logical_partitions_are_read() {
-    let mut script = "label: dos\nstart=2048,size=129024,type=f\n".to_owned();
-    (0..50).for_each(|i| script += &format!("start={},size=100,type=83\n", 4096 + i * 2048));
-    let table = scan(&sfdisk(64, &script));
+    let mut script = "label: dos\nstart=2048,size=259000,type=f\n".to_owned();
+    (0..50).for_each(|i| script += &format!("start={},size=100,type=83\n", 4096 + i * 4096));
+    let table = scan(&sfdisk(128, &script));
     assert_eq!(table.partitions.len(), 50);
-    assert_eq!(places(&table)[49], (54, 4096 + 49 * 2048, 100));
+    assert_eq!(places(&table)[49], (54, 4096 + 49 * 4096, 100));
 }
 
 #[test]
