@@ -1,7 +1,7 @@
 //! Memory that another process maps too.
 #![allow(unsafe_code)]
 
-use outboard_hw::dma::ArenaMemory;
+use outboard_hw::dma::{Arena, ArenaMemory};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -44,6 +44,18 @@ impl SharedMemory {
     /// Its length in bytes.
     pub const fn size_bytes(&self) -> usize {
         self.len
+    }
+
+    /// Memory of about `len` bytes and an arena over it, for devices that are software: a device
+    /// address is the offset at which the descriptor has the byte. Address 0 is not used.
+    pub fn for_model(name: &str, len: usize) -> io::Result<(Arc<Self>, Arena)> {
+        const PAGE: usize = 4096;
+        let memory = Arc::new(Self::new(name, len.next_multiple_of(PAGE) + PAGE)?);
+        let range = PAGE..memory.len;
+        // SAFETY: the memory is fresh, so nobody else uses it (S2, S3). Software reaches it by the
+        // descriptor, and what it finds at a device address is this very memory (S4).
+        let range = unsafe { MappedRange::new(memory.clone(), range, PAGE as u64) };
+        Ok((memory, Arena::new(range)))
     }
 }
 
@@ -106,14 +118,11 @@ unsafe impl ArenaMemory for MappedRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outboard_hw::dma::{Arena, Constraints, DmaSpace};
+    use outboard_hw::dma::{Constraints, DmaSpace};
 
     #[test]
     fn an_arena_over_shared_memory_is_seen_through_the_descriptor() {
-        let memory = Arc::new(SharedMemory::new("test", 1 << 20).unwrap());
-        // SAFETY: the only range in use; no device is there.
-        let range = unsafe { MappedRange::new(memory.clone(), 65536..1 << 20, 65536) };
-        let arena = Arena::new(range);
+        let (memory, arena) = SharedMemory::for_model("test", 1 << 20).unwrap();
         let mut buffer = arena.allocate(100, &Constraints::NONE).unwrap();
         buffer.write_bytes(0, b"seen by both");
         let mut seen = [0; 12];

@@ -14,7 +14,7 @@ use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
 use outboard_hw::registers::{ReadOnly, ReadWrite, Register};
 use outboard_hw::{HwError, Registers};
-use outboard_linux::{MappedRange, SharedMemory};
+use outboard_linux::SharedMemory;
 use outboard_pci::config::ConfigSpace;
 use outboard_pci::{Class, Device, Identity};
 use std::collections::{BTreeMap, VecDeque};
@@ -135,11 +135,7 @@ pub struct ModelDevice {
 
 impl ModelDevice {
     pub fn new(disks: Vec<Option<Disk>>) -> Self {
-        let memory = Arc::new(SharedMemory::new("model", 64 << 20).unwrap());
-        // SAFETY: the only range in use; the model reaches it through the descriptor at the same
-        // offsets.
-        #[allow(unsafe_code)]
-        let range = unsafe { MappedRange::new(memory.clone(), 4096..64 << 20, 4096) };
+        let (memory, arena) = SharedMemory::for_model("model", 64 << 20).unwrap();
         let capabilities = Capabilities::new()
             .with_ports_minus_one(disks.len() as u8 - 1)
             .with_slots_minus_one(31)
@@ -159,7 +155,7 @@ impl ModelDevice {
             resets: 0,
             bus_master: false,
         };
-        Self { model: Arc::new(Mutex::new(model)), arena: Arena::new(range) }
+        Self { model: Arc::new(Mutex::new(model)), arena }
     }
 
     pub fn model(&self) -> MutexGuard<'_, Model> {
