@@ -6,6 +6,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod disk;
 mod driver;
 pub mod partition;
 mod unit;

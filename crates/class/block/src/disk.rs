@@ -1,0 +1,174 @@
+//! Disks as a front end wants them: addressed by bytes, with partitions, behind any driver.
+//!
+//! [`Disks`] owns drivers and stands between them and front ends such as 9P. It is a state machine
+//! like the drivers: requests go in with a [`Token`], [`Done`]s come out, nothing blocks.
+//!
+//! * **Bytes.** Reads and writes may start and end anywhere. A write that covers a sector only in
+//!   part reads it, merges, and writes it back; meanwhile no other write touches that sector, so
+//!   neighbours in one sector do not lose each other's data.
+//! * **Length.** What is longer than the device takes is transferred in pieces, one after another.
+//! * **Errors.** When a piece fails without the device saying where, it is halved until the sector
+//!   is found. What lies before it is served: the read or write is short. A request that begins at
+//!   a bad sector fails, and the error names the sector.
+//! * **Bounds.** Requests and their memory are limited; beyond the limit they are refused, to be
+//!   tried again after a completion.
+//! * **Partitions.** They are found after start-up and on [`Disks::rescan`]; others can be added
+//!   and removed by name, in memory only.
+
+mod buffers;
+mod job;
+mod locks;
+mod set;
+mod volume;
+
+pub use job::JobId;
+pub use set::{DiskOptions, Disks, MAX_TRANSFER_BYTES};
+pub use volume::{Volume, VolumeError};
+
+use crate::driver::{BlockError, RefusedReason};
+use crate::unit::{Geometry, Identity, UnitState};
+use alloc::string::String;
+use core::fmt;
+use core::ops::Range;
+use outboard_hw::dma::DmaBuffer;
+use thiserror::Error;
+
+/// A disk, numbered from 0 in the order of drivers and units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskId(pub u16);
+
+/// The front end's name for a request; comes back with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The name that it was submitted under.
+    pub token: Token,
+    /// Where it was submitted.
+    pub disk: DiskId,
+    /// How it ended.
+    pub result: Result<Outcome, DiskError>,
+}
+
+/// What a request that ended well has to show.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Data was read: all of it, or what lies before a bad sector, but at least a byte.
+    Read(ReadData),
+    /// This many bytes were written: all, or what lies before a bad sector, but at least one.
+    Written(usize),
+    /// A flush, a discard or a scan was carried out.
+    Finished,
+}
+
+/// Data that was read. Give it back with [`Disks::recycle`] once it was copied.
+#[derive(Debug)]
+pub struct ReadData {
+    buffer: DmaBuffer,
+    range: Range<usize>,
+}
+
+impl ReadData {
+    /// How many bytes there are.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Copies the first bytes out; panics if `into` is longer than the data.
+    pub fn copy_to(&self, into: &mut [u8]) {
+        assert!(into.len() <= self.range.len());
+        self.buffer.read_bytes(self.range.start, into);
+    }
+}
+
+/// Why a request failed, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub struct DiskError {
+    /// What the driver reported.
+    pub error: BlockError,
+    /// The first bad sector, in sectors of the disk, if it is about sectors.
+    pub lba: Option<u64>,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.lba, self.error) {
+            (Some(lba), BlockError::Media { .. }) => {
+                write!(f, "sector {lba} cannot be read or written")
+            }
+            (Some(lba), error) => write!(f, "sector {lba}: {error}"),
+            (None, error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Too much is going on; to be tried again after a completion.
+    #[error("too many requests are under way")]
+    Busy,
+    /// It does not lie on the disk, or is longer than [`MAX_TRANSFER_BYTES`], or is empty.
+    #[error("the request does not lie on the disk")]
+    OutOfRange,
+    /// The disk is read-only.
+    #[error("the disk is read-only")]
+    ReadOnly,
+    /// There is no such disk.
+    #[error("there is no such disk")]
+    NoDisk,
+    /// The disk cannot do this.
+    #[error("the disk does not support this")]
+    Unsupported,
+}
+
+impl From<RefusedReason> for BlockError {
+    /// What a driver's refusal means for a request that was accepted here.
+    fn from(reason: RefusedReason) -> Self {
+        match reason {
+            RefusedReason::Unsupported => Self::Unsupported,
+            RefusedReason::NotReady(_) => Self::Gone,
+            _ => Self::Aborted,
+        }
+    }
+}
+
+/// What is known of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskInfo {
+    /// Its name, such as `sdC0`.
+    pub name: String,
+    /// Whether it can be used.
+    pub state: UnitState,
+    /// What it says it is.
+    pub identity: Identity,
+    /// What it can do, with sectors of the size that it is presented with.
+    pub geometry: Geometry,
+}
+
+/// What was done to a disk, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Reads and writes that front ends asked for.
+    pub reads: u64,
+    /// Likewise.
+    pub writes: u64,
+    /// Bytes read and written for them.
+    pub bytes_read: u64,
+    /// Likewise.
+    pub bytes_written: u64,
+    /// Writes that had to read a sector first.
+    pub merges: u64,
+    /// Writes that had to wait for another to the same sector.
+    pub waits: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Requests that ended early, before a bad sector.
+    pub short: u64,
+    /// Requests under way now.
+    pub active: u64,
+}

@@ -1,0 +1,471 @@
+//! Disks over a driver made of memory, which completes in random order and fails where it is told.
+
+use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
+use outboard_block::partition::Scheme;
+use outboard_block::{
+    BlockDriver, BlockError, Completion, Durability, Geometry, Operation, Refused, RefusedReason,
+    Request, Tag, Unit, UnitId, UnitState,
+};
+use outboard_hw::Instant;
+use outboard_hw::dma::{Arena, Constraints, DmaSpace};
+use outboard_linux::SharedMemory;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What the driver and the test share.
+#[derive(Default)]
+struct Shared {
+    content: Vec<u8>,
+    /// Sectors that fail, and whether the driver says which.
+    bad: BTreeMap<u64, bool>,
+    /// Requests that the driver has carried out, as (operation, lba, sectors).
+    log: Vec<(Operation, u64, u64)>,
+    seed: u64,
+    /// Nothing completes.
+    frozen: bool,
+}
+
+struct Memory {
+    shared: Arc<Mutex<Shared>>,
+    unit: Unit,
+    arena: Arena,
+    waiting: Vec<(Tag, Request)>,
+    depth: usize,
+    stopped: bool,
+}
+
+const SECTOR: usize = 512;
+
+impl Memory {
+    fn carry_out(&mut self, request: &mut Request) -> Result<(), BlockError> {
+        let mut shared = self.shared.lock().unwrap();
+        let Request { operation, lba, sectors, .. } = *request;
+        shared.log.push((operation, lba, sectors));
+        if let Some((sector, named)) = shared.bad.range(lba..lba + sectors).next() {
+            let lba = named.then_some(*sector);
+            return Err(if *named { BlockError::Media { lba } } else { BlockError::Aborted });
+        }
+        let bytes = lba as usize * SECTOR..(lba + sectors) as usize * SECTOR;
+        let range = shared.content.get_mut(bytes.clone()).unwrap();
+        let data = std::mem::take(&mut request.data);
+        let segments: Vec<_> = data.segments(&Constraints::NONE).collect();
+        if operation == Operation::Flush || operation == Operation::Discard {
+            return Ok(());
+        }
+        assert_eq!(segments.len(), 1);
+        let offset = segments[0].address.bits();
+        let mut buffer = data.into_buffers().next().unwrap();
+        let start = (offset - buffer.address().bits()) as usize;
+        match operation {
+            Operation::Read => buffer.write_bytes(start, range),
+            _ => buffer.read_bytes(start, range),
+        }
+        request.data = outboard_hw::dma::SgList::single(buffer, start..start + bytes.len());
+        Ok(())
+    }
+}
+
+impl BlockDriver for Memory {
+    fn unit_count(&self) -> u16 {
+        1
+    }
+    fn unit(&self, unit: UnitId) -> Option<&Unit> {
+        (unit.0 == 0).then_some(&self.unit)
+    }
+    fn constraints(&self) -> Constraints {
+        Constraints::NONE
+    }
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        Arc::new(self.arena.clone())
+    }
+    fn submit(&mut self, _: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
+        let most = u64::from(self.unit.geometry.max_transfer_sectors);
+        assert!(request.sectors <= most || request.operation == Operation::Discard);
+        if self.stopped {
+            return Err(request.refused(RefusedReason::NotReady(UnitState::Stopping)));
+        }
+        if self.waiting.len() >= self.depth {
+            return Err(request.refused(RefusedReason::QueueFull));
+        }
+        self.waiting.push((tag, request));
+        Ok(())
+    }
+    fn kick(&mut self, _: Instant) {}
+    fn interrupt(&mut self, _: u16) {}
+    fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let seed = {
+            let mut shared = self.shared.lock().unwrap();
+            if shared.frozen {
+                return;
+            }
+            shared.seed = shared.seed.wrapping_mul(6364136223846793005).wrapping_add(99);
+            shared.seed >> 33
+        };
+        // One at a time, whichever.
+        let (tag, mut request) = self.waiting.swap_remove(seed as usize % self.waiting.len());
+        let result = self.carry_out(&mut request);
+        done(Completion { unit: UnitId(0), tag, result, data: request.data });
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+    fn stop(&mut self) {
+        self.stopped = true;
+    }
+    fn is_stopped(&self) -> bool {
+        self.stopped && self.waiting.is_empty()
+    }
+    fn counters(&self, _: UnitId, _: &mut dyn FnMut(&'static str, u64)) {}
+    fn drain_events(&mut self, _: &mut dyn FnMut(UnitId, Instant, &dyn Display)) {}
+}
+
+const DISK: DiskId = DiskId(0);
+
+struct Bench {
+    disks: Disks,
+    shared: Arc<Mutex<Shared>>,
+    arena: Arena,
+}
+
+impl Bench {
+    fn new(content: Vec<u8>, options: DiskOptions, depth: usize, max_transfer: u32) -> Self {
+        let (_, arena) = SharedMemory::for_model("disks", 32 << 20).unwrap();
+        let geometry = Geometry {
+            sectors: (content.len() / SECTOR) as u64,
+            max_transfer_sectors: max_transfer,
+            max_discard_sectors: 100,
+            queue_depth: depth as u16,
+            ..Geometry::NONE
+        };
+        let unit = Unit { state: UnitState::Ready, generation: 1, geometry, ..Unit::UNKNOWN };
+        let shared = Arc::new(Mutex::new(Shared { content, seed: 1, ..Shared::default() }));
+        let driver = Memory {
+            shared: shared.clone(),
+            unit,
+            arena: arena.clone(),
+            waiting: Vec::new(),
+            depth,
+            stopped: false,
+        };
+        let mut disks = Disks::new();
+        disks.add_driver(Box::new(driver), vec![(UnitId(0), options)], 16 << 20);
+        while !disks.is_settled() {
+            disks.poll(Instant::ORIGIN);
+        }
+        shared.lock().unwrap().log.clear();
+        Self { disks, shared, arena }
+    }
+
+    fn simple(sectors: usize) -> Self {
+        let content = (0..sectors * SECTOR).map(|i| (i / 7 % 256) as u8).collect();
+        Self::new(content, DiskOptions::default(), 32, 65536)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap()
+    }
+
+    /// Runs until nothing is under way.
+    fn finish(&mut self) -> Vec<Done> {
+        self.disks.kick(Instant::ORIGIN);
+        while !self.disks.is_idle() {
+            self.disks.poll(Instant::ORIGIN);
+        }
+        std::iter::from_fn(|| self.disks.next_done()).collect()
+    }
+
+    fn read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+        self.disks.read(DISK, offset, len, Token(1)).unwrap();
+        self.finish().pop().unwrap().result.map_err(|error| error.to_string()).map(|outcome| {
+            let Outcome::Read(data) = outcome else { panic!("not a read") };
+            let mut bytes = vec![0; data.len()];
+            data.copy_to(&mut bytes);
+            self.disks.recycle(DISK, data);
+            bytes
+        })
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<usize, String> {
+        self.disks.write(DISK, offset, data, Durability::Cached, Token(1)).unwrap();
+        let outcome = self.finish().pop().unwrap().result.map_err(|error| error.to_string())?;
+        let Outcome::Written(bytes) = outcome else { panic!("not a write") };
+        Ok(bytes)
+    }
+}
+
+#[test]
+fn bytes_are_read_wherever_they_are() {
+    let mut bench = Bench::simple(64);
+    let content = bench.shared().content.clone();
+    for (offset, len) in [(0, 1), (511, 2), (512, 512), (100, 5000), (64 * 512 - 1, 1)] {
+        assert_eq!(bench.read(offset as u64, len).unwrap(), content[offset..offset + len]);
+    }
+    for (offset, len) in [(64 * 512, 1), (0, 64 * 512 + 1), (u64::MAX, 2), (5, 0)] {
+        let refused = bench.disks.read(DISK, offset, len, Token(1)).unwrap_err();
+        assert_eq!(refused, Refusal::OutOfRange);
+    }
+}
+
+#[test]
+fn partial_sectors_are_merged_and_whole_ones_are_not_read() {
+    for (offset, len) in [(0, 512), (0, 1), (511, 2), (1, 510), (100, 5000), (1024, 700), (5, 507)]
+    {
+        let mut bench = Bench::simple(64);
+        let mut expected = bench.shared().content.clone();
+        let data: Vec<u8> = (0..len).map(|byte| byte as u8 ^ 0xa5).collect();
+        assert_eq!(bench.write(offset as u64, &data).unwrap(), len);
+        expected[offset..offset + len].copy_from_slice(&data);
+        assert_eq!(bench.shared().content, expected);
+        let reads = bench.shared().log.iter().filter(|(op, ..)| *op == Operation::Read).count();
+        let partial = |edge: usize| usize::from(!edge.is_multiple_of(512));
+        let one = offset / 512 == (offset + len - 1) / 512;
+        let (head, tail) = (partial(offset), partial(offset + len));
+        assert_eq!(reads, if one { head.max(tail) } else { head + tail }, "{offset}+{len}");
+    }
+}
+
+#[test]
+fn nothing_is_written_past_the_end_or_to_a_read_only_disk() {
+    let mut bench = Bench::simple(8);
+    let refused = bench.disks.write(DISK, 8 * 512 - 1, &[1, 2], Durability::Cached, Token(1));
+    assert_eq!(refused.unwrap_err(), Refusal::OutOfRange);
+    assert!(bench.shared().log.is_empty());
+    let options = DiskOptions { read_only: true, ..DiskOptions::default() };
+    let mut bench = Bench::new(vec![0; 4096], options, 32, 100);
+    let refused = bench.disks.write(DISK, 0, &[1], Durability::Cached, Token(1));
+    assert_eq!(refused.unwrap_err(), Refusal::ReadOnly);
+    assert_eq!(bench.disks.discard(DISK, 0, 1, Token(1)).unwrap_err(), Refusal::ReadOnly);
+    assert!(bench.disks.geometry(DISK).unwrap().read_only);
+}
+
+#[test]
+fn long_requests_go_in_pieces() {
+    let content: Vec<u8> = (0..1000 * SECTOR).map(|i| (i % 253) as u8).collect();
+    let mut bench = Bench::new(content.clone(), DiskOptions::default(), 4, 7);
+    assert_eq!(bench.read(100, 300_000).unwrap(), content[100..300_100]);
+    assert!(bench.shared().log.iter().all(|(_, _, sectors)| *sectors <= 7));
+    let data = vec![9; 100_000];
+    assert_eq!(bench.write(333, &data), Ok(100_000));
+    assert_eq!(bench.shared().content[333..100_333], data);
+}
+
+#[test]
+fn a_bad_sector_is_found_named_and_the_data_before_it_is_served() {
+    for named in [true, false] {
+        for bad in [0u64, 1, 17, 40, 63] {
+            let mut bench = Bench::simple(64);
+            bench.shared().bad.insert(bad, named);
+            let content = bench.shared().content.clone();
+            let all = bench.read(0, 64 * 512);
+            let good = bad as usize * 512;
+            if bad == 0 {
+                assert!(all.unwrap_err().contains("sector 0"));
+            } else {
+                assert_eq!(all.unwrap(), content[..good]);
+            }
+            let error = bench.read(bad * 512 + 5, 900.min((64 - bad as usize) * 512 - 5));
+            assert!(error.unwrap_err().contains(&format!("sector {bad}")));
+            if bad < 63 {
+                let after = good + 512;
+                assert_eq!(bench.read(after as u64, 512).unwrap(), content[after..after + 512]);
+            }
+            // A write that starts in the sector before is cut short in front of the bad one.
+            if bad > 0 {
+                let len = 1000.min((64 - bad as usize) * 512 + 10);
+                assert_eq!(bench.write(bad * 512 - 10, &vec![7; len]), Ok(10));
+            }
+            assert!(bench.write(bad * 512, &[7; 512]).unwrap_err().contains("sector"));
+            assert!(bench.write(bad * 512 + 1, &[7]).unwrap_err().contains("sector"));
+        }
+    }
+}
+
+#[test]
+fn finding_a_bad_sector_takes_few_requests() {
+    let mut bench = Bench::simple(2048);
+    bench.shared().bad.insert(1234, false);
+    assert_eq!(bench.read(0, 2048 * 512).unwrap().len(), 1234 * 512);
+    let requests = bench.shared().log.len();
+    assert!(requests <= 25, "{requests} requests");
+}
+
+#[test]
+fn memory_is_bounded_and_comes_back() {
+    let mut bench = Bench::simple(8192);
+    bench.shared().frozen = true;
+    let mut accepted = 0;
+    let refused = loop {
+        match bench.disks.read(DISK, 0, 1 << 20, Token(accepted)) {
+            Ok(_) => accepted += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refused, Refusal::Busy);
+    assert_eq!(accepted, 15, "of the 16 MiB");
+    bench.shared().frozen = false;
+    for done in bench.finish() {
+        let Ok(Outcome::Read(data)) = done.result else { panic!("{done:?}") };
+        bench.disks.recycle(DISK, data);
+    }
+    assert!(bench.disks.read(DISK, 0, 1 << 20, Token(0)).is_ok());
+    bench.finish();
+    let Bench { disks, arena, .. } = bench;
+    drop(disks);
+    assert_eq!(arena.statistics().buffers, 0);
+}
+
+#[test]
+fn what_no_driver_has_can_be_cancelled() {
+    let mut bench = Bench::new(vec![0; 64 * SECTOR], DiskOptions::default(), 2, 100);
+    bench.shared().frozen = true;
+    let mut write = |offset, token| {
+        bench.disks.write(DISK, offset, &[token as u8; 512], Durability::Cached, Token(token))
+    };
+    let ids: Vec<_> = (1..=4).map(|token| write(token * 512, token).unwrap()).collect();
+    bench.disks.kick(Instant::ORIGIN);
+    assert!(!bench.disks.cancel(ids[0]), "the driver has it");
+    assert!(bench.disks.cancel(ids[2]) && bench.disks.cancel(ids[3]));
+    assert!(!bench.disks.cancel(ids[3]), "only once");
+    bench.shared().frozen = false;
+    let mut tokens: Vec<_> = bench.finish().into_iter().map(|done| done.token.0).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, [1, 2]);
+    assert_eq!(bench.shared().content[3 * 512..5 * 512], [0; 1024]);
+}
+
+#[test]
+fn a_cancelled_merge_lets_others_through() {
+    let mut bench = Bench::new(vec![0; 8 * SECTOR], DiskOptions::default(), 2, 100);
+    bench.shared().frozen = true;
+    let mut write = |offset, data: &[u8], token| {
+        bench.disks.write(DISK, offset, data, Durability::Cached, Token(token)).unwrap()
+    };
+    write(0, &[1; 512], 1);
+    let merge = write(10, &[2; 20], 2);
+    write(0, &[3; 512], 3);
+    bench.disks.kick(Instant::ORIGIN);
+    assert!(bench.disks.cancel(merge));
+    bench.shared().frozen = false;
+    assert_eq!(bench.finish().len(), 2);
+}
+
+#[test]
+fn large_sectors_are_presented_over_small_ones() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(32 << 20).unwrap();
+    let mut fdisk = std::process::Command::new("fdisk");
+    let fdisk = fdisk.args(["-b", "4096"]).arg(file.path());
+    let mut child = fdisk
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"g\nn\n1\n\n+10M\nw\n").unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    let options = DiskOptions { sector_bytes: Some(4096), read_only: false };
+    let mut bench = Bench::new(std::fs::read(file.path()).unwrap(), options, 32, 65536);
+    let geometry = bench.disks.geometry(DISK).unwrap();
+    assert_eq!((geometry.sector_bytes, geometry.sectors), (4096, 8192));
+    assert_eq!(bench.disks.table(DISK).unwrap().scheme, Some(Scheme::Gpt));
+    let volume = &bench.disks.volumes(DISK)[0];
+    assert_eq!((volume.first_lba, volume.sectors), (256, 2560));
+    bench.shared().bad.insert(8 * 1000 + 3, true);
+    let error = bench.read(4096 * 1000 + 1536, 1).unwrap_err();
+    assert!(error.contains("sector 1000"), "{error}");
+    bench.disks.discard(DISK, 300, 2, Token(1)).unwrap();
+    bench.finish();
+    assert_eq!(bench.shared().log.last(), Some(&(Operation::Discard, 2400, 16)));
+}
+
+#[test]
+fn long_discards_go_in_pieces_and_nonsense_is_refused() {
+    let mut bench = Bench::simple(1000);
+    bench.disks.discard(DISK, 10, 250, Token(1)).unwrap();
+    assert!(matches!(bench.finish()[0].result, Ok(Outcome::Finished)));
+    let expected =
+        [(10, 100), (110, 100), (210, 50)].map(|(lba, len)| (Operation::Discard, lba, len));
+    assert_eq!(bench.shared().log, expected);
+    for (lba, sectors) in [(0, 0), (1000, 1), (999, 2), (u64::MAX, 2)] {
+        let refused = bench.disks.discard(DISK, lba, sectors, Token(1));
+        assert_eq!(refused.unwrap_err(), Refusal::OutOfRange);
+    }
+}
+
+#[test]
+fn a_driver_that_stops_fails_what_comes_after() {
+    let mut bench = Bench::simple(8);
+    bench.disks.stop();
+    assert!(bench.read(0, 1).unwrap_err().contains("gone"));
+    assert!(bench.disks.is_stopped());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Writes that are under way together may come in any order; what was written before them is
+    /// gone where they wrote, and untouched where they did not.
+    #[test]
+    fn every_byte_is_one_that_was_written_last(
+        batches in prop::collection::vec(
+            prop::collection::vec((0usize..6 * 512, 1usize..1024), 1..12), 1..6),
+        seed in any::<u64>(),
+        depth in 1usize..8,
+    ) {
+        let size = 8 * SECTOR;
+        let mut bench = Bench::new(vec![0; size], DiskOptions::default(), depth, 3);
+        bench.shared().seed = seed;
+        let mut possible: Vec<Vec<u8>> = vec![vec![0]; size];
+        let mut value = 0;
+        for batch in batches {
+            let mut fresh: Vec<Vec<u8>> = vec![Vec::new(); size];
+            for (start, len) in batch {
+                value += 1;
+                let data = vec![value; len];
+                let (offset, token) = (start as u64, Token(value.into()));
+                bench.disks.write(DISK, offset, &data, Durability::Cached, token).unwrap();
+                fresh[start..start + len].iter_mut().for_each(|values| values.push(value));
+            }
+            bench.finish();
+            let pairs = possible.iter_mut().zip(fresh);
+            pairs.filter(|(_, fresh)| !fresh.is_empty()).for_each(|(old, fresh)| *old = fresh);
+            let content = bench.shared().content.clone();
+            for (byte, value) in content.iter().enumerate() {
+                prop_assert!(possible[byte].contains(value), "byte {} is {}", byte, value);
+            }
+        }
+    }
+
+    /// Writes that share no bytes at all, whatever sectors they share.
+    #[test]
+    fn disjoint_writes_all_arrive(
+        cuts in prop::collection::btree_set(1usize..8 * 512, 1..40),
+        seed in any::<u64>(),
+        depth in 1usize..8,
+    ) {
+        let size = 8 * SECTOR;
+        let mut bench = Bench::new(vec![0; size], DiskOptions::default(), depth, 3);
+        bench.shared().seed = seed;
+        let mut edges: Vec<_> = cuts.into_iter().collect();
+        edges.insert(0, 0);
+        edges.push(size);
+        let mut expected = vec![0; size];
+        let mut pieces: Vec<_> = edges.windows(2).map(|w| (w[0], w[1])).collect();
+        // In an order that is not theirs on the disk.
+        pieces.sort_by_key(|(start, _)| (*start as u64).wrapping_mul(seed | 1) >> 7);
+        for (number, (start, end)) in (1u64..).zip(pieces) {
+            let data = vec![number as u8; end - start];
+            expected[start..end].fill(number as u8);
+            let token = Token(number);
+            bench.disks.write(DISK, start as u64, &data, Durability::Cached, token).unwrap();
+        }
+        bench.finish();
+        prop_assert_eq!(&bench.shared().content, &expected);
+    }
+}
