@@ -169,17 +169,31 @@ impl<T: Tree> Session<T> {
 
     /// Room for bytes to be received; empty if what is there has to be worked off first.
     pub fn room(&mut self) -> &mut [u8] {
-        if self.closed.is_some() {
+        if !self.wants_input() {
             return &mut [];
         }
-        if self.start > 0 {
+        let capacity = self.capacity();
+        if self.input.len() < capacity {
+            self.input.resize(capacity, 0);
+        }
+        // What is left is moved to the front only if the message that it begins may not fit.
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start + self.msize as usize > capacity {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.input.len() < self.msize as usize {
-            self.input.resize(self.msize as usize, 0);
-        }
-        &mut self.input[self.end..]
+        &mut self.input[self.end..capacity]
+    }
+
+    /// Whether there is room for bytes to be received.
+    pub const fn wants_input(&self) -> bool {
+        self.closed.is_none() && self.end - self.start < self.msize as usize
+    }
+
+    /// Room for a message that is being worked off, and for the next one.
+    const fn capacity(&self) -> usize {
+        2 * self.msize as usize
     }
 
     /// The first `count` bytes of the [`room`](Self::room) were received; to be followed by

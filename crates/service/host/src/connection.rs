@@ -1,0 +1,93 @@
+//! A client's connection.
+
+use crate::poller::Interest;
+use outboard_ninep::sd::SdTree;
+use outboard_ninep::server::Session;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A socket and the session on it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    pub(crate) session: Session<SdTree>,
+    /// What the poller was told to wait for.
+    pub(crate) interest: Interest,
+    /// The client sends nothing more.
+    finished: bool,
+    /// The socket is of no use any more.
+    broken: bool,
+}
+
+impl Connection {
+    pub(crate) const fn new(socket: OwnedFd, session: Session<SdTree>) -> Self {
+        let interest = Interest::READ;
+        Self { socket, session, interest, finished: false, broken: false }
+    }
+
+    /// Receives what is there, up to what there is room for, and works it off.
+    pub(crate) fn receive(&mut self, tree: &mut SdTree) {
+        while !self.finished && !self.broken {
+            let room = self.session.room();
+            let wanted = room.len();
+            if wanted == 0 {
+                break;
+            }
+            match recv(&self.socket, room, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => self.finished = true,
+                Ok((_, count)) => {
+                    self.session.received(count);
+                    self.session.work(tree);
+                    if count < wanted {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => self.broken = true,
+            }
+        }
+    }
+
+    /// Sends what there is to send, as far as the socket takes it.
+    pub(crate) fn transmit(&mut self) {
+        while !self.broken && !self.session.unsent().is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&self.socket, self.session.unsent(), flags) {
+                Ok(count) => self.session.sent(count),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => self.broken = true,
+            }
+        }
+    }
+
+    /// What to wait for now.
+    pub(crate) fn wanted(&self) -> Interest {
+        let write = !self.session.unsent().is_empty();
+        Interest { read: !self.finished && self.session.wants_input(), write }
+    }
+
+    /// The client is gone: nobody takes what there is to send.
+    pub(crate) const fn abandon(&mut self) {
+        self.broken = true;
+    }
+
+    /// Takes nothing more from the client; what there is to send is still sent.
+    pub(crate) const fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Whether nothing more will come of it.
+    pub(crate) fn is_over(&self) -> bool {
+        let closing = self.session.closed().is_some() && self.session.unsent().is_empty();
+        self.broken || closing || self.finished && self.session.is_idle()
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

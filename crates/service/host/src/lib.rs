@@ -1,0 +1,19 @@
+//! The event loop of a process that hosts drivers and serves their disks.
+//!
+//! One thread does everything: it waits for interrupts, sockets, signals and deadlines, passes
+//! each to whom it concerns, rings the drivers' doorbells once for all that came together, and
+//! waits again. Nothing is handed from one thread to another on the way of a request, which on
+//! most machines costs more than the request.
+//!
+//! Drivers, disks and 9P sessions are state machines; this crate is where their file descriptors
+//! are.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod listener;
+mod poller;
+mod server;
+mod signals;
+
+pub use listener::ListenError;
+pub use server::{Ended, Hosted, Platform, Server, ServerError};

@@ -1,0 +1,461 @@
+//! The server: drivers below, clients above, one loop between them.
+
+use crate::connection::Connection;
+use crate::listener::{ListenError, Listener};
+use crate::poller::{Interest, Poller};
+use crate::signals::Signals;
+use outboard_block::BlockDriver;
+use outboard_block::UnitId;
+use outboard_block::disk::{DiskOptions, Disks, Token};
+use outboard_hw::Instant;
+use outboard_hw::time::earlier;
+use outboard_linux::{InterruptSource, now};
+use outboard_ninep::Address;
+use outboard_ninep::sd::{SdDone, SdTree};
+use outboard_ninep::server::{Completed, Limits, Owner, RequestId, Session};
+use rustix::fd::BorrowedFd;
+use rustix::net::{SocketFlags, accept_with};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Clients at once.
+const MAX_CONNECTIONS: usize = 256;
+/// How long disks may take until they are known.
+const START_TIME: Duration = Duration::from_secs(90);
+/// How long shutting down may take: what is in flight, a flush, the drivers' own farewell.
+const STOP_TIME: Duration = Duration::from_secs(75);
+/// How long clients may take to fetch their last answers.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Events of drivers that are printed in a second; the rest is counted.
+const EVENTS_A_SECOND: u32 = 10;
+/// Session number of the server's own requests.
+const OWN_SESSION: u32 = u32::MAX - 1;
+
+/// What a platform tells of itself.
+pub trait Platform {
+    /// Readable once the platform has ended; `None` if it does not end.
+    fn ended(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The error that says why it ended; `Ok` if it has not.
+    fn check(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A driver to be hosted.
+#[expect(missing_debug_implementations, reason = "drivers need not have one")]
+pub struct Hosted {
+    /// The driver.
+    pub driver: Box<dyn BlockDriver>,
+    /// Its device's interrupts.
+    pub interrupts: Box<dyn InterruptSource>,
+    /// How its disks are to be presented.
+    pub options: Vec<(UnitId, DiskOptions)>,
+}
+
+/// Why a server could not start, or had to end.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The system refused something that the loop needs.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// An address cannot be listened at.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The devices are gone.
+    #[error("{0}")]
+    Platform(Box<dyn std::error::Error + Send + Sync>),
+    /// The disks did not come up.
+    #[error("the disks did not come up within {} s", START_TIME.as_secs())]
+    Slow,
+}
+
+/// How a server ended, when it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything in flight was finished, and the disks were flushed.
+    InOrder,
+    /// A disk could not be flushed, or there was no time.
+    Unflushed,
+    /// A second signal came.
+    AtOnce,
+}
+
+/// Which descriptor is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Signal,
+    Platform,
+    Interrupt(usize),
+    Listener(usize),
+    Connection(u32),
+}
+
+impl Ready {
+    fn number(self) -> u64 {
+        let (kind, index) = match self {
+            Self::Signal => (0, 0),
+            Self::Platform => (1, 0),
+            Self::Interrupt(index) => (2, index as u64),
+            Self::Listener(index) => (3, index as u64),
+            Self::Connection(id) => (4, u64::from(id)),
+        };
+        kind << 32 | index
+    }
+
+    const fn of(number: u64) -> Self {
+        let index = number as u32;
+        match number >> 32 {
+            0 => Self::Signal,
+            1 => Self::Platform,
+            2 => Self::Interrupt(index as usize),
+            3 => Self::Listener(index as usize),
+            _ => Self::Connection(index),
+        }
+    }
+}
+
+/// A process's drivers, disks and clients.
+pub struct Server<P> {
+    poller: Poller,
+    signals: Signals,
+    signalled: usize,
+    platform: P,
+    interrupts: Vec<Box<dyn InterruptSource>>,
+    tree: SdTree,
+    listeners: Vec<Listener>,
+    connections: BTreeMap<u32, Connection>,
+    last_connection: u32,
+    owner: Arc<Owner>,
+    limits: Limits,
+    /// Answers to the server's own requests: how many are left, and whether all were good.
+    own: (usize, bool),
+    /// Nothing more is taken from clients.
+    stopping: bool,
+    events: EventLog,
+    /// Reused between turns.
+    ready: Vec<(u64, bool)>,
+}
+
+impl<P: Platform> Server<P> {
+    /// Takes the drivers over, and SIGINT and SIGTERM. `budget` is the most bytes of each driver's
+    /// DMA memory that transfers may take.
+    pub fn new(
+        platform: P,
+        hosted: Vec<Hosted>,
+        budget: usize,
+        owner: Owner,
+    ) -> Result<Self, ServerError> {
+        let poller = Poller::new().map_err(system("epoll"))?;
+        let signals = Signals::take_over()
+            .map_err(|error| ServerError::System { what: "taking signals over", error })?;
+        let wait = system("waiting for a descriptor");
+        poller.add(&signals, Ready::Signal.number(), Interest::READ).map_err(&wait)?;
+        if let Some(ended) = platform.ended() {
+            poller.add(ended, Ready::Platform.number(), Interest::READ).map_err(&wait)?;
+        }
+        let (mut disks, mut interrupts) = (Disks::new(), Vec::new());
+        for Hosted { driver, interrupts: source, options } in hosted {
+            let index = disks.add_driver(driver, options, budget);
+            for descriptor in source.descriptors() {
+                let number = Ready::Interrupt(index).number();
+                // Two devices may share a pin's descriptor; the first one's readiness is enough,
+                // since all are asked.
+                match poller.add(descriptor, number, Interest::READ) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(wait(error)),
+                }
+            }
+            interrupts.push(source);
+        }
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let time = time.map_or(0, |time| time.as_secs() as u32);
+        Ok(Self {
+            poller,
+            signals,
+            signalled: 0,
+            platform,
+            interrupts,
+            tree: SdTree::new(disks, time),
+            listeners: Vec::new(),
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            owner: Arc::new(owner),
+            limits: Limits::default(),
+            own: (0, true),
+            stopping: false,
+            events: EventLog::default(),
+            ready: Vec::new(),
+        })
+    }
+
+    /// Runs until it is known what disks there are and what partitions they have; `false` if a
+    /// signal came before.
+    pub fn settle(&mut self) -> Result<bool, ServerError> {
+        let end = now() + START_TIME;
+        while !self.tree.disks().is_settled() {
+            if now().reached(end) {
+                return Err(ServerError::Slow);
+            }
+            self.turn(Some(end))?;
+            if self.signalled > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The disks.
+    pub const fn disks(&mut self) -> &mut Disks {
+        self.tree.disks()
+    }
+
+    /// Listens for 9P at `address`; the address with the port that the system chose, if any, and
+    /// whether only programs on this machine reach it.
+    pub fn listen(&mut self, address: &Address) -> Result<(Address, bool), ServerError> {
+        let listener = Listener::new(address)?;
+        let number = Ready::Listener(self.listeners.len()).number();
+        self.poller.add(&listener, number, Interest::READ).map_err(system("listening"))?;
+        let told = (listener.address.clone(), listener.is_local());
+        self.listeners.push(listener);
+        Ok(told)
+    }
+
+    /// Serves until a signal comes or nothing is left to serve; then shuts down.
+    pub fn run(&mut self) -> Result<Ended, ServerError> {
+        while self.signalled == 0 {
+            self.turn(None)?;
+        }
+        self.shut_down()
+    }
+
+    /// One turn of the loop: waits, passes on what is ready, lets everybody do what is due.
+    fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
+        let deadline = earlier(deadline, self.tree.disks().next_deadline());
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
+        for (number, gone) in ready.drain(..) {
+            self.serve(Ready::of(number), gone);
+        }
+        self.ready = ready;
+        self.work();
+        if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
+            self.platform.check().map_err(ServerError::Platform)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, what: Ready, gone: bool) {
+        match what {
+            Ready::Signal => self.signalled += self.signals.count(),
+            // The drivers find out by themselves; polling makes them look.
+            Ready::Platform => {
+                if let Some(ended) = self.platform.ended() {
+                    self.poller.remove(ended);
+                }
+                (0..self.interrupts.len()).for_each(|i| self.tree.disks().interrupt(i, 0));
+            }
+            Ready::Interrupt(_) => {
+                for (index, source) in self.interrupts.iter_mut().enumerate() {
+                    source.take(&mut |vector| self.tree.disks().interrupt(index, vector));
+                }
+            }
+            Ready::Listener(index) => self.accept(index),
+            Ready::Connection(id) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.receive(&mut self.tree);
+                    if gone {
+                        connection.abandon();
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get(index) else { return };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok(socket) = accept_with(listener, flags) {
+            if self.connections.len() >= MAX_CONNECTIONS {
+                let full = format_args!("{MAX_CONNECTIONS} are connected; another was turned away");
+                self.events.log(now(), "clients", &full);
+                continue;
+            }
+            if matches!(listener.address, Address::Tcp { .. }) {
+                let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+            }
+            self.last_connection = self.last_connection.wrapping_add(1) % OWN_SESSION;
+            let id = self.last_connection;
+            let session = Session::new(id, self.limits, self.owner.clone());
+            let connection = Connection::new(socket, session);
+            let number = Ready::Connection(id).number();
+            if self.poller.add(&connection, number, connection.interest).is_ok() {
+                self.connections.insert(id, connection);
+            }
+        }
+    }
+
+    /// Lets drivers, disks and clients do what is due.
+    fn work(&mut self) {
+        let at = now();
+        self.tree.disks().poll(at);
+        self.interrupts.iter_mut().for_each(|source| source.rearm());
+        let mut answered = false;
+        while let Some((request, result)) = self.tree.next_done() {
+            answered = true;
+            self.answer(request, result);
+        }
+        if answered && !self.stopping {
+            // Somebody may have waited for memory, or for others of its own requests.
+            for connection in self.connections.values_mut() {
+                connection.session.work(&mut self.tree);
+            }
+        }
+        self.tree.disks().kick(at);
+        self.attend_connections();
+        let events = &mut self.events;
+        self.tree.disks().drain_events(&mut |disk, _, event| events.log(at, disk, event));
+    }
+
+    fn answer(
+        &mut self,
+        request: RequestId,
+        result: Result<SdDone, outboard_ninep::server::FileError>,
+    ) {
+        if request.session == OWN_SESSION {
+            self.own.0 -= 1;
+            self.own.1 &= result.is_ok();
+            return;
+        }
+        let session = self.connections.get_mut(&request.session).map(|c| &mut c.session);
+        match (result, session) {
+            (Ok(SdDone::Data(disk, data)), session) => {
+                if let Some(session) = session {
+                    session.complete(request, Completed::Data(&data));
+                }
+                self.tree.recycle(disk, data);
+            }
+            (_, None) => {}
+            (Ok(SdDone::Count(count)), Some(session)) => {
+                session.complete(request, Completed::Count(count));
+            }
+            (Ok(SdDone::All), Some(session)) => session.complete(request, Completed::All),
+            (Err(error), Some(session)) => session.complete(request, Completed::Failed(error)),
+        }
+    }
+
+    /// Sends what there is to send, drops connections that are over, and tells the poller what to
+    /// wait for.
+    fn attend_connections(&mut self) {
+        let (poller, tree) = (&self.poller, &mut self.tree);
+        self.connections.retain(|id, connection| {
+            connection.transmit();
+            if connection.is_over() {
+                if let Some(reason) = connection.session.closed() {
+                    tracing::warn!("client {id} was disconnected: {reason:?}");
+                }
+                connection.session.disconnect(tree);
+                poller.remove(&*connection);
+                return false;
+            }
+            let wanted = connection.wanted();
+            if wanted != connection.interest {
+                let changed = poller.change(&*connection, Ready::Connection(*id).number(), wanted);
+                connection.interest = wanted;
+                return changed.is_ok();
+            }
+            true
+        });
+    }
+
+    /// Finishes what is in flight, flushes the disks, sends the last answers, and brings the
+    /// drivers to rest.
+    fn shut_down(&mut self) -> Result<Ended, ServerError> {
+        let end = now() + STOP_TIME;
+        for listener in self.listeners.drain(..) {
+            self.poller.remove(&listener);
+        }
+        // Nothing more is taken from clients.
+        self.stopping = true;
+        self.connections.values_mut().for_each(Connection::finish);
+        self.turn_until(end, |server| server.tree.disks().is_idle())?;
+        for disk in self.tree.disks().ids() {
+            let request = Token(u64::from(OWN_SESSION) << 32);
+            let writable = self.tree.disks().geometry(disk).is_some_and(|g| !g.read_only);
+            if writable && self.tree.disks().flush(disk, request).is_ok() {
+                self.own.0 += 1;
+            }
+        }
+        self.tree.disks().kick(now());
+        self.turn_until(end, |server| server.own.0 == 0)?;
+        let flushed = self.own == (0, true);
+        let unsent = |server: &mut Self| {
+            server.connections.values().all(|connection| connection.session.unsent().is_empty())
+        };
+        self.turn_until(now() + FAREWELL, unsent)?;
+        self.tree.disks().stop();
+        self.turn_until(end, |server| server.tree.disks().is_stopped())?;
+        Ok(match (self.signalled, flushed) {
+            (2.., _) => Ended::AtOnce,
+            (_, true) => Ended::InOrder,
+            (_, false) => Ended::Unflushed,
+        })
+    }
+
+    /// Runs until `condition` holds, `end` has come, or a second signal.
+    fn turn_until(
+        &mut self,
+        end: Instant,
+        condition: impl Fn(&mut Self) -> bool,
+    ) -> Result<(), ServerError> {
+        while !condition(self) && !now().reached(end) && self.signalled < 2 {
+            self.turn(Some(end))?;
+        }
+        Ok(())
+    }
+}
+
+impl<P> std::fmt::Debug for Server<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("connections", &self.connections.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ServerError {
+    move |error| ServerError::System { what, error: error.into() }
+}
+
+/// Prints drivers' events, but not more than a device can flood a log with.
+#[derive(Debug, Default)]
+struct EventLog {
+    second: u64,
+    printed: u32,
+    dropped: u64,
+}
+
+impl EventLog {
+    fn log(&mut self, at: Instant, disk: &str, event: &dyn std::fmt::Display) {
+        let second = at.as_nanos() / 1_000_000_000;
+        if second != self.second {
+            if self.dropped > 0 {
+                tracing::warn!("{} more events", self.dropped);
+            }
+            (self.second, self.printed, self.dropped) = (second, 0, 0);
+        }
+        if self.printed < EVENTS_A_SECOND {
+            self.printed += 1;
+            tracing::info!("{disk}: {event}");
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
