@@ -22,7 +22,7 @@ mod set;
 mod volume;
 
 pub use job::JobId;
-pub use set::{DiskOptions, Disks, MAX_TRANSFER_BYTES};
+pub use set::{DiskEvents, DiskOptions, Disks, MAX_TRANSFER_BYTES};
 pub use volume::{Volume, VolumeError};
 
 use crate::driver::{BlockError, RefusedReason};

@@ -178,6 +178,8 @@ impl<R: Registers> Port<R> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.state {
             State::Ready if self.slots.in_flight() => self.check_at,
+            // There is nothing to wait for.
+            State::Ready | State::Idle if self.stopping => Some(Instant::ORIGIN),
             _ => self.look_at,
         }
     }

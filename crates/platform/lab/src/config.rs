@@ -116,7 +116,8 @@ impl DiskConfig {
 impl FromStr for DiskConfig {
     type Err = LabError;
 
-    /// Reads `IMAGE[,ro][,sector=4096][,format=qcow2]`.
+    /// Reads `IMAGE[,ro][,sector=4096][,format=qcow2]`, or `null:BYTES` for a disk that reads as
+    /// zeros and forgets writes.
     ///
     /// Options are split off from the end, so an image's name may contain commas.
     fn from_str(text: &str) -> Result<Self, LabError> {
@@ -133,6 +134,11 @@ impl FromStr for DiskConfig {
         }
         if rest.is_empty() {
             return Err(error("it names no image".into()));
+        }
+        if let Some(bytes) = rest.strip_prefix("null:").and_then(|bytes| bytes.parse().ok()) {
+            let whole = options.is_empty() && bytes > 0 && bytes % 512 == 0;
+            let whole = whole.then_some(Self::null(bytes));
+            return whole.ok_or_else(|| error("it is null:BYTES, a multiple of 512".into()));
         }
         let mut disk = Self::image(rest);
         for option in options {
@@ -205,6 +211,7 @@ mod tests {
             "a.img,ro".parse::<DiskConfig>().unwrap(),
             DiskConfig::image("a.img").read_only()
         );
+        assert_eq!("null:1024".parse::<DiskConfig>().unwrap(), DiskConfig::null(1024));
         let disk: DiskConfig = "dir/a,b.img,sector=4096,format=qcow2,ro".parse().unwrap();
         let media = Media::Image { path: "dir/a,b.img".into(), format: Format::Qcow2 };
         let expected = DiskConfig { media, read_only: true, sector_bytes: 4096, faults: vec![] };
@@ -223,6 +230,7 @@ mod tests {
             ("a.img,sector=520", "512 or 4096"),
             ("a.img,format=iso", "raw, qcow2"),
             ("a.img,size=3", "no option \"size\""),
+            ("null:1000", "multiple of 512"),
         ] {
             let error = text.parse::<DiskConfig>().unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

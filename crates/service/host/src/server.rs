@@ -321,7 +321,10 @@ impl<P: Platform> Server<P> {
         self.tree.disks().kick(at);
         self.attend_connections();
         let events = &mut self.events;
-        self.tree.disks().drain_events(&mut |disk, _, event| events.log(at, disk, event));
+        self.tree.disks().drain_events(&mut |disk, _, event| match disk {
+            Some(disk) => events.log(at, disk, event),
+            None => tracing::debug!("a port without a disk: {event}"),
+        });
     }
 
     fn answer(

@@ -7,4 +7,4 @@ mod connection;
 mod transfer;
 
 pub use connection::{Client, ClientError, Fid, FileStatus, Mode};
-pub use transfer::WINDOW;
+pub use transfer::{Transferred, WINDOW};

@@ -46,6 +46,9 @@ pub struct Disks {
     completions: Vec<Completion>,
 }
 
+/// Takes the events of disks: the disk's name, when it happened, and what.
+pub type DiskEvents<'a> = dyn FnMut(Option<&str>, Instant, &dyn fmt::Display) + 'a;
+
 struct Hosted {
     driver: Box<dyn BlockDriver>,
     options: Vec<(UnitId, DiskOptions)>,
@@ -185,13 +188,13 @@ impl Disks {
     }
 
     /// Calls `event` with the name of a disk and what happened to it, for whatever has happened
-    /// since the last call.
-    pub fn drain_events(&mut self, event: &mut dyn FnMut(&str, Instant, &dyn fmt::Display)) {
+    /// since the last call; without a name for what is not a disk, or not yet.
+    pub fn drain_events(&mut self, event: &mut DiskEvents<'_>) {
         for (index, hosted) in self.drivers.iter_mut().enumerate() {
             let disks = &self.disks;
             hosted.driver.drain_events(&mut |unit, at, what| {
                 let disk = disks.iter().find(|disk| (disk.driver, disk.unit) == (index, unit));
-                event(disk.map_or("(no disk)", |disk| &disk.name), at, what);
+                event(disk.map(|disk| disk.name.as_str()), at, what);
             });
         }
     }

@@ -1,6 +1,8 @@
 //! Ranges of bytes, with several requests under way.
 
 use super::connection::{Client, ClientError, Fid};
+#[cfg(doc)]
+use crate::wire::NO_TAG;
 use crate::wire::{Reply, Request};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +14,18 @@ pub const WINDOW: usize = 8;
 struct Piece {
     offset: u64,
     len: usize,
+}
+
+/// What came of a piece of a read.
+type Answer = Result<Vec<u8>, ClientError>;
+
+/// What came of a request that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transferred<'a> {
+    /// Data was read; less than was asked for, or none, at the end of a file.
+    Read(&'a [u8]),
+    /// This many bytes were written.
+    Written(usize),
 }
 
 impl Client {
@@ -30,7 +44,7 @@ impl Client {
         let chunk = self.chunk_bytes();
         let mut tags: Vec<Option<Piece>> = vec![None; WINDOW];
         // What came before its turn, by offset.
-        let mut early: BTreeMap<u64, Result<Vec<u8>, ClientError>> = BTreeMap::new();
+        let mut early: BTreeMap<u64, Answer> = BTreeMap::new();
         let (mut asked, mut passed, mut under_way) = (offset, offset, 0);
         let mut last = end;
         let mut failure = None;
@@ -76,6 +90,51 @@ impl Client {
         failure.map_or(Ok(passed - offset), Err)
     }
 
+    /// Asks for `len` bytes without waiting; `tag` is the caller's name for the request, below
+    /// [`NO_TAG`] and not in use.
+    pub fn start_read(
+        &mut self,
+        tag: u16,
+        fid: &Fid,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), ClientError> {
+        self.send(tag, &Request::Read { fid: fid.0, offset, count: len as u32 })
+    }
+
+    /// Sends `data` to be written without waiting; see [`start_read`](Self::start_read).
+    pub fn start_write(
+        &mut self,
+        tag: u16,
+        fid: &Fid,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), ClientError> {
+        self.send(tag, &Request::Write { fid: fid.0, offset, data })
+    }
+
+    /// Waits for the answer to a read or write that was started, and passes its tag and it on.
+    /// What the server refuses is passed on too; errors are those of the connection.
+    pub fn finish<V>(
+        &mut self,
+        take: impl FnOnce(u16, Result<Transferred<'_>, ClientError>) -> V,
+    ) -> Result<V, ClientError> {
+        self.receive_any(|tag, reply| {
+            let transferred = match reply {
+                Reply::Read { data } => Ok(Transferred::Read(data)),
+                Reply::Write { count } => Ok(Transferred::Written(count as usize)),
+                Reply::Error { message, errno } => {
+                    let message = message.to_owned();
+                    Err(ClientError::Server { number: errno.0, message })
+                }
+                reply => {
+                    return Err(ClientError::Protocol(format!("an unexpected answer: {reply:?}")));
+                }
+            };
+            Ok(take(tag, transferred))
+        })
+    }
+
     fn ask(
         &mut self,
         fid: &Fid,
@@ -84,29 +143,25 @@ impl Client {
     ) -> Result<(), ClientError> {
         let free = tags.iter().position(Option::is_none).unwrap_or_default();
         tags[free] = Some(piece);
-        let Piece { offset, len } = piece;
-        self.send(free as u16, &Request::Read { fid: fid.0, offset, count: len as u32 })
+        self.start_read(free as u16, fid, piece.offset, piece.len)
     }
 
     /// Waits for the answer to one of several reads.
-    #[allow(clippy::type_complexity, reason = "an answer is data or the server's error")]
-    fn answered(
-        &mut self,
-        tags: &mut [Option<Piece>],
-    ) -> Result<(Piece, Result<Vec<u8>, ClientError>), ClientError> {
-        self.receive_any(|tag, reply| {
-            let piece = tags.get_mut(usize::from(tag)).and_then(Option::take);
-            let unasked = || ClientError::Protocol(format!("an answer to tag {tag}"));
-            let piece = piece.ok_or_else(unasked)?;
-            match reply {
-                Reply::Read { data } if data.len() <= piece.len => Ok((piece, Ok(data.to_vec()))),
-                Reply::Error { message, errno } => {
-                    let message = message.to_owned();
-                    Ok((piece, Err(ClientError::Server { number: errno.0, message })))
-                }
-                reply => Err(ClientError::Protocol(format!("an unexpected answer: {reply:?}"))),
-            }
-        })
+    fn answered(&mut self, tags: &mut [Option<Piece>]) -> Result<(Piece, Answer), ClientError> {
+        let (tag, answer) = self.finish(|tag, transferred| {
+            let data = transferred.map(|transferred| match transferred {
+                Transferred::Read(data) => data.to_vec(),
+                // Not what was asked for, and too long for any piece.
+                Transferred::Written(_) => vec![0; u16::MAX.into()],
+            });
+            (tag, data)
+        })?;
+        let piece = tags.get_mut(usize::from(tag)).and_then(Option::take);
+        let fits = |piece: &Piece| answer.as_ref().map_or(true, |data| data.len() <= piece.len);
+        match piece.filter(fits) {
+            Some(piece) => Ok((piece, answer)),
+            None => Err(ClientError::Protocol(format!("a wrong answer to tag {tag}"))),
+        }
     }
 
     /// Writes to an open file from `offset` on what `source` yields, until it yields nothing.
@@ -142,7 +197,13 @@ impl Client {
             if under_way == 0 {
                 return failure.map_or(Ok(asked - offset), Err);
             }
-            let (tag, answer) = self.written()?;
+            let (tag, answer) = self.finish(|tag, transferred| {
+                let count = transferred.map(|transferred| match transferred {
+                    Transferred::Written(count) => count,
+                    Transferred::Read(_) => usize::MAX,
+                });
+                (tag, count)
+            })?;
             let unasked = || ClientError::Protocol(format!("an answer to tag {tag}"));
             let entry = tags.get_mut(usize::from(tag)).and_then(Option::take);
             let (at, mut data) = entry.ok_or_else(unasked)?;
@@ -172,20 +233,8 @@ impl Client {
         tags: &mut [Option<(u64, Vec<u8>)>],
     ) -> Result<(), ClientError> {
         let free = tags.iter().position(Option::is_none).unwrap_or_default();
-        self.send(free as u16, &Request::Write { fid: fid.0, offset, data: &data })?;
+        self.start_write(free as u16, fid, offset, &data)?;
         tags[free] = Some((offset, data));
         Ok(())
-    }
-
-    /// Waits for the answer to one of several writes.
-    fn written(&mut self) -> Result<(u16, Result<usize, ClientError>), ClientError> {
-        self.receive_any(|tag, reply| match reply {
-            Reply::Write { count } => Ok((tag, Ok(count as usize))),
-            Reply::Error { message, errno } => {
-                let message = message.to_owned();
-                Ok((tag, Err(ClientError::Server { number: errno.0, message })))
-            }
-            reply => Err(ClientError::Protocol(format!("an unexpected answer: {reply:?}"))),
-        })
     }
 }

@@ -1,0 +1,342 @@
+//! The command line. Completions and manual pages are made from the same definitions.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use outboard_lab::DiskConfig;
+use outboard_ninep::Address;
+use std::path::PathBuf;
+
+const ABOUT: &str = "Device drivers outside the kernel: serve disks as files";
+
+const LONG_ABOUT: &str = "\
+Device drivers outside the kernel: serve disks as files.
+
+`outboard serve` runs a disk controller's driver in this process and serves the disks \
+behind it as a tree of files, over 9P. The other verbs look at that tree, so nobody needs a kernel \
+that can mount it.
+
+Without hardware, and without root, the lab (--lab) provides a controller: the device models of \
+QEMU, with image files as disks.";
+
+const EXAMPLES: &str = "\
+Examples:
+  outboard serve --lab disk.img               serve a disk image (end it with Ctrl-C)
+  outboard ls                                 in another terminal: what is served
+  outboard ls sdC0/part                       its partitions
+  outboard cat sdC0/ctl                       what the disk says it is
+  outboard cp :sdC0/part/1 part1.img          copy a partition out
+  outboard read --offset 512 --count 92 sdC0/data | xxd
+
+Exit codes:
+  0  done
+  1  something failed; standard error says what
+  2  the command line was not understood
+  3  no server answers
+  4  the server refused, or a disk failed
+  5  the devices are gone: QEMU ended, or hardware was pulled out
+  6  the server ended without flushing a disk
+
+Settings:
+  OUTBOARD_AT    where the server is, unless --at says so
+  OUTBOARD_QEMU  the QEMU that the lab runs
+  OUTBOARD_LOG   what to print about, such as debug or outboard_host=trace";
+
+/// Device drivers outside the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "outboard", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, infer_subcommands = true)]
+pub(crate) struct Arguments {
+    /// Print results as JSON, an object a line, each with its "schema" and its "kind"
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Print more about what happens; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run drivers, and serve their disks as files until Ctrl-C
+    Serve(ServeArgs),
+    /// List PCI functions, and which of our drivers fits each
+    List(ListArgs),
+    /// List what a server serves
+    Ls(LsArgs),
+    /// Print files of a server
+    Cat(CatArgs),
+    /// Print part of a file of a server
+    Read(ReadArgs),
+    /// Write standard input, or a text, to a file of a server
+    Write(WriteArgs),
+    /// Copy from, to, or between files of a server
+    Cp(CpArgs),
+    /// Measure drivers and server in the lab
+    Bench(BenchArgs),
+    /// Print a script that completes command lines in a shell
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    Man(ManArgs),
+}
+
+/// Where a disk's image is, and how it is to be used.
+const LAB_HELP: &str = "\
+Serve IMAGE as a disk behind a real AHCI controller model. May be given several times
+
+  ,ro           never write to the image
+  ,sector=4096  it is the image of a disk with 4096-byte sectors
+  ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx";
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[arg(long, value_name = "IMAGE[,ro][,sector=4096][,format=F]", required = true)]
+    #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
+    pub(crate) lab: Vec<DiskConfig>,
+
+    /// Listen for 9P here: unix:PATH or tcp:HOST:PORT. May be given several times
+    ///
+    /// Unless it is given, a Unix socket in the user's own folder is used, where the other verbs
+    /// look for it. A Unix socket is for its owner only. A TCP port is for whoever reaches it:
+    /// there is no authentication, so keep to 127.0.0.1 unless you trust the network.
+    #[arg(long = "9p", value_name = "ADDRESS")]
+    pub(crate) ninep: Vec<Address>,
+
+    /// Memory for transfers, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1536))]
+    pub(crate) memory: u32,
+
+    /// How the controllers are to signal interrupts, rather than in the best way that they have
+    #[arg(long, value_name = "KIND")]
+    pub(crate) interrupts: Option<Interrupts>,
+}
+
+/// A kind of interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Interrupts {
+    /// Messages
+    Msi,
+    /// The shared pin
+    Pin,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// List the functions of a lab with these disks, rather than those of this machine
+    #[arg(long, value_name = "IMAGE", num_args = 0..)]
+    pub(crate) lab: Option<Vec<DiskConfig>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Where the server is: unix:PATH or tcp:HOST:PORT [default: this user's running server]
+    #[arg(long, value_name = "ADDRESS", env = "OUTBOARD_AT", hide_env = true)]
+    pub(crate) at: Option<Address>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// What to list, such as sdC0/part [default: everything at the top]
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<String>,
+
+    /// List what is in the folders below, too
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    /// What to print, such as sdC0/ctl
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// What to read, such as sdC0/data
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+
+    /// First byte; with k, M, G or T for KiB, MiB, GiB or TiB, or s for 512-byte sectors
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size)]
+    pub(crate) offset: u64,
+
+    /// How many bytes, likewise [default: to the end]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) count: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WriteArgs {
+    /// Where to write, such as sdC0/ctl or sdC0/part/1
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+
+    /// What to write [default: standard input]
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+
+    /// First byte; with k, M, G or T for KiB, MiB, GiB or TiB, or s for 512-byte sectors
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size)]
+    pub(crate) offset: u64,
+
+    /// Do not wait until what was written would survive a loss of power
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CpArgs {
+    /// What to copy: a file of this machine, or after a colon one of the server (:sdC0/part/1)
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+
+    /// Where to, likewise
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+
+    /// Overwrite a disk or partition without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The image to use [default: a scratch image of 256 MiB in a temporary folder]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) lab: Option<DiskConfig>,
+
+    /// Use a disk that reads as zeros and forgets writes, so that storage is not the limit
+    #[arg(long, conflicts_with = "lab")]
+    pub(crate) null: bool,
+
+    /// What to do: one kind of transfer rather than the usual set
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) pattern: Option<Pattern>,
+
+    /// Bytes of each transfer (with k or M)
+    #[arg(long, value_name = "BYTES", default_value = "4k", value_parser = size)]
+    pub(crate) size: u64,
+
+    /// Transfers under way at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) depth: u16,
+
+    /// How to get at the disk
+    #[arg(long, value_name = "PATH", default_value = "driver")]
+    pub(crate) through: Through,
+
+    /// Poll rather than wait for interrupts, when going through the driver
+    #[arg(long)]
+    pub(crate) poll: bool,
+
+    /// How long each measurement takes, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+
+    /// Write to the image given with --lab without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// A kind of transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Reads, anywhere
+    Randread,
+    /// Reads, one after the other
+    Read,
+    /// Writes, anywhere
+    Randwrite,
+    /// Writes, one after the other
+    Write,
+}
+
+/// A way to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Through {
+    /// Straight through the driver, in this process
+    Driver,
+    /// Through a server, over 9P
+    #[value(name = "9p")]
+    Ninep,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where to write them; each verb has a page
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}
+
+/// Reads a number of bytes, with a unit or without.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let (digits, unit) = text.split_at(digits.len());
+    let factor = match unit {
+        "" | "b" | "B" => 1,
+        "s" => 512,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        "t" | "T" | "TiB" => 1u64 << 40,
+        _ => return Err(format!("{unit:?} is no unit; use k, M, G, T or s")),
+    };
+    let number = match digits.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => digits.parse::<u64>().ok(),
+    };
+    number.and_then(|n| n.checked_mul(factor)).ok_or_else(|| "not a number of bytes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [("0", 0), ("512", 512), ("3s", 1536), ("4k", 4096), ("0x10", 16)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("2T"), Ok(2 << 40));
+        for text in ["", "k", "-1", "1.5k", "99999999999T", "1x"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}

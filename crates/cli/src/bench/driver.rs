@@ -1,0 +1,136 @@
+//! Straight through the driver.
+
+use super::{Clock, Measurement, Places, Setup};
+use anyhow::{Context, Result, bail};
+use outboard_ahci::{AhciConfig, Hba, Reaping};
+use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
+use outboard_hw::dma::{DmaBuffer, SgList};
+use outboard_hw::registers::AccessCounts;
+use outboard_lab::{DiskConfig, Lab, LabConfig, LabInterrupts};
+use outboard_linux::{InterruptSource, now};
+use outboard_pci::Counting;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::sync::Arc;
+use std::time::Duration;
+
+const UNIT: UnitId = UnitId(0);
+/// How long the disk may take to come up.
+const START_TIME: Duration = Duration::from_secs(30);
+/// Before a measurement, everything is warmed up for this part of its time.
+const WARM_UP: u32 = 10;
+
+/// The lab's disk, its driver, and who waits for its interrupts.
+struct Rig {
+    driver: Box<dyn BlockDriver>,
+    interrupts: LabInterrupts,
+    counts: Arc<AccessCounts>,
+    polling: bool,
+    _lab: Lab,
+}
+
+pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
+    let mut rig = Rig::new(disk, setup.poll)?;
+    let disk_bytes = rig.driver.unit(UNIT).map_or(0, |unit| unit.geometry.bytes());
+    let mut places = Places::new(setup, disk_bytes);
+    let constraints = rig.driver.constraints();
+    let dma = rig.driver.dma();
+    let mut idle = Vec::new();
+    for number in 0..setup.depth {
+        let buffer = dma.allocate(setup.bytes, &constraints).context("no memory for transfers")?;
+        idle.push((u64::from(number), buffer));
+    }
+    let mut warm = Clock::new(setup.depth)?;
+    rig.run(setup, setup.seconds / WARM_UP, &mut places, &mut idle, &mut warm)?;
+    let mut clock = Clock::new(setup.depth)?;
+    let before = (rig.counts.reads(), rig.counts.writes());
+    let seconds = rig.run(setup, setup.seconds, &mut places, &mut idle, &mut clock)?;
+    let accesses = (rig.counts.reads() - before.0, rig.counts.writes() - before.1);
+    Ok(clock.measurement(setup, seconds, Some(accesses)))
+}
+
+impl Rig {
+    fn new(disk: &DiskConfig, polling: bool) -> Result<Self> {
+        let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
+        let function = lab.functions().iter().find(|f| outboard_ahci::matches(&f.identity));
+        let address = function.context("the lab has no AHCI controller")?.address;
+        let (device, interrupts) = lab.open(address)?;
+        let counts = Arc::new(AccessCounts::default());
+        let reaping = if polling { Reaping::Polling } else { Reaping::Interrupts };
+        let config = AhciConfig { reaping, ..AhciConfig::default() };
+        let driver = Hba::new(Counting::new(device, counts.clone()), config)?;
+        let mut rig = Self { driver: Box::new(driver), interrupts, counts, polling, _lab: lab };
+        let end = now() + START_TIME;
+        while rig.driver.unit(UNIT).is_none_or(|unit| unit.state == UnitState::Starting) {
+            if now().reached(end) {
+                bail!("the disk does not come up");
+            }
+            rig.turn(&mut |_| {})?;
+        }
+        Ok(rig)
+    }
+
+    /// Keeps transfers under way for `time`, then lets them end; how long that took, in seconds.
+    fn run(
+        &mut self,
+        setup: &Setup,
+        time: Duration,
+        places: &mut Places,
+        idle: &mut Vec<(u64, DmaBuffer)>,
+        clock: &mut Clock,
+    ) -> Result<f64> {
+        let unit = self.driver.unit(UNIT).context("no disk")?;
+        let sector = u64::from(unit.geometry.sector_bytes);
+        let sectors = setup.bytes as u64 / sector;
+        let mut failure = None;
+        while clock.elapsed() < time || idle.len() < setup.depth.into() {
+            while let Some((number, buffer)) = idle.pop_if(|_| clock.elapsed() < time) {
+                let lba = places.next() / sector;
+                let data = SgList::single(buffer, 0..setup.bytes);
+                let request = match setup.is_write() {
+                    true => Request::write(lba, sectors, data, Durability::Cached),
+                    false => Request::read(lba, sectors, data),
+                };
+                clock.start(number as usize);
+                let accepted = self.driver.submit(UNIT, Tag(number), request);
+                accepted.map_err(|refused| refused.reason)?;
+            }
+            self.driver.kick(now());
+            self.turn(&mut |Completion { tag, result, data, .. }| {
+                clock.end(tag.0 as usize);
+                failure = failure.or(result.err());
+                idle.extend(data.into_buffers().map(|buffer| (tag.0, buffer)));
+            })?;
+            if let Some(error) = failure {
+                return Err(error.into());
+            }
+        }
+        Ok(clock.elapsed().as_secs_f64())
+    }
+
+    /// One turn of an event loop.
+    fn turn(&mut self, done: &mut dyn FnMut(Completion)) -> Result<()> {
+        if !self.polling || self.driver.next_deadline().is_some_and(|at| !now().reached(at)) {
+            self.wait()?;
+        }
+        let driver = &mut self.driver;
+        self.interrupts.take(&mut |vector| driver.interrupt(vector));
+        driver.poll(now(), done);
+        self.interrupts.rearm();
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        let ready = |unit: &outboard_block::Unit| unit.state == UnitState::Ready;
+        if self.polling && self.driver.unit(UNIT).is_some_and(ready) {
+            return Ok(());
+        }
+        let deadline = self.driver.next_deadline();
+        let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
+        let descriptors = self.interrupts.descriptors();
+        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        match poll(&mut fds, Some(&Timespec::try_from(time)?)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Through a server, over 9P: another process of this program.
+
+use super::{Clock, Measurement, Places, Setup};
+use anyhow::{Context, Result, bail};
+use outboard_lab::{DiskConfig, Format, Media};
+use outboard_ninep::Address;
+use outboard_ninep::client::{Client, Fid, Mode};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What is measured.
+const PATH: &str = "sdC0/data";
+/// Before a measurement, everything is warmed up for this part of its time.
+const WARM_UP: u32 = 10;
+
+pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
+    let folder = tempfile::tempdir().context("no folder for a socket")?;
+    let address = Address::Unix(folder.path().join("9p"));
+    let _server = Server::start(disk, &address)?;
+    let client = &mut Client::connect(&address)?;
+    let mode = if setup.is_write() { Mode::Write } else { Mode::Read };
+    let fid = client.walk(PATH)?;
+    client.open(&fid, mode)?;
+    let bytes = client.stat(&fid)?.bytes;
+    // A message of a MiB holds a little less than a MiB of data; whole sectors of it are used.
+    let setup = Setup { bytes: setup.bytes.min(client.chunk_bytes() / 512 * 512), ..*setup };
+    let mut places = Places::new(&setup, bytes);
+    let mut warm = Clock::new(setup.depth)?;
+    run(client, &fid, &setup, setup.seconds / WARM_UP, &mut places, &mut warm)?;
+    let mut clock = Clock::new(setup.depth)?;
+    let seconds = run(client, &fid, &setup, setup.seconds, &mut places, &mut clock)?;
+    Ok(clock.measurement(&setup, seconds, None))
+}
+
+fn run(
+    client: &mut Client,
+    fid: &Fid,
+    setup: &Setup,
+    time: Duration,
+    places: &mut Places,
+    clock: &mut Clock,
+) -> Result<f64> {
+    let data = vec![0x5a; setup.bytes];
+    let mut idle: Vec<u16> = (0..setup.depth).collect();
+    while clock.elapsed() < time || idle.len() < setup.depth.into() {
+        while let Some(tag) = idle.pop_if(|_| clock.elapsed() < time) {
+            let offset = places.next();
+            clock.start(tag.into());
+            match setup.is_write() {
+                true => client.start_write(tag, fid, offset, &data)?,
+                false => client.start_read(tag, fid, offset, setup.bytes)?,
+            }
+        }
+        if idle.len() == usize::from(setup.depth) {
+            break;
+        }
+        let tag = client.finish(|tag, transferred| transferred.map(|_| tag))??;
+        clock.end(tag.into());
+        idle.push(tag);
+    }
+    Ok(clock.elapsed().as_secs_f64())
+}
+
+/// A server that ends with this value.
+struct Server(Child);
+
+impl Server {
+    fn start(disk: &DiskConfig, address: &Address) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--quiet", "serve", "--9p", &address.to_string(), "--lab"]);
+        command.arg(image(disk)?).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut server = Self(command.spawn().context("the server did not start")?);
+        let out = server.0.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        if !line.starts_with("ready ") {
+            bail!("the server is not ready");
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// A disk as the command line describes it.
+fn image(disk: &DiskConfig) -> Result<String> {
+    Ok(match &disk.media {
+        Media::Null { bytes } => format!("null:{bytes}"),
+        Media::Image { path, format } => {
+            let path = path.to_str().context("the image's name is not UTF-8")?;
+            let read_only = if disk.read_only { ",ro" } else { "" };
+            let format = if *format == Format::Raw { "raw" } else { format.name() };
+            format!("{path},format={format},sector={}{read_only}", disk.sector_bytes)
+        }
+    })
+}

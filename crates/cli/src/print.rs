@@ -1,0 +1,74 @@
+//! What goes to standard output and standard error.
+
+use crate::exit::ErrorObject;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Version of everything that is printed as JSON. It grows when a field changes its meaning or
+/// goes away; new fields may come without.
+const SCHEMA: u32 = 1;
+
+/// An object as it is printed.
+#[derive(Serialize)]
+struct Object<'a, T> {
+    schema: u32,
+    kind: &'a str,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+/// Prints an object on a line.
+pub(crate) fn json<T: Serialize>(kind: &str, content: &T) -> io::Result<()> {
+    let line = serde_json::to_string(&Object { schema: SCHEMA, kind, content })?;
+    line_out(&line)
+}
+
+/// Prints a line.
+pub(crate) fn line_out(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Prints an error on standard error.
+pub(crate) fn error(message: &str, code: u8, json: bool) {
+    let mut out = io::stderr().lock();
+    let object = Object { schema: SCHEMA, kind: "error", content: &ErrorObject { message, code } };
+    // If not even that works, the exit code has to do.
+    let _ = match serde_json::to_string(&object).ok().filter(|_| json) {
+        Some(line) => writeln!(out, "{line}"),
+        None => writeln!(out, "outboard: {message}"),
+    };
+}
+
+/// Prints something for a person to read while the program goes on.
+pub(crate) fn note(message: &str) {
+    let _ = writeln!(io::stderr().lock(), "{message}");
+}
+
+/// A number of bytes in words.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let exact = value.fract() == 0.0;
+    if exact { format!("{value} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_have_a_fitting_unit() {
+        assert_eq!(bytes(0), "0 bytes");
+        assert_eq!(bytes(1023), "1023 bytes");
+        assert_eq!(bytes(65536), "64 KiB");
+        assert_eq!(bytes(10_000_000), "9.5 MiB");
+        assert_eq!(bytes(u64::MAX), "16777216 TiB");
+    }
+}

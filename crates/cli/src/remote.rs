@@ -1,0 +1,44 @@
+//! Files of a server.
+
+use crate::args::ServerArgs;
+use crate::endpoint;
+use anyhow::{Context, Result};
+use outboard_ninep::client::{Client, ClientError, Fid, FileStatus, Mode};
+use std::io;
+use thiserror::Error;
+
+/// Connects to the server that is meant.
+pub(crate) fn connect(server: &ServerArgs) -> Result<Client> {
+    let address = server.at.clone().unwrap_or_else(endpoint::default_address);
+    Ok(Client::connect(&address)?)
+}
+
+/// A path as the server has it. People may write the colon that `cp` wants, or a slash in front.
+pub(crate) fn path(text: &str) -> &str {
+    text.trim_start_matches(':')
+}
+
+/// Goes to a file and asks about it.
+pub(crate) fn find(client: &mut Client, text: &str) -> Result<(Fid, FileStatus)> {
+    let fid = client.walk(path(text)).with_context(|| text.to_owned())?;
+    let status = client.stat(&fid).with_context(|| text.to_owned())?;
+    Ok((fid, status))
+}
+
+/// Goes to a file and opens it.
+pub(crate) fn open(client: &mut Client, text: &str, mode: Mode) -> Result<(Fid, FileStatus)> {
+    let (fid, status) = find(client, text)?;
+    client.open(&fid, mode).with_context(|| text.to_owned())?;
+    Ok((fid, status))
+}
+
+/// What can go wrong while bytes are passed on.
+#[derive(Debug, Error)]
+pub(crate) enum TransferError {
+    /// At the server's end.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// At this end.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

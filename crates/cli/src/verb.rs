@@ -1,0 +1,11 @@
+//! One file for each verb.
+
+pub(crate) mod bench;
+pub(crate) mod cat;
+pub(crate) mod cp;
+pub(crate) mod list;
+pub(crate) mod ls;
+pub(crate) mod manual;
+pub(crate) mod read;
+pub(crate) mod serve;
+pub(crate) mod write;

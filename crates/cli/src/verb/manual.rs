@@ -1,0 +1,17 @@
+//! Completions and manual pages, from the definitions of the command line.
+
+use crate::args::{Arguments, CompletionsArgs, ManArgs};
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+
+pub(crate) fn completions(arguments: &CompletionsArgs) {
+    let command = &mut Arguments::command();
+    clap_complete::generate(arguments.shell, command, "outboard", &mut std::io::stdout());
+}
+
+pub(crate) fn pages(arguments: &ManArgs) -> Result<()> {
+    let folder = &arguments.folder;
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+    written.with_context(|| format!("cannot write manual pages to {}", folder.display()))
+}
