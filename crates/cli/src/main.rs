@@ -16,9 +16,11 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A reader that has seen enough (`outboard cat … | head`) ends this program quietly.
     let arguments = Arguments::parse();
     init_log(arguments.verbose, arguments.quiet);
+    if arguments.quiet {
+        print::be_quiet();
+    }
     let json = arguments.json;
     match run(arguments) {
         Ok(code) => code,

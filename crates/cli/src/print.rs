@@ -3,6 +3,7 @@
 use crate::exit::ErrorObject;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Version of everything that is printed as JSON. It grows when a field changes its meaning or
 /// goes away; new fields may come without.
@@ -41,8 +42,19 @@ pub(crate) fn error(message: &str, code: u8, json: bool) {
     };
 }
 
+/// Whether notes are printed.
+static NOTES: AtomicBool = AtomicBool::new(true);
+
+/// Prints no notes from now on.
+pub(crate) fn be_quiet() {
+    NOTES.store(false, Ordering::Relaxed);
+}
+
 /// Prints something for a person to read while the program goes on.
 pub(crate) fn note(message: &str) {
+    if !NOTES.load(Ordering::Relaxed) {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{message}");
 }
 

@@ -66,7 +66,8 @@ impl<T: Tree> Session<T> {
     fn refuse(&self, request: Request<'_>) -> FileError {
         let fid = match request {
             Request::Auth { .. } => {
-                return FileError::new(errno::EOPNOTSUPP, "no authentication is required");
+                // Clients take this number for "go on without".
+                return FileError::new(errno::ENOENT, "no authentication is required");
             }
             Request::Xattrwalk { fid, .. } => {
                 // Tools that look for attributes take this for "none".

@@ -73,8 +73,10 @@ impl<T: Tree> Session<T> {
         tree: &T,
     ) -> Result<(), FileError> {
         let from = self.fid(fid)?;
-        if from.open.is_some() && !names.as_slice().is_empty() {
-            return Err(FileError::new(errno::EINVAL, "the fid is open; walk from another"));
+        // walk(5) forbids walking from an open fid at all, but clients of 9P2000.L do it from
+        // directories that they read, and all that cannot work is to move the open fid itself.
+        if from.open.is_some() && newfid == fid {
+            return Err(FileError::new(errno::EINVAL, "the fid is open; walk to another"));
         }
         let mut node = from.node.clone();
         let mut qids = Qids::EMPTY;
@@ -270,6 +272,8 @@ fn step<T: Tree>(node: &T::Node, name: &str, tree: &T) -> Result<T::Node, FileEr
         return Err(FileError::new(errno::ENOTDIR, "not a directory"));
     }
     match name {
+        // Not in walk(5), but clients of 9P2000.L find it in directories, and walk to it.
+        "." => Ok(node.clone()),
         ".." => Ok(tree.parent(node)),
         name => tree.child(node, name),
     }
