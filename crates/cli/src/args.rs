@@ -91,11 +91,12 @@ Serve IMAGE as a disk behind a real AHCI controller model. May be given several 
 
   ,ro           never write to the image
   ,sector=4096  it is the image of a disk with 4096-byte sectors
-  ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx";
+  ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx
+  ,bad=N        pretend that 512-byte sector N can neither be read nor written";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    #[arg(long, value_name = "IMAGE[,ro][,sector=4096][,format=F]", required = true)]
+    #[arg(long, value_name = "IMAGE[,OPTION]…", required = true)]
     #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 

@@ -75,6 +75,17 @@ pub struct Fault {
     pub once: bool,
 }
 
+impl Fault {
+    /// A 512-byte sector that can neither be read nor written.
+    pub const fn bad_sector(sector: u64) -> [Self; 2] {
+        let sector = Some(sector);
+        [
+            Self { at: FaultAt::Read, sector, once: false },
+            Self { at: FaultAt::Write, sector, once: false },
+        ]
+    }
+}
+
 /// A disk of the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
@@ -116,8 +127,8 @@ impl DiskConfig {
 impl FromStr for DiskConfig {
     type Err = LabError;
 
-    /// Reads `IMAGE[,ro][,sector=4096][,format=qcow2]`, or `null:BYTES` for a disk that reads as
-    /// zeros and forgets writes.
+    /// Reads `IMAGE[,ro][,sector=4096][,format=qcow2][,bad=SECTOR]…`, or `null:BYTES` for a disk
+    /// that reads as zeros and forgets writes.
     ///
     /// Options are split off from the end, so an image's name may contain commas.
     fn from_str(text: &str) -> Result<Self, LabError> {
@@ -155,6 +166,14 @@ impl FromStr for DiskConfig {
                     let unknown = || error(format!("formats are {names}, not {value:?}"));
                     let path = rest.into();
                     disk.media = Media::Image { path, format: found.ok_or_else(unknown)? };
+                }
+                Some(("bad", value)) => {
+                    let sector = value.parse().map_err(|_| {
+                        error(format!(
+                            "a bad sector is a number of 512-byte sectors, not {value:?}"
+                        ))
+                    })?;
+                    disk.faults.extend(Fault::bad_sector(sector));
                 }
                 Some((key, _)) => return Err(error(format!("there is no option {key:?}"))),
             }
@@ -228,6 +247,7 @@ mod tests {
             ("", "names no image"),
             (",ro", "names no image"),
             ("a.img,sector=520", "512 or 4096"),
+            ("a.img,bad=x", "number of 512-byte sectors"),
             ("a.img,format=iso", "raw, qcow2"),
             ("a.img,size=3", "no option \"size\""),
             ("null:1000", "multiple of 512"),

@@ -51,14 +51,12 @@ pub enum LabError {
     },
     /// QEMU is alive and silent.
     #[error(
-        "QEMU has not answered for {seconds} s. Is the machine overloaded, or its storage stuck? \
-         Process {pid} still exists; the lab has given it up"
+        "QEMU has not answered for {seconds} s, and was ended. Is the machine overloaded, or its \
+         storage stuck?"
     )]
     Silent {
         /// How long the lab waited.
         seconds: u64,
-        /// Its process ID.
-        pid: u32,
     },
     /// QEMU answered what the protocol does not have.
     #[error("QEMU answered {answer:?} to {command:?}, which the lab does not understand")]
@@ -117,7 +115,7 @@ pub enum LabError {
     ImageBusy(PathBuf),
     /// A disk was described in a way that the lab does not understand.
     #[error(
-        "{text:?} does not describe a disk: {reason}. Write IMAGE[,ro][,sector=4096][,format=qcow2]"
+        "{text:?} does not describe a disk: {reason}. Write IMAGE[,ro][,sector=4096][,format=qcow2][,bad=SECTOR]"
     )]
     DiskSyntax {
         /// What was given.

@@ -316,12 +316,14 @@ fn explain(process: &mut Process, qtest: &Qtest, disks: &[DiskConfig]) -> LabErr
         Some(Death::Protocol { command, answer }) => {
             LabError::Protocol { command: command.clone(), answer: answer.clone() }
         }
-        Some(Death::Silent) => LabError::Silent { seconds: PATIENCE.as_secs(), pid: process.id() },
+        Some(Death::Silent) => {
+            process.kill();
+            LabError::Silent { seconds: PATIENCE.as_secs() }
+        }
         // The connection ends a moment before the process does.
         Some(Death::Ended) | None => {
             process.wait_for_end(2);
-            let error =
-                process.ended().unwrap_or(LabError::Silent { seconds: 2, pid: process.id() });
+            let error = process.ended().unwrap_or(LabError::Silent { seconds: 2 });
             name_busy_image(error, disks)
         }
     }

@@ -111,13 +111,18 @@ impl Process {
         (!text.is_empty()).then_some(text)
     }
 
+    /// Ends QEMU without asking: it does not answer anyway.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
     /// Asks QEMU to close its images and end; kills it if it does not.
     fn end(&mut self) {
         if self.status.is_none() && self.child.try_wait().ok().flatten().is_none() {
             let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
             if !self.wait_for_end(GOODBYE_SECONDS) {
                 log::warn!("QEMU did not end within {GOODBYE_SECONDS} s and is killed");
-                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.kill();
             }
             let _ = self.child.wait();
         }

@@ -111,7 +111,7 @@ fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
         Errno::NAMETOOLONG => ListenError::TooLong(path.to_owned()),
         error => failed(error),
     })?;
-    let owned = OwnedPath::claim(path, &failed)?;
+    let mut owned = OwnedPath::claim(path, &failed)?;
     // Only the holder of the lock gets here, so a socket that is there is left over.
     match path.symlink_metadata() {
         Ok(found) if found.file_type().is_socket() => drop(remove_file(path)),
@@ -124,6 +124,7 @@ fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
     // The socket file gets this mode when it is made, so it is never open to others.
     fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     bind(&socket, &name).map_err(failed)?;
+    owned.bound = true;
     listen(&socket, BACKLOG).map_err(failed)?;
     Ok(Listener { address, socket, _path: Some(owned) })
 }
@@ -133,6 +134,8 @@ fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
 struct OwnedPath {
     socket: PathBuf,
     lock: PathBuf,
+    /// What is at the path is our socket.
+    bound: bool,
     _locked: File,
 }
 
@@ -160,7 +163,7 @@ impl OwnedPath {
                 _ => false,
             };
             if same {
-                return Ok(Self { socket: socket.to_owned(), lock, _locked: file });
+                return Ok(Self { socket: socket.to_owned(), lock, bound: false, _locked: file });
             }
         }
     }
@@ -168,7 +171,9 @@ impl OwnedPath {
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {
-        let _ = remove_file(&self.socket);
+        if self.bound {
+            let _ = remove_file(&self.socket);
+        }
         let _ = remove_file(&self.lock);
     }
 }
