@@ -1,9 +1,11 @@
 //! How the program ends.
 
 use crate::print;
+use crate::remote::TransferError;
 use outboard_host::ServerError;
 use outboard_ninep::client::ClientError;
 use serde::Serialize;
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
@@ -22,17 +24,26 @@ pub(crate) const UNFLUSHED: u8 = 6;
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = error.chain().find_map(code).unwrap_or(FAILED);
     // Whoever read our output has gone: nobody is there to be told.
-    let broken_pipe = error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-    });
-    if !broken_pipe {
+    if !error.chain().any(is_broken_pipe) {
         print::error(&format!("{error:#}"), code, json);
     }
     ExitCode::from(code)
 }
 
-fn code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if let Some(error) = cause.downcast_ref::<ClientError>() {
+fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
+    let error = match cause.downcast_ref::<TransferError>() {
+        Some(TransferError::Io(error)) => Some(error),
+        _ => cause.downcast_ref::<io::Error>(),
+    };
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn code(cause: &(dyn Error + 'static)) -> Option<u8> {
+    let client = match cause.downcast_ref::<TransferError>() {
+        Some(TransferError::Client(error)) => Some(error),
+        _ => cause.downcast_ref::<ClientError>(),
+    };
+    if let Some(error) = client {
         return match error {
             ClientError::Connect { .. } => Some(NO_SERVER),
             ClientError::Server { .. } => Some(REFUSED),

@@ -2,7 +2,7 @@
 
 use crate::args::ServerArgs;
 use crate::endpoint;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use outboard_ninep::client::{Client, ClientError, Fid, FileStatus, Mode};
 use std::io;
 use thiserror::Error;
@@ -25,9 +25,12 @@ pub(crate) fn find(client: &mut Client, text: &str) -> Result<(Fid, FileStatus)>
     Ok((fid, status))
 }
 
-/// Goes to a file and opens it.
+/// Goes to a file, which must not be a folder, and opens it.
 pub(crate) fn open(client: &mut Client, text: &str, mode: Mode) -> Result<(Fid, FileStatus)> {
     let (fid, status) = find(client, text)?;
+    if status.directory {
+        bail!("{text} is a folder; to see what is in it: outboard ls {}", path(text));
+    }
     client.open(&fid, mode).with_context(|| text.to_owned())?;
     Ok((fid, status))
 }

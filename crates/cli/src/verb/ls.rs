@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: &LsArgs, json: bool) -> Result<()> {
 }
 
 fn folder(client: &mut Client, path: &str, depth: u8, json: bool) -> Result<()> {
-    let (fid, _) = remote::open(client, path, Mode::Read)?;
+    let (fid, _) = remote::find(client, path)?;
+    client.open(&fid, Mode::Read)?;
     let entries = client.entries(&fid)?;
     client.clunk(fid)?;
     for found in entries {

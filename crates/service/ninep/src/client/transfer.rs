@@ -177,7 +177,7 @@ impl Client {
     ) -> Result<u64, E> {
         let mut spare: VecDeque<Vec<u8>> = VecDeque::new();
         let mut tags: Vec<Option<(u64, Vec<u8>)>> = vec![None; WINDOW];
-        let (mut asked, mut under_way, mut more) = (offset, 0, true);
+        let (mut asked, mut under_way, mut more) = (0, 0, true);
         let mut failure: Option<E> = None;
         loop {
             while more && under_way < WINDOW && failure.is_none() {
@@ -187,7 +187,8 @@ impl Client {
                     Ok(0) => more = false,
                     Ok(count) => {
                         data.truncate(count);
-                        self.put(fid, asked, data, &mut tags)?;
+                        // The server knows what to say of an offset beyond all files.
+                        self.put(fid, offset.wrapping_add(asked), data, &mut tags)?;
                         asked += count as u64;
                         under_way += 1;
                     }
@@ -195,7 +196,7 @@ impl Client {
                 }
             }
             if under_way == 0 {
-                return failure.map_or(Ok(asked - offset), Err);
+                return failure.map_or(Ok(asked), Err);
             }
             let (tag, answer) = self.finish(|tag, transferred| {
                 let count = transferred.map(|transferred| match transferred {
