@@ -319,7 +319,7 @@ impl<P: Platform> Server<P> {
             }
         }
         self.tree.disks().kick(at);
-        self.attend_connections();
+        self.attend_connections(at);
         let events = &mut self.events;
         self.tree.disks().drain_events(&mut |disk, _, event| match disk {
             Some(disk) => events.log(at, disk, event),
@@ -356,13 +356,13 @@ impl<P: Platform> Server<P> {
 
     /// Sends what there is to send, drops connections that are over, and tells the poller what to
     /// wait for.
-    fn attend_connections(&mut self) {
-        let (poller, tree) = (&self.poller, &mut self.tree);
+    fn attend_connections(&mut self, at: Instant) {
+        let (poller, tree, events) = (&self.poller, &mut self.tree, &mut self.events);
         self.connections.retain(|id, connection| {
             connection.transmit();
             if connection.is_over() {
                 if let Some(reason) = connection.session.closed() {
-                    tracing::warn!("client {id} was disconnected: {reason:?}");
+                    events.log(at, "clients", &format_args!("{id} was disconnected: {reason}"));
                 }
                 connection.session.disconnect(tree);
                 poller.remove(&*connection);
@@ -437,7 +437,8 @@ fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ServerError {
     move |error| ServerError::System { what, error: error.into() }
 }
 
-/// Prints drivers' events, but not more than a device can flood a log with.
+/// Prints what happens at drivers and clients, but not more than makes a log of use: neither a
+/// device nor a client can flood it.
 #[derive(Debug, Default)]
 struct EventLog {
     second: u64,

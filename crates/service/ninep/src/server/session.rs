@@ -6,6 +6,7 @@ use super::tree::{Completed, RequestId, Tree};
 use crate::wire::{Dialect, Frame, HEADER_BYTES, Reply, Request, UnixErrno};
 use std::collections::HashMap;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// What a client can make its session use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +40,10 @@ pub struct Owner {
 }
 
 /// Why a session has to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CloseReason {
     /// A message's size is impossible, so the next message cannot be found.
+    #[error("it sent a message of {0} bytes, which is less than a header or more than agreed on")]
     BadSize(u32),
 }
 
