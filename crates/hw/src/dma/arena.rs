@@ -87,8 +87,8 @@ impl DmaSpace for Arena {
     }
 }
 
-// SAFETY: `release` returns a range to the free list, from where only `take` hands it out again;
-// the region is unmapped when `Shared` is dropped, which every buffer's `Arc` prevents.
+// SAFETY: `release` returns a range to the free list, from where only `take` hands it out again
+// (S2); the region is unmapped when `Shared` is dropped, which every buffer's `Arc` prevents (S1).
 unsafe impl DmaBacking for Shared {
     fn release(&self, raw: RawDma) {
         self.state.lock().give(raw.device, raw.len);
@@ -155,14 +155,14 @@ pub(in crate::dma) mod tests {
     /// Ordinary memory; no device is there to see it.
     struct Heap(NonNull<u8>, Layout);
 
-    // SAFETY: the memory is the value's own until it is dropped.
+    // SAFETY: the memory is the value's own until it is dropped (S2).
     unsafe impl Send for Heap {}
-    // SAFETY: likewise.
+    // SAFETY: likewise (S2).
     unsafe impl Sync for Heap {}
 
     const DEVICE: u64 = 0x8_0000_0000 - 64 * 1024;
 
-    // SAFETY: freshly allocated, freed on drop.
+    // SAFETY: freshly allocated, freed on drop (S1, S2, S3); there is no device (S4).
     unsafe impl ArenaMemory for Heap {
         fn cpu(&self) -> NonNull<u8> {
             self.0
@@ -177,14 +177,14 @@ pub(in crate::dma) mod tests {
 
     impl Drop for Heap {
         fn drop(&mut self) {
-            // SAFETY: allocated in `arena` with this layout.
+            // SAFETY: allocated in `arena` with this layout, and nobody's any more (S1).
             unsafe { dealloc(self.0.as_ptr(), self.1) }
         }
     }
 
     pub(in crate::dma) fn arena(len: usize) -> Arena {
         let layout = Layout::from_size_align(len, 4096).unwrap();
-        // SAFETY: the layout is not empty.
+        // SAFETY: the layout is not empty (S1).
         let cpu = unsafe { alloc_zeroed(layout) };
         Arena::new(Heap(NonNull::new(cpu).unwrap(), layout))
     }

@@ -16,7 +16,7 @@ const WORD: usize = size_of::<u64>();
 #[inline]
 pub(super) unsafe fn copy_out(from: *const u8, into: &mut [u8]) {
     if into.len() >= STRING_FROM {
-        // SAFETY: the caller vouches for `from`; `into` is a live exclusive slice.
+        // SAFETY: the caller vouches for `from` (S1); `into` is a live exclusive slice.
         unsafe { string_copy(from, into.as_mut_ptr(), into.len()) }
         return;
     }
@@ -25,13 +25,13 @@ pub(super) unsafe fn copy_out(from: *const u8, into: &mut [u8]) {
         let (words, _) = into.as_chunks_mut::<WORD>();
         for word in words {
             let from = from.wrapping_add(done).cast::<u64>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for.
+            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
             *word = unsafe { from.read_volatile() }.to_ne_bytes();
             done += WORD;
         }
     }
     for byte in &mut into[done..] {
-        // SAFETY: within the bytes that the caller vouches for.
+        // SAFETY: within the bytes that the caller vouches for (S1).
         *byte = unsafe { from.wrapping_add(done).read_volatile() };
         done += 1;
     }
@@ -44,7 +44,7 @@ pub(super) unsafe fn copy_out(from: *const u8, into: &mut [u8]) {
 #[inline]
 pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
     if from.len() >= STRING_FROM {
-        // SAFETY: the caller vouches for `into`; `from` is a live slice.
+        // SAFETY: the caller vouches for `into` (S1); `from` is a live slice.
         unsafe { string_copy(from.as_ptr(), into, from.len()) }
         return;
     }
@@ -52,13 +52,13 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
     if into.addr().is_multiple_of(WORD) {
         for word in from.as_chunks::<WORD>().0 {
             let into = into.wrapping_add(done).cast::<u64>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for.
+            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
             unsafe { into.write_volatile(u64::from_ne_bytes(*word)) };
             done += WORD;
         }
     }
     for byte in &from[done..] {
-        // SAFETY: within the bytes that the caller vouches for.
+        // SAFETY: within the bytes that the caller vouches for (S1).
         unsafe { into.wrapping_add(done).write_volatile(*byte) };
         done += 1;
     }
@@ -71,7 +71,7 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
 #[inline]
 pub(super) unsafe fn fill(into: *mut u8, byte: u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: the caller vouches for the range; the ABI keeps the direction flag clear.
+    // SAFETY: the caller vouches for the range (S1); the ABI keeps the direction flag clear.
     unsafe {
         core::arch::asm!(
             "rep stosb",
@@ -81,7 +81,7 @@ pub(super) unsafe fn fill(into: *mut u8, byte: u8, len: usize) {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     for index in 0..len {
-        // SAFETY: within the bytes that the caller vouches for.
+        // SAFETY: within the bytes that the caller vouches for (S1).
         unsafe { into.wrapping_add(index).write_volatile(byte) };
     }
 }
@@ -89,11 +89,11 @@ pub(super) unsafe fn fill(into: *mut u8, byte: u8, len: usize) {
 /// Copies `len` bytes without telling the compiler.
 ///
 /// # Safety
-/// `from` is valid for reads and `into` for writes of `len` bytes, and they do not overlap.
+/// `from` is valid for reads and `into` for writes of `len` bytes (S1), and they do not overlap.
 #[inline]
 unsafe fn string_copy(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: the caller vouches for both ranges; the ABI keeps the direction flag clear.
+    // SAFETY: the caller vouches for both ranges (S1); the ABI keeps the direction flag clear.
     unsafe {
         core::arch::asm!(
             "rep movsb",
@@ -103,9 +103,9 @@ unsafe fn string_copy(from: *const u8, into: *mut u8, len: usize) {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     for index in 0..len {
-        // SAFETY: within the bytes that the caller vouches for.
+        // SAFETY: within the bytes that the caller vouches for (S1).
         let byte = unsafe { from.wrapping_add(index).read_volatile() };
-        // SAFETY: likewise.
+        // SAFETY: likewise (S1).
         unsafe { into.wrapping_add(index).write_volatile(byte) };
     }
 }

@@ -26,7 +26,7 @@ pub struct DmaPool {
 
 // SAFETY: `Inner` is only changed through its atomics, and is freed by whoever comes last (S5).
 unsafe impl Send for DmaPool {}
-// SAFETY: likewise.
+// SAFETY: likewise (S5).
 unsafe impl Sync for DmaPool {}
 
 struct Inner {
@@ -129,7 +129,7 @@ impl DmaPool {
             // If another thread takes `top` first, this link is stale, but then the exchange
             // fails: the sequence number has moved on.
             let below = inner.next[usize::from(top)].load(Ordering::Relaxed);
-            match inner.exchange(seen, seen.followed_by(below, free)) {
+            match exchange(&inner.state, seen, seen.followed_by(below, free)) {
                 Ok(()) => return Ok(self.block(top)),
                 Err(now) => seen = now,
             }
@@ -157,12 +157,15 @@ impl Inner {
     fn whole(&self) -> u16 {
         self.next.len() as u16
     }
+}
 
-    #[inline]
-    fn exchange(&self, from: State, to: State) -> Result<(), State> {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        self.state.compare_exchange_weak(from.0, to.0, success, failure).map(drop).map_err(State)
-    }
+/// Changes the state word. It is passed alone: once it has changed, another thread may free the
+/// [`Inner`] that it is in, and no reference to the rest of that may be passed to a function
+/// meanwhile.
+#[inline]
+fn exchange(word: &AtomicU64, from: State, to: State) -> Result<(), State> {
+    let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+    word.compare_exchange_weak(from.0, to.0, success, failure).map(drop).map_err(State)
 }
 
 impl Drop for DmaPool {
@@ -217,7 +220,7 @@ impl PoolHandle {
         let now = loop {
             inner.next[usize::from(self.index)].store(seen.top(), Ordering::Relaxed);
             let next = seen.followed_by(self.index, seen.free() + 1);
-            match inner.exchange(seen, next) {
+            match exchange(&inner.state, seen, next) {
                 Ok(()) => break next,
                 Err(now) => seen = now,
             }

@@ -3,7 +3,7 @@
 
 use crate::LabError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
@@ -47,16 +47,16 @@ impl Process {
         let prepare = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             if getppid() != Some(parent) {
-                return Err(std::io::Error::other("the parent ended"));
+                return Err(Errno::SRCH.into());
             }
             for descriptor in &inherited {
-                // SAFETY: the caller keeps these descriptors open until the process has started.
+                // SAFETY: the caller keeps these open until the process has started (S6).
                 let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
                 fcntl_setfd(descriptor, FdFlags::empty())?;
             }
             Ok(())
         };
-        // SAFETY: the closure only makes system calls; it neither allocates nor takes locks.
+        // SAFETY: the closure only makes system calls; it neither allocates nor takes locks (S7).
         unsafe { command.pre_exec(prepare) };
         let child = spawn(command).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => LabError::NoQemu { program: program.clone() },
@@ -91,7 +91,7 @@ impl Process {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         loop {
             match poll(&mut fds, Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 result => return result.is_ok_and(|ready| ready > 0),
             }
         }

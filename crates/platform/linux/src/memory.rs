@@ -21,9 +21,9 @@ pub struct SharedMemory {
     len: usize,
 }
 
-// SAFETY: the mapping belongs to the value and is not tied to a thread.
+// SAFETY: the mapping belongs to the value and is not tied to a thread (S1).
 unsafe impl Send for SharedMemory {}
-// SAFETY: through a shared reference only addresses are given out.
+// SAFETY: through a shared reference only addresses are given out (S3).
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
@@ -35,7 +35,7 @@ impl SharedMemory {
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let anywhere = std::ptr::null_mut();
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing.
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing (S2).
         let cpu = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, &descriptor, 0) }?;
         let cpu = NonNull::new(cpu.cast()).ok_or(io::Errno::NOMEM)?;
         Ok(Self { descriptor, cpu, len })
@@ -68,7 +68,7 @@ impl AsFd for SharedMemory {
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: mapped in `new` with this length; whoever was given addresses holds an `Arc` of
-        // this value, so nobody uses them any more.
+        // this value, so nobody uses them any more (S1).
         let _ = unsafe { munmap(self.cpu.as_ptr().cast(), self.len) };
     }
 }
@@ -102,7 +102,7 @@ impl MappedRange {
 // SAFETY: the mapping lives as long as the `Arc` (S1); the rest is the promise made to `new`.
 unsafe impl ArenaMemory for MappedRange {
     fn cpu(&self) -> NonNull<u8> {
-        // SAFETY: `new` checked that the range lies inside the mapping.
+        // SAFETY: `new` checked that the range lies inside the mapping (S1).
         unsafe { self.memory.cpu.add(self.range.start) }
     }
 
