@@ -6,6 +6,7 @@ use super::copy;
 use super::pool::PoolHandle;
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr::NonNull;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -56,7 +57,8 @@ enum Owner {
 pub struct DmaBuffer {
     raw: RawDma,
     coherent: bool,
-    owner: Owner,
+    /// Taken out by `drop`, which then has nothing left to look at.
+    owner: ManuallyDrop<Owner>,
 }
 
 // SAFETY: a buffer is the only owner of its range (S2), and the memory is not tied to a thread.
@@ -73,7 +75,7 @@ impl DmaBuffer {
     /// the very same bytes at `raw.device` (S4).
     pub unsafe fn from_raw(raw: RawDma, backing: Arc<dyn DmaBacking>) -> Self {
         let coherent = backing.is_coherent();
-        Self { raw, coherent, owner: Owner::Backing(backing) }
+        Self { raw, coherent, owner: ManuallyDrop::new(Owner::Backing(backing)) }
     }
 
     /// A block of a pool; see [`from_raw`](Self::from_raw) for what must hold of it.
@@ -82,7 +84,7 @@ impl DmaBuffer {
     /// As for [`from_raw`](Self::from_raw), with the pool as the one that takes it back.
     #[inline]
     pub(super) unsafe fn from_pool(raw: RawDma, coherent: bool, pool: PoolHandle) -> Self {
-        Self { raw, coherent, owner: Owner::Pool(pool) }
+        Self { raw, coherent, owner: ManuallyDrop::new(Owner::Pool(pool)) }
     }
 
     pub(super) const fn raw(&self) -> RawDma {
@@ -195,7 +197,7 @@ impl DmaBuffer {
     }
 
     fn with_backing(&self, act: impl FnOnce(&dyn DmaBacking)) {
-        match &self.owner {
+        match &*self.owner {
             Owner::Backing(backing) => act(&**backing),
             Owner::Pool(pool) => pool.chunk().with_backing(act),
         }
@@ -229,12 +231,21 @@ impl DmaBuffer {
 impl Drop for DmaBuffer {
     #[inline]
     fn drop(&mut self) {
-        match &self.owner {
-            Owner::Backing(backing) => backing.release(self.raw),
+        // SAFETY: the value is going, so nobody takes it out a second time (S2).
+        match unsafe { ManuallyDrop::take(&mut self.owner) } {
             // SAFETY: this is the block's one owner (S2), and it is going.
             Owner::Pool(pool) => unsafe { pool.free() },
+            Owner::Backing(backing) => release(backing, self.raw),
         }
     }
+}
+
+/// Gives a range back; out of the way of the pools' blocks, which come and go with each transfer.
+#[cold]
+#[inline(never)]
+#[expect(clippy::needless_pass_by_value, reason = "the last buffer's backing goes with it")]
+fn release(backing: Arc<dyn DmaBacking>, raw: RawDma) {
+    backing.release(raw);
 }
 
 impl fmt::Debug for DmaBuffer {

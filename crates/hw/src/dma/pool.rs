@@ -31,23 +31,29 @@ unsafe impl Sync for DmaPool {}
 
 struct Inner {
     state: AtomicU64,
-    /// For each free block, the one below it in the stack.
+    /// For each free block, the one below it in the stack; for the lowest, the number of blocks.
     next: Box<[AtomicU16]>,
     chunk: DmaBuffer,
     stride: usize,
     block_bytes: usize,
 }
 
-/// The pool's state word: bits 63:32 sequence, 31 closed, 30:16 free blocks, 15:0 top block.
+/// The pool's state word: bits 63:32 sequence, 31 closed, 30:16 free blocks, 15:0 top block, or the
+/// number of blocks if none is free.
 #[derive(Clone, Copy)]
 struct State(u64);
 
 impl State {
     const MAX_BLOCKS: usize = 0x7fff;
+    const TOP: u64 = 0xffff;
+    /// One free block, as it is counted.
+    const FREE: u64 = 1 << 16;
     const CLOSED: u64 = 1 << 31;
+    /// One change.
+    const SEQUENCE: u64 = 1 << 32;
 
     const fn new(top: u16, free: u16) -> Self {
-        Self((free as u64) << 16 | top as u64)
+        Self((free as u64 * Self::FREE) | top as u64)
     }
 
     const fn top(self) -> u16 {
@@ -62,10 +68,14 @@ impl State {
         self.0 & Self::CLOSED != 0
     }
 
-    /// The state after this one, with another top and number of free blocks.
-    const fn followed_by(self, top: u16, free: u16) -> Self {
-        let sequence = (self.0 >> 32).wrapping_add(1) << 32;
-        Self(sequence | self.0 & Self::CLOSED | Self::new(top, free).0)
+    /// The state after one in which there was a free block: it was taken, and `below` is on top.
+    const fn without_top(self, below: u16) -> Self {
+        Self(self.0.wrapping_add(Self::SEQUENCE - Self::FREE) & !Self::TOP | below as u64)
+    }
+
+    /// The state after one in which `top` was not free.
+    const fn with_top(self, top: u16) -> Self {
+        Self(self.0.wrapping_add(Self::SEQUENCE + Self::FREE) & !Self::TOP | top as u64)
     }
 }
 
@@ -122,14 +132,14 @@ impl DmaPool {
         let inner = self.inner();
         let mut seen = State(inner.state.load(Ordering::Acquire));
         loop {
-            let Some(free) = seen.free().checked_sub(1) else {
+            let top = seen.top();
+            let Some(link) = inner.next.get(usize::from(top)) else {
                 return Err(DmaError::PoolExhausted { blocks: inner.next.len() });
             };
-            let top = seen.top();
             // If another thread takes `top` first, this link is stale, but then the exchange
             // fails: the sequence number has moved on.
-            let below = inner.next[usize::from(top)].load(Ordering::Relaxed);
-            match exchange(&inner.state, seen, seen.followed_by(below, free)) {
+            let below = link.load(Ordering::Relaxed);
+            match exchange(&inner.state, seen, seen.without_top(below)) {
                 Ok(()) => return Ok(self.block(top)),
                 Err(now) => seen = now,
             }
@@ -175,7 +185,7 @@ impl Drop for DmaPool {
         let last = State(inner.state.fetch_or(State::CLOSED, Ordering::AcqRel));
         if last.free() == whole {
             // SAFETY: every block was home when the pool closed, so no handle is left to it (S5).
-            drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+            unsafe { destroy(self.inner) };
         }
     }
 }
@@ -213,13 +223,13 @@ impl PoolHandle {
     /// # Safety
     /// The caller is the block's one owner (S2) and never uses it or this handle again.
     #[inline]
-    pub(super) unsafe fn free(&self) {
+    pub(super) unsafe fn free(self) {
         let inner = self.inner();
         let whole = inner.whole();
         let mut seen = State(inner.state.load(Ordering::Relaxed));
         let now = loop {
             inner.next[usize::from(self.index)].store(seen.top(), Ordering::Relaxed);
-            let next = seen.followed_by(self.index, seen.free() + 1);
+            let next = seen.with_top(self.index);
             match exchange(&inner.state, seen, next) {
                 Ok(()) => break next,
                 Err(now) => seen = now,
@@ -228,9 +238,20 @@ impl PoolHandle {
         if now.is_closed() && now.free() == whole {
             // SAFETY: closed, so no pool refers to it; whole, so no other block does. The state
             // goes from not whole to whole-and-closed exactly once, in this exchange (S5).
-            drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+            unsafe { destroy(self.inner) };
         }
     }
+}
+
+/// Frees what a pool had.
+///
+/// # Safety
+/// Neither the pool nor a block of it is left (S5).
+#[cold]
+#[inline(never)]
+unsafe fn destroy(inner: NonNull<Inner>) {
+    // SAFETY: it was leaked out of a `Box` in `new`, and nobody refers to it any more (S5).
+    drop(unsafe { Box::from_raw(inner.as_ptr()) });
 }
 
 #[cfg(test)]

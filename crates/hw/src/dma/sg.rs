@@ -67,7 +67,7 @@ impl SgList {
     /// The segments that a device sees: neighbours are merged, and what is longer than the device
     /// takes or crosses its boundary is split.
     pub fn segments(&self, constraints: &Constraints) -> Segments<'_> {
-        Segments { parts: self.parts_from(0), pending: None, limits: *constraints }
+        Segments::new(self.parts(), constraints)
     }
 
     /// Counts the segments, and checks alignment, reach and number against `constraints`.
@@ -90,41 +90,53 @@ impl SgList {
 
     /// Makes what was written visible to the device; see [`DmaBuffer::sync_for_device`].
     pub fn sync_for_device(&self) {
-        self.parts_from(0).for_each(|part| part.buffer.sync_for_device(part.range.clone()));
+        self.parts().for_each(|part| part.buffer.sync_for_device(part.range.clone()));
     }
 
     /// Makes what the device wrote visible here; see [`DmaBuffer::sync_for_cpu`].
     pub fn sync_for_cpu(&self) {
-        self.parts_from(0).for_each(|part| part.buffer.sync_for_cpu(part.range.clone()));
+        self.parts().for_each(|part| part.buffer.sync_for_cpu(part.range.clone()));
     }
 
-    fn parts_from(&self, index: usize) -> PartsFrom<'_> {
-        self.first.iter().chain(&self.rest).skip(index)
+    fn parts(&self) -> Parts<'_> {
+        self.first.iter().chain(&self.rest)
     }
 }
 
-type PartsFrom<'a> =
-    core::iter::Skip<core::iter::Chain<core::option::Iter<'a, Part>, core::slice::Iter<'a, Part>>>;
+type Parts<'a> = core::iter::Chain<core::option::Iter<'a, Part>, core::slice::Iter<'a, Part>>;
 
 /// Iterator over the segments of an [`SgList`].
 #[derive(Debug)]
 pub struct Segments<'a> {
-    parts: PartsFrom<'a>,
+    parts: Parts<'a>,
     /// Contiguous addresses that were gathered but not given out yet.
-    pending: Option<Range<u64>>,
-    limits: Constraints,
+    pending: Range<u64>,
+    /// The boundary less one, so that a bitwise "and" tells where an address lies between two.
+    boundary_mask: u64,
+    most_bytes: u64,
 }
 
-impl Segments<'_> {
-    /// How much of a contiguous range one segment may hold.
-    fn limit(&self, range: &Range<u64>) -> u64 {
-        let to_boundary = match self.limits.boundary {
-            0 => u64::MAX,
-            boundary => boundary - range.start % boundary,
-        };
+impl<'a> Segments<'a> {
+    fn new(parts: Parts<'a>, limits: &Constraints) -> Self {
         // Splitting must leave the rest aligned.
-        let most = self.limits.max_segment_bytes / self.limits.alignment * self.limits.alignment;
-        (range.end - range.start).min(to_boundary).min(most.max(1))
+        let most_bytes = (limits.max_segment_bytes & !(limits.alignment - 1)).max(1);
+        let boundary_mask = limits.boundary.wrapping_sub(1);
+        Self { parts, pending: 0..0, boundary_mask, most_bytes }
+    }
+
+    /// How long a segment from `start` on may be.
+    #[inline]
+    fn limit(&self, start: u64) -> u64 {
+        let to_boundary = (self.boundary_mask - (start & self.boundary_mask)).saturating_add(1);
+        to_boundary.min(self.most_bytes)
+    }
+
+    /// The addresses of the next part that has any.
+    #[inline]
+    fn next_part(&mut self) -> Option<Range<u64>> {
+        let part = self.parts.find(|part| !part.range.is_empty())?;
+        let start = part.buffer.address().bits() + part.range.start as u64;
+        Some(start..start + part.range.len() as u64)
     }
 }
 
@@ -132,32 +144,24 @@ impl Iterator for Segments<'_> {
     type Item = Segment;
 
     fn next(&mut self) -> Option<Segment> {
-        let mut range = self.pending.take().unwrap_or(0..0);
-        loop {
-            if !range.is_empty() && self.limit(&range) < range.end - range.start {
-                break;
-            }
-            let Some(part) = self.parts.next() else { break };
-            if part.range.is_empty() {
-                continue;
-            }
-            let start = part.buffer.address().bits() + part.range.start as u64;
-            let end = start + part.range.len() as u64;
-            if range.is_empty() {
-                range = start..end;
-            } else if range.end == start {
-                range.end = end;
-            } else {
-                self.pending = Some(start..end);
-                break;
-            }
-        }
+        let mut range = core::mem::replace(&mut self.pending, 0..0);
         if range.is_empty() {
-            return None;
+            range = self.next_part()?;
         }
-        let bytes = self.limit(&range);
+        let limit = self.limit(range.start);
+        while range.end - range.start < limit {
+            match self.next_part() {
+                Some(next) if next.start == range.end => range.end = next.end,
+                Some(next) => {
+                    self.pending = next;
+                    break;
+                }
+                None => break,
+            }
+        }
+        let bytes = limit.min(range.end - range.start);
         if range.start + bytes < range.end {
-            self.pending = Some(range.start + bytes..range.end);
+            self.pending = range.start + bytes..range.end;
         }
         Some(Segment { address: DeviceAddress::new(range.start), bytes })
     }

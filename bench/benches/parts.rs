@@ -1,0 +1,13 @@
+//! How long the small parts take.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn parts(criterion: &mut Criterion) {
+    for mut part in outboard_bench::parts() {
+        criterion.bench_function(part.name, |bencher| bencher.iter(&mut part.run));
+    }
+}
+
+criterion_group!(benches, parts);
+criterion_main!(benches);
