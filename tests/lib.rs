@@ -1,0 +1,2 @@
+//! Tests of the house itself; see `house.rs`.
+#![forbid(unsafe_code)]
