@@ -1,128 +1,17 @@
 //! Disks over a driver made of memory, which completes in random order and fails where it is told.
 
+#[path = "support/memory.rs"]
+mod memory;
+
+use memory::{Memory, SECTOR, Shared};
 use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
 use outboard_block::partition::Scheme;
-use outboard_block::{
-    BlockDriver, BlockError, Completion, Durability, Geometry, Operation, Refused, RefusedReason,
-    Request, Tag, Unit, UnitId, UnitState,
-};
+use outboard_block::{Durability, Operation, UnitId};
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, Constraints, DmaSpace};
+use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::SharedMemory;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// What the driver and the test share.
-#[derive(Default)]
-struct Shared {
-    content: Vec<u8>,
-    /// Sectors that fail, and whether the driver says which.
-    bad: BTreeMap<u64, bool>,
-    /// Requests that the driver has carried out, as (operation, lba, sectors).
-    log: Vec<(Operation, u64, u64)>,
-    seed: u64,
-    /// Nothing completes.
-    frozen: bool,
-}
-
-struct Memory {
-    shared: Arc<Mutex<Shared>>,
-    unit: Unit,
-    arena: Arena,
-    waiting: Vec<(Tag, Request)>,
-    depth: usize,
-    stopped: bool,
-}
-
-const SECTOR: usize = 512;
-
-impl Memory {
-    fn carry_out(&mut self, request: &mut Request) -> Result<(), BlockError> {
-        let mut shared = self.shared.lock().unwrap();
-        let Request { operation, lba, sectors, .. } = *request;
-        shared.log.push((operation, lba, sectors));
-        if let Some((sector, named)) = shared.bad.range(lba..lba + sectors).next() {
-            let lba = named.then_some(*sector);
-            return Err(if *named { BlockError::Media { lba } } else { BlockError::Aborted });
-        }
-        let bytes = lba as usize * SECTOR..(lba + sectors) as usize * SECTOR;
-        let range = shared.content.get_mut(bytes.clone()).unwrap();
-        let data = std::mem::take(&mut request.data);
-        let segments: Vec<_> = data.segments(&Constraints::NONE).collect();
-        if operation == Operation::Flush || operation == Operation::Discard {
-            return Ok(());
-        }
-        assert_eq!(segments.len(), 1);
-        let offset = segments[0].address.bits();
-        let mut buffer = data.into_buffers().next().unwrap();
-        let start = (offset - buffer.address().bits()) as usize;
-        match operation {
-            Operation::Read => buffer.write_bytes(start, range),
-            _ => buffer.read_bytes(start, range),
-        }
-        request.data = outboard_hw::dma::SgList::single(buffer, start..start + bytes.len());
-        Ok(())
-    }
-}
-
-impl BlockDriver for Memory {
-    fn unit_count(&self) -> u16 {
-        1
-    }
-    fn unit(&self, unit: UnitId) -> Option<&Unit> {
-        (unit.0 == 0).then_some(&self.unit)
-    }
-    fn constraints(&self) -> Constraints {
-        Constraints::NONE
-    }
-    fn dma(&self) -> Arc<dyn DmaSpace> {
-        Arc::new(self.arena.clone())
-    }
-    fn submit(&mut self, _: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
-        let most = u64::from(self.unit.geometry.max_transfer_sectors);
-        assert!(request.sectors <= most || request.operation == Operation::Discard);
-        if self.stopped {
-            return Err(request.refused(RefusedReason::NotReady(UnitState::Stopping)));
-        }
-        if self.waiting.len() >= self.depth {
-            return Err(request.refused(RefusedReason::QueueFull));
-        }
-        self.waiting.push((tag, request));
-        Ok(())
-    }
-    fn kick(&mut self, _: Instant) {}
-    fn interrupt(&mut self, _: u16) {}
-    fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let seed = {
-            let mut shared = self.shared.lock().unwrap();
-            if shared.frozen {
-                return;
-            }
-            shared.seed = shared.seed.wrapping_mul(6364136223846793005).wrapping_add(99);
-            shared.seed >> 33
-        };
-        // One at a time, whichever.
-        let (tag, mut request) = self.waiting.swap_remove(seed as usize % self.waiting.len());
-        let result = self.carry_out(&mut request);
-        done(Completion { unit: UnitId(0), tag, result, data: request.data });
-    }
-    fn next_deadline(&self) -> Option<Instant> {
-        None
-    }
-    fn stop(&mut self) {
-        self.stopped = true;
-    }
-    fn is_stopped(&self) -> bool {
-        self.stopped && self.waiting.is_empty()
-    }
-    fn counters(&self, _: UnitId, _: &mut dyn FnMut(&'static str, u64)) {}
-    fn drain_events(&mut self, _: &mut dyn FnMut(UnitId, Instant, &dyn Display)) {}
-}
 
 const DISK: DiskId = DiskId(0);
 
@@ -133,25 +22,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(content: Vec<u8>, options: DiskOptions, depth: usize, max_transfer: u32) -> Self {
+    fn new(content: Vec<u8>, options: DiskOptions, depth: u16, max_transfer: u32) -> Self {
         let (_, arena) = SharedMemory::for_model("disks", 32 << 20).unwrap();
-        let geometry = Geometry {
-            sectors: (content.len() / SECTOR) as u64,
-            max_transfer_sectors: max_transfer,
-            max_discard_sectors: 100,
-            queue_depth: depth as u16,
-            ..Geometry::NONE
-        };
-        let unit = Unit { state: UnitState::Ready, generation: 1, geometry, ..Unit::UNKNOWN };
-        let shared = Arc::new(Mutex::new(Shared { content, seed: 1, ..Shared::default() }));
-        let driver = Memory {
-            shared: shared.clone(),
-            unit,
-            arena: arena.clone(),
-            waiting: Vec::new(),
-            depth,
-            stopped: false,
-        };
+        let driver = Memory::new(content, depth, max_transfer, &arena);
+        let shared = driver.shared();
         let mut disks = Disks::new();
         disks.add_driver(Box::new(driver), vec![(UnitId(0), options)], 16 << 20);
         while !disks.is_settled() {
@@ -416,7 +290,7 @@ proptest! {
         batches in prop::collection::vec(
             prop::collection::vec((0usize..6 * 512, 1usize..1024), 1..12), 1..6),
         seed in any::<u64>(),
-        depth in 1usize..8,
+        depth in 1u16..8,
     ) {
         let size = 8 * SECTOR;
         let mut bench = Bench::new(vec![0; size], DiskOptions::default(), depth, 3);
@@ -447,7 +321,7 @@ proptest! {
     fn disjoint_writes_all_arrive(
         cuts in prop::collection::btree_set(1usize..8 * 512, 1..40),
         seed in any::<u64>(),
-        depth in 1usize..8,
+        depth in 1u16..8,
     ) {
         let size = 8 * SECTOR;
         let mut bench = Bench::new(vec![0; size], DiskOptions::default(), depth, 3);

@@ -38,6 +38,9 @@ fn scan(image: &[u8]) -> Table {
 
 fn run(command: &mut Command, input: &str) {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Where administrators' tools are.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let name = format!("{:?}", command.get_program());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
