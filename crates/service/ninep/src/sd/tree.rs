@@ -140,6 +140,13 @@ impl SdTree {
         }
     }
 
+    /// Where a file of a disk is in the tree.
+    fn path(&self, node: Node) -> String {
+        let up = |node: &Node| (node.parent() != Node::Root).then_some(node.parent());
+        let names = std::iter::successors(Some(node), up).filter_map(|node| self.name(node));
+        names.reduce(|below, above| format!("{above}/{below}")).unwrap_or_default()
+    }
+
     /// The text of a file that is made up when it is read.
     fn text(&self, node: Node) -> Option<String> {
         match node {
@@ -332,8 +339,8 @@ impl Tree for SdTree {
         };
         let (start, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > bytes) {
-            let name = self.name(file.node).unwrap_or_default();
-            let message = format!("{name} ends at byte {bytes}; nothing was written");
+            let path = self.path(file.node);
+            let message = format!("{path} ends at byte {bytes}; nothing was written");
             return Err(FileError::new(errno::ENOSPC, message));
         }
         if data.is_empty() {
