@@ -50,7 +50,7 @@ impl Bar {
     /// Reads the register at `index` without changing it; the size is unknown.
     ///
     /// `None` for one that decodes nothing or has a reserved type. An unassigned register cannot
-    /// be told from an unimplemented one in this way; [`size`](Self::size) can.
+    /// be told from an unimplemented one in this way; `size` can.
     pub fn read(config: &mut (impl ConfigSpace + ?Sized), index: u8) -> Option<(BarKind, u64)> {
         let low = config.read_u32(Self::offset(index));
         let kind = kind(low, index)?;

@@ -18,6 +18,7 @@
 mod buffers;
 mod job;
 mod locks;
+mod progress;
 mod set;
 mod volume;
 

@@ -109,7 +109,9 @@ fn describe_disks(server: &mut Server<LabPlatform>, json: bool) -> Result<()> {
             continue;
         }
         let table = match &disk.table {
-            Some(table) => format!("{table} table with {} partitions", disk.partitions),
+            Some(table) => {
+                format!("{} table with {} partitions", table.to_uppercase(), disk.partitions)
+            }
             None => "no partition table".to_owned(),
         };
         let access = if disk.read_only { ", read-only" } else { "" };

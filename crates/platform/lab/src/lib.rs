@@ -4,9 +4,9 @@
 //! sleeps for good. Its devices live on, and this process plays the processor:
 //!
 //! * Registers and configuration space are reached over QEMU's `qtest` protocol, a line of text
-//!   per access ([`qtest`]). Writes are posted: their answers are collected by the next read.
+//!   per access (`qtest`). Writes are posted: their answers are collected by the next read.
 //! * Guest memory is a `memfd` that both processes map. DMA buffers are carved out of it.
-//! * Message-signalled interrupts arrive as `eventfd`s ([`doorbell`]): each device's message
+//! * Message-signalled interrupts arrive as `eventfd`s (`doorbell`): each device's message
 //!   address is set to the doorbell register of an `ivshmem-doorbell` device, whose interrupt
 //!   server is this process. Pin interrupts are reported by `qtest` as they change.
 //! * There is no firmware. Buses are numbered and addresses assigned by `outboard-pci`.

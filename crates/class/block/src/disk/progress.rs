@@ -1,0 +1,299 @@
+//! From a request to its end.
+
+use super::job::{Job, JobId, Kind, Next, Phase};
+use super::locks::{Claim, Claims};
+use super::set::{Disk, Disks, MAX_JOBS, MAX_TRANSFER_BYTES, Place};
+use super::volume::Volumes;
+use super::{DiskCounters, DiskError, DiskId, Done, Outcome, Refusal, Token};
+use crate::driver::{BlockError, Completion, Refused, RefusedReason, Tag};
+use crate::partition::{Step, Table};
+use crate::unit::{UnitId, UnitState};
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use outboard_hw::dma::DmaBuffer;
+
+impl Disks {
+    /// Makes disks of a driver's units once it knows all of them, and looks for partitions.
+    pub(super) fn discover(&mut self, index: usize) {
+        let hosted = &mut self.drivers[index];
+        let units = (0..hosted.driver.unit_count()).map(UnitId);
+        let starting = |unit: &UnitId| {
+            hosted.driver.unit(*unit).is_some_and(|unit| unit.state == UnitState::Starting)
+        };
+        // Numbers follow the order of drivers, so an earlier one must have been discovered.
+        if hosted.discovered || units.clone().any(|unit| starting(&unit)) {
+            return;
+        }
+        if self.drivers[..index].iter().any(|hosted| !hosted.discovered) {
+            return;
+        }
+        let hosted = &mut self.drivers[index];
+        hosted.discovered = true;
+        let present = |unit: &UnitId| {
+            hosted.driver.unit(*unit).is_some_and(|unit| unit.state == UnitState::Ready)
+        };
+        let found: Vec<_> = units.filter(present).collect();
+        for unit in found {
+            let options = &self.drivers[index].options;
+            let options = options.iter().find(|(of, _)| *of == unit).map(|(_, o)| *o);
+            let id = DiskId(self.disks.len() as u16);
+            self.disks.push(Disk {
+                driver: index,
+                unit,
+                name: format!("sdC{}", id.0),
+                options: options.unwrap_or_default(),
+                volumes: Volumes::default(),
+                table: Table::default(),
+                claims: Claims::default(),
+                queue: VecDeque::new(),
+                counters: DiskCounters::default(),
+            });
+            // If there is no memory for it now, the disk has no partitions until it is rescanned.
+            let _ = self.rescan(id, None);
+        }
+    }
+
+    /// A job without a range.
+    pub(super) fn job(
+        &self,
+        disk: DiskId,
+        kind: Kind,
+        token: Option<Token>,
+    ) -> Result<Job, Refusal> {
+        let geometry = self.unit(disk).ok_or(Refusal::NoDisk)?.geometry;
+        if self.jobs.len() - self.free.len() >= MAX_JOBS {
+            return Err(Refusal::Busy);
+        }
+        Ok(Job {
+            token,
+            disk: disk.0,
+            kind,
+            phase: Phase::Transfer,
+            buffer: None,
+            first_lba: 0,
+            sectors: 0,
+            sector_bytes: geometry.sector_bytes as usize,
+            skip: 0,
+            len: 0,
+            moved: 0,
+            piece: 0,
+            max_piece: u64::from(geometry.max_transfer_sectors).max(1),
+            bad_before: None,
+            submitted: false,
+        })
+    }
+
+    /// A job for `len` bytes from `offset` on.
+    pub(super) fn transfer(
+        &self,
+        disk: DiskId,
+        kind: Kind,
+        offset: u64,
+        len: usize,
+        token: Token,
+    ) -> Result<Job, Refusal> {
+        let mut job = self.job(disk, kind, Some(token))?;
+        let sector = job.sector_bytes as u64;
+        let size = self.geometry(disk).ok_or(Refusal::NoDisk)?.bytes();
+        let end = offset.checked_add(len as u64).filter(|end| *end <= size);
+        let Some(end) = end.filter(|_| len > 0 && len <= MAX_TRANSFER_BYTES) else {
+            return Err(Refusal::OutOfRange);
+        };
+        job.first_lba = offset / sector;
+        job.sectors = end.div_ceil(sector) - job.first_lba;
+        (job.skip, job.len) = ((offset % sector) as usize, len);
+        Ok(job)
+    }
+
+    pub(super) fn buffer(&mut self, disk: DiskId, len: usize) -> Result<DmaBuffer, Refusal> {
+        let driver = self.disks.get(usize::from(disk.0)).ok_or(Refusal::NoDisk)?.driver;
+        self.drivers[driver].buffers.take(len).ok_or(Refusal::Busy)
+    }
+
+    /// Gives a job its place, and lets it claim its sectors or queue.
+    pub(super) fn start(&mut self, job: Job) -> JobId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.jobs.push(Place { job: None, generation: 0 });
+            self.jobs.len() as u32 - 1
+        });
+        let place = &mut self.jobs[index as usize];
+        place.generation = place.generation.wrapping_add(1);
+        let id = JobId { index, generation: place.generation };
+        let (disk, claiming) = (usize::from(job.disk), job.phase == Phase::Claiming);
+        let (head, tail) = job.partial();
+        let claim = Claim {
+            job: index,
+            first: job.first_lba,
+            last: job.first_lba + job.sectors.max(1) - 1,
+            exclusive: matches!(job.kind, Kind::Write(_)) && (head || tail),
+        };
+        place.job = Some(job);
+        self.disks[disk].counters.active += 1;
+        if !claiming {
+            self.disks[disk].queue.push_back(index);
+        } else if self.disks[disk].claims.take(claim) {
+            self.claimed(index);
+        } else {
+            self.disks[disk].counters.waits += 1;
+        }
+        id
+    }
+
+    /// A job has its sectors to itself, as far as it needs to.
+    fn claimed(&mut self, index: u32) {
+        let Some(job) = &mut self.jobs[index as usize].job else { return };
+        job.phase = match (&job.kind, job.partial()) {
+            (Kind::Write(_), (true, _)) => Phase::ReadFirst,
+            (Kind::Write(_), (false, true)) => Phase::ReadLast,
+            _ => Phase::Transfer,
+        };
+        self.disks[usize::from(job.disk)].queue.push_back(index);
+    }
+
+    /// Submits what a disk's jobs want, as far as the driver takes it.
+    pub(super) fn pump(&mut self, disk: usize) {
+        while let Some(index) = self.disks[disk].queue.front().copied() {
+            let Disk { driver, unit, .. } = self.disks[disk];
+            let Some(job) = &mut self.jobs[index as usize].job else {
+                self.disks[disk].queue.pop_front();
+                continue;
+            };
+            let request = job.request();
+            match self.drivers[driver].driver.submit(unit, Tag(index.into()), request) {
+                Ok(()) => {
+                    job.submitted = true;
+                    self.disks[disk].queue.pop_front();
+                }
+                Err(Refused { reason, request }) => {
+                    job.buffer = request.data.into_buffers().next();
+                    if reason == RefusedReason::QueueFull {
+                        return;
+                    }
+                    self.disks[disk].queue.pop_front();
+                    self.advance(index, Err(reason.into()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn complete(&mut self, driver: usize, completion: Completion) {
+        let Completion { tag, result, data, .. } = completion;
+        let index = tag.0 as u32;
+        let buffer = data.into_buffers().next();
+        match self.jobs.get_mut(index as usize).and_then(|place| place.job.as_mut()) {
+            Some(job) if job.submitted => {
+                job.submitted = false;
+                job.buffer = buffer;
+                self.advance(index, result);
+            }
+            // No driver of ours completes what was not submitted; the memory is kept all the same.
+            _ => buffer.into_iter().for_each(|b| self.drivers[driver].buffers.give(b)),
+        }
+    }
+
+    /// Lets a job go on after the driver is done with its last request.
+    fn advance(&mut self, index: u32, result: Result<(), BlockError>) {
+        let Some(job) = &mut self.jobs[index as usize].job else { return };
+        let disk = usize::from(job.disk);
+        match job.completed(result) {
+            Next::Again => self.disks[disk].queue.push_back(index),
+            Next::Ended(result) if matches!(job.kind, Kind::Scan(_)) => {
+                self.scanned(index, result.is_ok());
+            }
+            Next::Ended(result) => self.end(index, result),
+        }
+    }
+
+    /// Supplies a scanner with what it wanted, and starts on what it wants next.
+    fn scanned(&mut self, index: u32, good: bool) {
+        let Some(mut job) = self.jobs[index as usize].job.take() else { return };
+        let Kind::Scan(scanner) = &mut job.kind else { return };
+        let mut sectors = vec![0; job.len];
+        let data = job.buffer.as_ref().filter(|_| good).map(|buffer| {
+            buffer.read_bytes(0, &mut sectors);
+            sectors.as_slice()
+        });
+        scanner.supply(data);
+        let disk = usize::from(job.disk);
+        if let Some(buffer) = job.buffer.take() {
+            self.drivers[self.disks[disk].driver].buffers.give(buffer);
+        }
+        let next = self.next_scan_step(&mut job);
+        self.jobs[index as usize].job = Some(job);
+        match next {
+            Ok(Some(())) => self.disks[disk].queue.push_back(index),
+            Ok(None) => self.end(index, Ok(Outcome::Finished)),
+            Err(_) => {
+                self.end(index, Err(DiskError { error: BlockError::Aborted, lba: None }));
+            }
+        }
+    }
+
+    /// Prepares a scan for its next read; `None` if it has ended, with its result in place.
+    pub(super) fn next_scan_step(&mut self, job: &mut Job) -> Result<Option<()>, Refusal> {
+        let id = DiskId(job.disk);
+        let Kind::Scan(scanner) = &mut job.kind else { return Ok(None) };
+        match scanner.step() {
+            Step::Done(table) => {
+                if let Some(disk) = self.disks.get_mut(usize::from(job.disk)) {
+                    disk.volumes.replace(&table);
+                    disk.table = table;
+                }
+                Ok(None)
+            }
+            Step::Read { lba, sectors } => {
+                let presented = self.geometry(id).ok_or(Refusal::NoDisk)?.sector_bytes;
+                let factor = u64::from(presented) / job.sector_bytes as u64;
+                (job.first_lba, job.sectors) = (lba * factor, sectors * factor);
+                (job.moved, job.len) = (0, job.sectors as usize * job.sector_bytes);
+                job.buffer = Some(self.buffer(id, job.len)?);
+                Ok(Some(()))
+            }
+        }
+    }
+
+    /// A job has ended: frees everything but what its result takes along.
+    fn end(&mut self, index: u32, result: Result<Outcome, DiskError>) {
+        let Some(job) = self.retire(index) else { return };
+        let id = DiskId(job.disk);
+        let presented = self.geometry(id).map_or(0, |geometry| geometry.sector_bytes as u64);
+        let factor = (presented / job.sector_bytes as u64).max(1);
+        let result =
+            result.map_err(|error| DiskError { lba: error.lba.map(|lba| lba / factor), ..error });
+        let counters = &mut self.disks[usize::from(job.disk)].counters;
+        match &result {
+            Ok(Outcome::Read(data)) => {
+                counters.bytes_read += data.len() as u64;
+                counters.short += u64::from(data.len() < job.len);
+            }
+            Ok(Outcome::Written(bytes)) => {
+                counters.bytes_written += *bytes as u64;
+                counters.short += u64::from(*bytes < job.len);
+            }
+            Ok(Outcome::Finished) => {}
+            Err(_) => counters.errors += 1,
+        }
+        match (job.token, result) {
+            (Some(token), result) => self.done.push_back(Done { token, disk: id, result }),
+            (None, Ok(Outcome::Read(data))) => self.recycle(id, data),
+            (None, _) => {}
+        }
+    }
+
+    /// Takes a job out of its place, and its memory, and gives its claim up.
+    pub(super) fn retire(&mut self, index: u32) -> Option<Job> {
+        let mut job = self.jobs[index as usize].job.take()?;
+        self.free.push(index);
+        let disk = &mut self.disks[usize::from(job.disk)];
+        disk.counters.active -= 1;
+        let mut taken = Vec::new();
+        disk.claims.give_up(index, |job| taken.push(job));
+        if let Some(buffer) = job.buffer.take() {
+            self.drivers[disk.driver].buffers.give(buffer);
+        }
+        taken.into_iter().for_each(|job| self.claimed(job));
+        Some(job)
+    }
+}
