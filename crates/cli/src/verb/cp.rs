@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use outboard_ninep::client::{Client, Mode};
 use rustix::fs::SeekFrom as Seek;
+use rustix::io::Errno;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -254,18 +255,25 @@ impl Holey {
         Ok(Self { file, len, at: 0, data_end: 0, hole_end: 0 })
     }
 
-    /// Finds out what `at` is in.
+    /// Finds out what `at`, which is before the end, is in: afterwards one of the two ends is
+    /// behind it, whatever the file system says.
     fn look(&mut self) {
-        let data = rustix::fs::seek(&self.file, Seek::Data(self.at)).ok();
-        // Where the file system does not know, all is data.
-        let start = match data {
-            Some(start) => start.min(self.len),
-            None if self.at == 0 => self.at,
-            None => self.len,
+        let at = self.at;
+        self.hole_end = match rustix::fs::seek(&self.file, Seek::Data(at)) {
+            Ok(start) => start.clamp(at, self.len),
+            // No data from here on.
+            Err(Errno::NXIO) => self.len,
+            // Where the file system does not know, all is data.
+            Err(_) => at,
         };
-        self.hole_end = start;
-        let hole = rustix::fs::seek(&self.file, Seek::Hole(start)).unwrap_or(self.len);
-        self.data_end = hole.clamp(start, self.len);
+        if self.hole_end > at {
+            return;
+        }
+        self.data_end = match rustix::fs::seek(&self.file, Seek::Hole(at)) {
+            Ok(end) if end > at => end.min(self.len),
+            // It does not know, or the file is being changed: reading tells.
+            _ => self.len,
+        };
     }
 }
 
@@ -321,12 +329,16 @@ mod tests {
 
     #[test]
     fn an_empty_file_and_a_file_of_holes_are_read() {
-        for len in [0, 1, 1 << 20] {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(len).unwrap();
-            let mut read = Vec::new();
-            Holey::new(file).unwrap().read_to_end(&mut read).unwrap();
-            assert_eq!(read, vec![0; len as usize]);
+        // File systems differ: one has no data in it, one calls all of it data.
+        let memory = rustix::fs::memfd_create("holes", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        for file in [tempfile::tempfile().unwrap(), memory.into()] {
+            for len in [0, 1, 1 << 20] {
+                file.set_len(len).unwrap();
+                let mut read = Vec::new();
+                let mut source = Holey::new(file.try_clone().unwrap()).unwrap();
+                source.read_to_end(&mut read).unwrap();
+                assert_eq!(read, vec![0; len as usize]);
+            }
         }
     }
 }
