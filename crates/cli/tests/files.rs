@@ -227,6 +227,9 @@ fn files_are_copied_there_and_back_and_between() {
         (&"copied".into(), Some(data.len() as u64))
     );
     assert_eq!(server.read("sdC0/part/1", 0, data.len() as u64).unwrap(), data);
+    // Pieces of a copy do not share sectors; only the one at the source's ragged end is merged.
+    let stats = server.run(&["cat", "stats"]);
+    assert!(stats.contains("sdC0 file-merges 1\n"), "{stats}");
     server.run(&["cp", ":sdC0/part/1", &there("back")]);
     let back = std::fs::read(there("back")).unwrap();
     assert_eq!((back.len(), &back[..data.len()]), (4 << 20, &data[..]));

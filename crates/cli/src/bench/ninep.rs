@@ -23,8 +23,8 @@ pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
     let fid = client.walk(PATH)?;
     client.open(&fid, mode)?;
     let bytes = client.stat(&fid)?.bytes;
-    // A message of a MiB holds a little less than a MiB of data; whole sectors of it are used.
-    let setup = Setup { bytes: setup.bytes.min(client.chunk_bytes() / 512 * 512), ..*setup };
+    // A message of a MiB holds a little less than a MiB of data.
+    let setup = Setup { bytes: setup.bytes.min(client.chunk_bytes()), ..*setup };
     let mut places = Places::new(&setup, bytes);
     let mut warm = Clock::new(setup.depth)?;
     run(client, &fid, &setup, setup.seconds / WARM_UP, &mut places, &mut warm)?;

@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::wire::{
     Dialect, Frame, HEADER_BYTES, IO_HEADER_BYTES, MAX_NAMES, NO_FID, NO_TAG, NO_USER, Names,
-    NumericUser, Qid, QidKind, Reader, Reply, Request, Stat,
+    NumericUser, Qid, QidKind, Reader, Reply, Request, Stat, io_unit,
 };
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -119,7 +119,7 @@ impl Client {
 
     /// The most bytes in one read or write.
     pub const fn chunk_bytes(&self) -> usize {
-        (self.msize - IO_HEADER_BYTES) as usize
+        io_unit(self.msize) as usize
     }
 
     /// Goes to a file by its path from the root.

@@ -3,7 +3,7 @@
 use super::error::{FileError, errno};
 use super::session::{Fid, Flow, Open, PendingKind, Session, SyncReply};
 use super::tree::{Access, Answer, Tree};
-use crate::wire::{IO_HEADER_BYTES, NO_FID, Names, Qid, Qids, Reply};
+use crate::wire::{IO_HEADER_BYTES, NO_FID, Names, Qid, Qids, Reply, io_unit};
 
 /// What the root may be called when attaching.
 const ROOT_NAMES: [&str; 3] = ["", "/", "/dev/sd"];
@@ -124,7 +124,7 @@ impl<T: Tree> Session<T> {
         let write = kind == mode::WRITE || kind == mode::READ_WRITE;
         let access = Access { read: kind != mode::WRITE, write, durable: false };
         let qid = self.open_fid(fid, access, tree)?;
-        let iounit = self.msize - IO_HEADER_BYTES;
+        let iounit = io_unit(self.msize);
         self.reply(tag, &Reply::Open { qid, iounit });
         Ok(())
     }
@@ -145,7 +145,7 @@ impl<T: Tree> Session<T> {
         }
         let access = Access { read: kind != flag::WRITE, write, durable };
         let qid = self.open_fid(fid, access, tree)?;
-        let iounit = self.msize - IO_HEADER_BYTES;
+        let iounit = io_unit(self.msize);
         self.reply(tag, &Reply::Lopen { qid, iounit });
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::error::{FileError, errno};
 use super::session::{Flow, Owner, Session, SyncReply};
 use super::tree::{Attributes, Tree};
-use crate::wire::{Dialect, Field, IO_HEADER_BYTES, NO_USER, QidKind, Reply, Stat, Writer};
+use crate::wire::{Dialect, Field, IO_HEADER_BYTES, NO_USER, QidKind, Reply, Stat, Writer, io_unit};
 
 /// Bits of a getattr's answer that are valid: everything that Linux calls basic.
 const GETATTR_BASIC: u64 = 0x7ff;
@@ -43,7 +43,7 @@ impl<T: Tree> Session<T> {
             nlink: if directory { 2 } else { 1 },
             rdev: 0,
             size: attributes.bytes,
-            blksize: u64::from(self.msize - IO_HEADER_BYTES).max(4096),
+            blksize: u64::from(io_unit(self.msize)).max(4096),
             blocks: attributes.bytes.div_ceil(512),
             atime_sec: modified,
             atime_nsec: 0,
