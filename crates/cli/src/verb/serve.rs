@@ -51,12 +51,16 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
             bail!("only {found} of {} disks came up", disks.len());
         }
         describe_disks(&mut server, json)?;
+        let mut at = None;
         for address in &addresses {
-            let (address, local) = server.listen(address)?;
-            announce(&address, local, json)?;
+            let (bound, local) = server.listen(address)?;
+            announce(&bound, local, json)?;
+            at.get_or_insert(bound);
         }
         if !json {
-            print::note("Look at it with: outboard ls    End it with Ctrl-C");
+            let at = at.filter(|_| !addresses.contains(&endpoint::default_address()));
+            let at = at.map(|address| format!(" --at {address}")).unwrap_or_default();
+            print::note(&format!("Look at it with: outboard ls{at}    End it with Ctrl-C"));
         }
     }
     Ok(match server.run()? {
