@@ -3,7 +3,9 @@
 use super::error::{FileError, errno};
 use super::session::{Flow, Owner, Session, SyncReply};
 use super::tree::{Attributes, Tree};
-use crate::wire::{Dialect, Field, IO_HEADER_BYTES, NO_USER, QidKind, Reply, Stat, Writer, io_unit};
+use crate::wire::{
+    Dialect, Field, IO_HEADER_BYTES, NO_USER, QidKind, Reply, Stat, Writer, io_unit,
+};
 
 /// Bits of a getattr's answer that are valid: everything that Linux calls basic.
 const GETATTR_BASIC: u64 = 0x7ff;
