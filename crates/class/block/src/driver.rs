@@ -133,6 +133,10 @@ pub enum BlockError {
     /// The device did not answer in time, again and again.
     #[error("the disk does not answer")]
     Timeout,
+    /// The device was cut off while writes that it had acknowledged were in its cache; it is back,
+    /// but they may be lost.
+    #[error("the disk was cut off, and writes since the last flush may be lost")]
+    CacheLost,
     /// Device or controller are gone, or were given up.
     #[error("the disk is gone")]
     Gone,

@@ -82,6 +82,9 @@ pub(crate) mod limit {
     /// A port where nothing shows up within this is empty. Devices answer a COMRESET within
     /// 10 ms (SATA §8.4.3), and the link takes a little longer to settle.
     pub(crate) const PRESENCE: Duration = Duration::from_millis(100);
+    /// A disk that was lost shows up again within this after each reset of its port, if it does:
+    /// its firmware may be starting anew.
+    pub(crate) const RETURN: Duration = Duration::from_secs(4);
     /// A device that shows up establishes communication within this.
     pub(crate) const LINK: Duration = Duration::from_secs(2);
     /// Between two looks at a register that is to change soon.
@@ -91,9 +94,14 @@ pub(crate) mod limit {
     /// While commands are in flight the port is looked at this often, interrupt or not: interrupts
     /// get lost, deadlines pass, and some errors are silent.
     pub(crate) const CHECKUP: Duration = Duration::from_millis(100);
-    /// Resets of a port in a row, without a command that ended well between them, before the HBA
-    /// is reset.
+    /// Resets of a port in a row, after none of which the device could be identified, before the
+    /// HBA is reset.
     pub(crate) const PORT_RESETS: u8 = 3;
-    /// Resets of the HBA in a row on behalf of one port before the port is given up.
+    /// Resets of the HBA in a row on behalf of one port, without a command that ended well between
+    /// them, before the port is given up.
     pub(crate) const HBA_RESETS: u8 = 2;
+    /// How often a command is issued again because of others before it is issued alone.
+    pub(crate) const CROWDED: u8 = 16;
+    /// How often a command is issued again because of others before it is taken for the culprit.
+    pub(crate) const INNOCENT: u8 = 32;
 }

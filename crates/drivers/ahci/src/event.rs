@@ -38,6 +38,8 @@ pub(crate) enum Cause {
     Fatal(PortInterrupts),
     /// The link is down.
     LinkDown,
+    /// A device announced itself (COMINIT): it was reset, or it is another one.
+    Announced,
     /// Commands in these slots took too long.
     Timeout(u32),
     /// The HBA reports commands in slots that were not issued.
@@ -79,6 +81,7 @@ impl fmt::Display for Cause {
             }
             Self::Fatal(interrupts) => write!(f, "the HBA stopped: PxIS {interrupts:?}"),
             Self::LinkDown => f.write_str("the link is down"),
+            Self::Announced => f.write_str("a device announced itself"),
             Self::Timeout(slots) => write!(f, "slots {slots:#010x} timed out"),
             Self::Stray(slots) => write!(f, "slots {slots:#010x} are active but were not issued"),
             Self::Short { slot, bytes } => {

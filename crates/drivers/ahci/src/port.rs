@@ -11,7 +11,7 @@ use crate::config::{AhciConfig, Reaping, limit};
 use crate::counters::Counters;
 use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
-use crate::spec::registers::Capabilities;
+use crate::spec::registers::{Capabilities, PX_IE, PortInterrupts};
 use command::{Command, Device, Slots, Step};
 use memory::PortMemory;
 use outboard_block::{
@@ -20,7 +20,7 @@ use outboard_block::{
 };
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::events::EventRing;
-use outboard_hw::registers::Window;
+use outboard_hw::registers::{RegistersExt, Window};
 use outboard_hw::{Instant, Registers};
 
 /// Events that a port remembers.
@@ -105,7 +105,13 @@ pub(crate) struct Port<R> {
     look_at: Option<Instant>,
     /// When to look at a port with commands in flight though there was no interrupt.
     check_at: Option<Instant>,
-    /// Port resets in a row without a command that ended well.
+    /// Whether commands were found to have ended since the last check-up.
+    reaped: bool,
+    /// Whether the device has acknowledged writes that no flush has followed.
+    unflushed: bool,
+    /// Whether such writes may be lost, and nobody was told yet.
+    cache_lost: bool,
+    /// Port resets in a row after which the device could not be identified.
     port_resets: u8,
     /// HBA resets in a row without a command that ended well.
     hba_resets: u8,
@@ -122,7 +128,6 @@ impl<R: Registers> Port<R> {
             fua: false,
             write_cache: false,
             flush_ext: false,
-            flush: false,
             logs: false,
         };
         Self {
@@ -137,6 +142,9 @@ impl<R: Registers> Port<R> {
             stopping: false,
             look_at: None,
             check_at: None,
+            reaped: false,
+            unflushed: false,
+            cache_lost: false,
             port_resets: 0,
             hba_resets: 0,
             counters: Counters::default(),
@@ -283,7 +291,6 @@ impl<R: Registers> Port<R> {
     /// Writes the doorbell registers, PxSACT before PxCI (AHCI §5.6.2).
     fn ring(&mut self, active: u32, issue: u32, context: &Context<'_>) {
         use crate::spec::registers::{PX_CI, PX_SACT};
-        use outboard_hw::registers::RegistersExt;
         if active != 0 {
             self.registers.set(PX_SACT, active);
         }
@@ -313,9 +320,16 @@ impl<R: Registers> Port<R> {
 
     /// Ends a command whose slot is retired: passes on to its next step, or completes it.
     fn succeed(&mut self, slot: u8, done: &mut dyn FnMut(Completion)) {
-        (self.port_resets, self.hba_resets) = (0, 0);
+        self.hba_resets = 0;
         let device = self.device;
         let Some(command) = self.slots.get_mut(slot) else { return };
+        match command.operation() {
+            Operation::Write(_) => {
+                self.unflushed |= device.write_cache && !command.is_forced(&device)
+            }
+            Operation::Flush => self.unflushed = false,
+            Operation::Read | Operation::Discard => {}
+        }
         if command.needs_flush(&device) {
             command.step = Step::FlushAfterWrite;
             self.slots.wait_again(slot);
@@ -336,7 +350,10 @@ impl<R: Registers> Port<R> {
         if command.request.operation == Operation::Read {
             command.request.data.sync_for_cpu();
         }
-        self.complete(slot, Ok(()), done);
+        let lost = command.request.operation == Operation::Flush && self.cache_lost;
+        let result = if lost { Err(BlockError::CacheLost) } else { Ok(()) };
+        self.cache_lost &= !lost;
+        self.complete(slot, result, done);
     }
 
     /// Completes a command with an error.
@@ -380,6 +397,7 @@ impl<R: Registers> Port<R> {
     }
 
     fn rest(&mut self, state: UnitState, done: &mut dyn FnMut(Completion)) {
+        self.registers.set(PX_IE, PortInterrupts::empty());
         self.state = State::Resting;
         self.unit.state = state;
         (self.trouble, self.look_at, self.check_at) = (None, None, None);

@@ -22,8 +22,6 @@ pub(crate) struct Device {
     pub(crate) write_cache: bool,
     /// FLUSH CACHE EXT, else FLUSH CACHE.
     pub(crate) flush_ext: bool,
-    /// Either of the two.
-    pub(crate) flush: bool,
     /// Logs can be read.
     pub(crate) logs: bool,
 }
@@ -47,6 +45,8 @@ pub(crate) struct Command {
     pub(crate) alone: bool,
     /// How often it was issued and something went wrong.
     pub(crate) failures: u8,
+    /// How often it was issued again because of other commands.
+    pub(crate) requeued: u8,
     /// When it is overdue, once it is issued.
     pub(crate) deadline: Instant,
 }
@@ -54,7 +54,8 @@ pub(crate) struct Command {
 impl Command {
     pub(crate) const fn new(tag: Tag, request: Request) -> Self {
         let deadline = Instant::ORIGIN;
-        Self { tag, request, step: Step::First, alone: false, failures: 0, deadline }
+        let (step, alone) = (Step::First, false);
+        Self { tag, request, step, alone, failures: 0, requeued: 0, deadline }
     }
 
     /// What the device is asked to do at this step.
@@ -77,11 +78,16 @@ impl Command {
         durable && self.step == Step::First && device.write_cache && !device.fua
     }
 
+    /// Whether it is a write that goes past the device's cache.
+    pub(crate) fn is_forced(&self, device: &Device) -> bool {
+        self.operation() == Operation::Write(Durability::Durable) && device.fua
+    }
+
     /// The command FIS, for `slot`.
     pub(crate) fn fis(&self, slot: u8, device: &Device) -> RegisterH2d {
         let Request { lba, sectors, .. } = self.request;
         let operation = self.operation();
-        let fua = operation == Operation::Write(Durability::Durable) && device.fua;
+        let fua = self.is_forced(device);
         let write = matches!(operation, Operation::Write(_));
         match operation {
             Operation::Read | Operation::Write(_) if self.is_queued(device) => {
@@ -276,7 +282,6 @@ mod tests {
         fua: true,
         write_cache: true,
         flush_ext: true,
-        flush: true,
         logs: true,
     };
     const ANCIENT: Device = Device {
@@ -285,7 +290,6 @@ mod tests {
         fua: false,
         write_cache: true,
         flush_ext: false,
-        flush: true,
         logs: false,
     };
 

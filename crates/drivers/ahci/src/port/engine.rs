@@ -2,7 +2,7 @@
 //! received FISes (FRE, FR). AHCI §10.3.
 
 use super::{Context, Port, State};
-use crate::config::{Reaping, limit};
+use crate::config::limit;
 use crate::event::Event;
 use crate::spec::registers::{
     ALL_ONES, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SCTL, PX_SERR,
@@ -67,7 +67,6 @@ impl<R: Registers> Port<R> {
         }
         let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
         let Some(memory) = &mut self.memory else { return };
-        memory.forget_received();
         let (list, received) = (memory.command_list(), memory.received());
         self.registers.set(PX_CLB, list.low());
         self.registers.set(PX_CLBU, list.high());
@@ -91,12 +90,11 @@ impl<R: Registers> Port<R> {
         self.registers.set(PX_SERR, ALL_ONES);
         self.registers.set(PX_IS, PortInterrupts::all());
         self.make_kept_slots_harmless(context);
+        if let Some(memory) = &mut self.memory {
+            // An old error is not to be taken for a new one.
+            memory.forget_received();
+        }
         self.registers.set(PX_CMD, command.with_start(true));
-        let enabled = match context.config.reaping {
-            Reaping::Interrupts => enabled_interrupts(),
-            Reaping::Polling => PortInterrupts::empty(),
-        };
-        self.registers.set(PX_IE, enabled);
         true
     }
 
@@ -148,15 +146,4 @@ impl<R: Registers> Port<R> {
 /// The link's normal state: any speed, no power saving.
 pub(super) fn quiet_link() -> SataControl {
     SataControl::new().with_no_power_states(SataControl::NO_POWER_STATES)
-}
-
-/// What the driver wants to be told: the ends of commands, errors, and changes of the link.
-fn enabled_interrupts() -> PortInterrupts {
-    PortInterrupts::REGISTER_FIS
-        | PortInterrupts::PIO_SETUP_FIS
-        | PortInterrupts::SET_DEVICE_BITS_FIS
-        | PortInterrupts::CONNECT
-        | PortInterrupts::PHY_READY
-        | PortInterrupts::TASK_FILE_ERROR
-        | PortInterrupts::FATAL
 }

@@ -5,13 +5,16 @@
 //! issued again. Where the culprit cannot be found, all that were in flight are issued one at a
 //! time, and the guilty one fails on its own.
 
+use super::command::Step;
 use super::{Context, Port, State, Trouble, Verdict};
 use crate::config::limit;
 use crate::event::{Cause, Event};
 use crate::spec::ata::{Error, Status, command};
 use crate::spec::fis::{RegisterD2h, RegisterH2d};
 use crate::spec::log::{NCQ_ERROR, NcqError};
-use crate::spec::registers::{ALL_ONES, PX_CI, PX_IE, PX_SACT, PX_TFD, PortInterrupts};
+use crate::spec::registers::{
+    ALL_ONES, PX_CI, PX_IE, PX_SACT, PX_SERR, PX_TFD, PortInterrupts, serial_error,
+};
 use outboard_block::{BlockError, Completion, UnitState};
 use outboard_hw::registers::RegistersExt;
 use outboard_hw::{Instant, Registers};
@@ -36,7 +39,9 @@ impl<R: Registers> Port<R> {
         let suspects = match cause {
             Cause::Timeout(slots) => slots,
             Cause::Short { slot, .. } => 1 << slot,
-            Cause::Fatal(_) | Cause::LinkDown => self.slots.issued(),
+            Cause::Fatal(_) | Cause::Stray(_) | Cause::LinkDown | Cause::Announced => {
+                self.slots.issued()
+            }
             _ => 0,
         };
         let error = match cause {
@@ -61,6 +66,9 @@ impl<R: Registers> Port<R> {
             }
             Cause::Timeout(_) => {}
             _ => self.counters.transport_errors += 1,
+        }
+        if matches!(cause, Cause::LinkDown | Cause::Announced) {
+            self.doubt_cache();
         }
         self.trouble = Some(Trouble { cause, verdict, reset, find_culprit, suspects, error });
         if self.unit.state == UnitState::Ready {
@@ -122,7 +130,14 @@ impl<R: Registers> Port<R> {
         // that is busy will not take commands; COMRESET helps against both.
         let kept = self.registers.get(PX_SACT) | self.registers.get(PX_CI);
         let busy = Status::from_bits_retain(self.registers.get(PX_TFD).status()).is_busy();
-        let dirty = kept != 0 && kept != ALL_ONES || busy || self.link_is_down().is_some();
+        // Where the bits mean tags, this one means tag 26.
+        let announced = !context.quirks.queued_failure_in_serr
+            && self.registers.get(PX_SERR) & serial_error::EXCHANGED != 0;
+        let cut_off = announced || self.link_is_down().is_some();
+        if cut_off {
+            self.doubt_cache();
+        }
+        let dirty = kept != 0 && kept != ALL_ONES || busy || cut_off;
         if trouble.reset || dirty {
             return self.begin_port_reset(context);
         }
@@ -186,14 +201,20 @@ impl<R: Registers> Port<R> {
         let Some(trouble) = self.trouble else { return };
         let isolate = trouble.find_culprit && trouble.verdict.is_none();
         for slot in (0..32u8).filter(|slot| issued >> slot & 1 == 1) {
-            if let Some(command) = self.slots.get_mut(slot) {
-                // Once a command runs alone it stays alone, or the queue would fail again.
-                command.alone |= isolate;
+            let Some(command) = self.slots.get_mut(slot) else { continue };
+            let blamed = trouble.verdict.filter(|(culprit, _)| *culprit == slot);
+            let suspect = trouble.suspects >> slot & 1 == 1;
+            let verdict = blamed.map(|(_, verdict)| verdict);
+            let verdict = verdict.or(suspect.then_some(Verdict::Retry(trouble.error)));
+            // A device whose cache was lost has to write again what was to be flushed from it.
+            command.step = Step::First;
+            if verdict.is_none() {
+                command.requeued = command.requeued.saturating_add(1);
             }
-            let verdict = match trouble.verdict {
-                Some((culprit, verdict)) if culprit == slot => Some(verdict),
-                _ => (trouble.suspects >> slot & 1 == 1).then_some(Verdict::Retry(trouble.error)),
-            };
+            // Once a command runs alone it stays alone, or the queue would fail again.
+            command.alone |= isolate || command.requeued >= limit::CROWDED;
+            let overdue = command.requeued >= limit::INNOCENT;
+            let verdict = verdict.or(overdue.then_some(Verdict::Retry(BlockError::Transport)));
             match verdict {
                 Some(verdict) => self.apply(slot, verdict, context, done),
                 None => self.counters.retried += 1,
@@ -224,6 +245,12 @@ impl<R: Registers> Port<R> {
         };
         self.slots.withdraw(slot);
         self.fail(slot, error, context, done);
+    }
+
+    /// The device was cut off, of power perhaps: what it has acknowledged and not yet flushed may
+    /// be lost, which the next flush has to say.
+    fn doubt_cache(&mut self) {
+        self.cache_lost |= self.unflushed;
     }
 
     /// Only a reset of the HBA makes memory safe again; or the HBA is gone, and notices then.

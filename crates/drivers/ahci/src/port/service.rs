@@ -6,7 +6,9 @@ use crate::config::limit;
 use crate::event::Cause;
 use crate::spec::ata::Status;
 use crate::spec::fis::kind;
-use crate::spec::registers::{ALL_ONES, PX_CI, PX_IS, PX_SACT, PX_SERR, PX_TFD, PortInterrupts};
+use crate::spec::registers::{
+    ALL_ONES, PX_CI, PX_IS, PX_SACT, PX_SERR, PX_TFD, PortInterrupts, serial_error,
+};
 use outboard_block::{Completion, Operation};
 use outboard_hw::Registers;
 use outboard_hw::registers::RegistersExt;
@@ -25,29 +27,31 @@ impl<R: Registers> Port<R> {
 
     /// Serves an interrupt of whatever kind.
     pub(crate) fn serve(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if self.state != State::Ready {
+            // States that wait look for themselves, and need the bits for that.
+            return;
+        }
         let interrupts = self.registers.get(PX_IS);
         if interrupts.bits() == ALL_ONES {
             return self.call_for_hba_reset();
         }
         self.registers.set(PX_IS, interrupts);
-        if self.state != State::Ready {
-            // States that wait look for themselves.
-            return;
-        }
         // What ended well before the trouble did end well.
         self.reap(context, done);
         if self.state != State::Ready {
             return;
         }
-        let changed = PortInterrupts::CONNECT | PortInterrupts::PHY_READY;
         if interrupts.intersects(PortInterrupts::FATAL) {
             self.begin_recovery(Cause::Fatal(interrupts), context);
         } else if interrupts.contains(PortInterrupts::TASK_FILE_ERROR) {
             self.task_file_error(context);
-        } else if interrupts.intersects(changed) {
+        } else if interrupts.contains(PortInterrupts::CONNECT) {
+            // A device has announced itself: it was reset, or it is another one.
+            self.begin_recovery(Cause::Announced, context);
+        } else if interrupts.contains(PortInterrupts::PHY_READY) {
             // Cleared through PxSERR (AHCI §3.3.5). A blip that the link survived is harmless to
             // an idle port, and shows up as a failed command on a busy one.
-            self.registers.set(PX_SERR, ALL_ONES);
+            self.registers.set(PX_SERR, !serial_error::EXCHANGED);
             if let Some(cause) = self.link_is_down() {
                 self.begin_recovery(cause, context);
             }
@@ -63,8 +67,9 @@ impl<R: Registers> Port<R> {
         } else {
             false
         };
-        if found && self.state == State::Ready {
-            self.check_at = self.slots.in_flight().then_some(context.now + limit::CHECKUP);
+        self.reaped |= found;
+        if !self.slots.in_flight() {
+            self.check_at = None;
         }
         found
     }
@@ -143,12 +148,16 @@ impl<R: Registers> Port<R> {
     pub(super) fn check_up(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         self.check_at = Some(context.now + limit::CHECKUP);
         let before = self.slots.issued();
+        let interrupts_come = core::mem::take(&mut self.reaped);
         self.serve(context, done);
         if self.state != State::Ready {
             return;
         }
         let after = self.slots.issued();
-        self.counters.missed_interrupts += u64::from((before & !after).count_ones());
+        if !interrupts_come {
+            self.counters.missed_interrupts += u64::from((before & !after).count_ones());
+        }
+        self.reaped = false;
         if context.quirks.queued_failure_in_serr && self.slots.queued != 0 {
             let mark = self.registers.get(PX_SERR);
             if mark != 0 {

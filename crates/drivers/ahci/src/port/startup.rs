@@ -3,7 +3,7 @@
 use super::engine::quiet_link;
 use super::memory::Data;
 use super::{Context, Port, State};
-use crate::config::limit;
+use crate::config::{Reaping, limit};
 use crate::event::{Cause, Event};
 use crate::port::command::Device;
 use crate::spec::ata::{
@@ -12,7 +12,7 @@ use crate::spec::ata::{
 use crate::spec::fis::RegisterH2d;
 use crate::spec::identify::Identify;
 use crate::spec::registers::{
-    PX_CI, PX_IS, PX_SERR, PX_SIG, PX_SSTS, PX_TFD, PortInterrupts, SataStatus, signature,
+    PX_CI, PX_IE, PX_IS, PX_SERR, PX_SIG, PX_SSTS, PX_TFD, PortInterrupts, SataStatus, signature,
 };
 use outboard_block::{Completion, FailedReason, Geometry, UnitState};
 use outboard_hw::registers::RegistersExt;
@@ -26,7 +26,8 @@ const SECTOR_BYTES: core::ops::RangeInclusive<u32> = 512..=65536;
 impl<R: Registers> Port<R> {
     /// Waits for the link, from now on.
     pub(super) fn begin_link(&mut self, context: &Context<'_>) {
-        let until = context.now + limit::PRESENCE;
+        let known = self.unit.generation > 0;
+        let until = context.now + if known { limit::RETURN } else { limit::PRESENCE };
         self.enter(State::Link { until, seen: false }, context.now + limit::LOOK);
     }
 
@@ -89,7 +90,7 @@ impl<R: Registers> Port<R> {
         }
         self.settle(context, done);
         if !self.start_engine(context) {
-            return self.reset_again(FailedReason::Removed, context, done);
+            return self.reset_again(FailedReason::GivenUp, context, done);
         }
         let identify = RegisterH2d::command(command::IDENTIFY_DEVICE);
         self.issue_internal(&identify);
@@ -144,8 +145,9 @@ impl<R: Registers> Port<R> {
             return self.reset_again(FailedReason::BadIdentity, context, done);
         };
         let (device, geometry) = self.describe(&identify, context);
+        let addressable = if device.lba48 { 1 << 48 } else { 1 << 28 };
         let sane = identify.has_dma()
-            && geometry.sectors > 0
+            && (1..=addressable).contains(&geometry.sectors)
             && geometry.sectors.checked_mul(geometry.sector_bytes.into()).is_some()
             && geometry.sector_bytes.is_power_of_two()
             && SECTOR_BYTES.contains(&geometry.sector_bytes);
@@ -156,7 +158,10 @@ impl<R: Registers> Port<R> {
         let known = self.unit.generation > 0;
         let changed = identity != self.unit.identity
             || geometry.sectors != self.unit.geometry.sectors
-            || geometry.sector_bytes != self.unit.geometry.sector_bytes;
+            || geometry.sector_bytes != self.unit.geometry.sector_bytes
+            // Requests that were accepted for this much may be held.
+            || geometry.max_transfer_sectors < self.unit.geometry.max_transfer_sectors
+            || geometry.queue_depth < self.unit.geometry.queue_depth;
         if known && changed {
             return self.give_up(FailedReason::Changed, context, done);
         }
@@ -164,6 +169,7 @@ impl<R: Registers> Port<R> {
             self.unit.generation = 1;
         }
         (self.unit.identity, self.unit.geometry, self.device) = (identity, geometry, device);
+        self.port_resets = 0;
         self.become_ready(context);
     }
 
@@ -176,7 +182,6 @@ impl<R: Registers> Port<R> {
             fua: identify.has_fua() && identify.has_lba48(),
             write_cache: identify.write_cache(),
             flush_ext: identify.has_flush_ext(),
-            flush: identify.has_flush() || identify.has_flush_ext(),
             logs: identify.has_logs(),
         };
         let slots = context.capabilities.slots_minus_one() + 1;
@@ -212,6 +217,12 @@ impl<R: Registers> Port<R> {
         (self.look_at, self.check_at) = (None, None);
         // Whatever the driver's own commands have left behind.
         self.registers.set(PX_IS, PortInterrupts::all());
+        // Not before: states that wait look at the bits themselves.
+        let enabled = match context.config.reaping {
+            Reaping::Interrupts => enabled_interrupts(),
+            Reaping::Polling => PortInterrupts::empty(),
+        };
+        self.registers.set(PX_IE, enabled);
         self.kick(context);
     }
 
@@ -228,10 +239,7 @@ impl<R: Registers> Port<R> {
         let removed = reason == FailedReason::Removed;
         if !removed && self.hba_resets < limit::HBA_RESETS {
             self.port_resets = 0;
-            self.hba_resets += 1;
-            self.state = State::NeedsHbaReset;
-            self.look_at = None;
-            return;
+            return self.call_for_hba_reset();
         }
         self.settle(context, done);
         self.give_up(reason, context, done);
@@ -240,12 +248,10 @@ impl<R: Registers> Port<R> {
     /// Sends COMRESET (AHCI §10.4.2).
     pub(super) fn begin_port_reset(&mut self, context: &Context<'_>) {
         use crate::spec::registers::{PX_SCTL, SataControl};
-        self.port_resets += 1;
+        self.port_resets = self.port_resets.saturating_add(1);
         self.counters.port_resets += 1;
         self.record(context, Event::PortReset(self.port_resets));
-        if let Some(memory) = &mut self.memory {
-            memory.forget_received();
-        }
+        self.registers.set(PX_IE, PortInterrupts::empty());
         self.stop_engine();
         self.registers.set(PX_SCTL, quiet_link().with_detection(SataControl::COMRESET));
         let until = context.now + limit::COMRESET;
@@ -292,4 +298,15 @@ impl<R: Registers> Port<R> {
         let status = self.registers.get(PX_SSTS);
         (status.detection() != SataStatus::COMMUNICATION).then_some(Cause::LinkDown)
     }
+}
+
+/// What the driver wants to be told: the ends of commands, errors, and changes of the link.
+fn enabled_interrupts() -> PortInterrupts {
+    PortInterrupts::REGISTER_FIS
+        | PortInterrupts::PIO_SETUP_FIS
+        | PortInterrupts::SET_DEVICE_BITS_FIS
+        | PortInterrupts::CONNECT
+        | PortInterrupts::PHY_READY
+        | PortInterrupts::TASK_FILE_ERROR
+        | PortInterrupts::FATAL
 }

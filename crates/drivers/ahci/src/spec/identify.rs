@@ -109,19 +109,15 @@ impl Identify {
         if valid && self.has(76, 8) { (self.word(75) & 0x1f) as u8 + 1 } else { 0 }
     }
 
-    /// Whether there is a volatile write cache that is switched on (word 85 bit 5).
+    /// Whether there is a volatile write cache that is switched on (word 85 bit 5). A device that
+    /// does not say (word 87 bits 15:14) may have one.
     pub fn write_cache(&self) -> bool {
-        self.has(85, 5)
+        self.word(87) >> 14 != 1 || self.has(85, 5)
     }
 
     /// Whether FLUSH CACHE EXT is supported (word 83 bit 13).
     pub fn has_flush_ext(&self) -> bool {
         self.checked(83) >> 13 & 1 == 1
-    }
-
-    /// Whether FLUSH CACHE is supported (word 83 bit 12).
-    pub fn has_flush(&self) -> bool {
-        self.checked(83) >> 12 & 1 == 1
     }
 
     /// Whether single writes can be made durable (word 84 bit 6).

@@ -59,7 +59,7 @@ pub const PX_SIG: Register<u32, ReadOnly> = Register::at(0x24);
 pub const PX_SSTS: Register<SataStatus, ReadOnly> = Register::at(0x28);
 /// Serial ATA control, SCR2 (AHCI §3.3.11).
 pub const PX_SCTL: Register<SataControl, ReadWrite> = Register::at(0x2c);
-/// Serial ATA error, SCR1; write 1 to clear (AHCI §3.3.12).
+/// Serial ATA error, SCR1, bits as in [`serial_error`]; write 1 to clear (AHCI §3.3.12).
 pub const PX_SERR: Register<u32, ReadWrite> = Register::at(0x30);
 /// Serial ATA active, SCR3: tags of queued commands outstanding (AHCI §3.3.13).
 pub const PX_SACT: Register<u32, ReadWrite> = Register::at(0x34);
@@ -367,6 +367,12 @@ impl From<PortInterrupts> for u32 {
 
 /// What a register reads as when the HBA is gone.
 pub const ALL_ONES: u32 = u32::MAX;
+
+/// Bits of PxSERR (AHCI §3.3.12).
+pub mod serial_error {
+    /// DIAG.X: a COMINIT was received.
+    pub const EXCHANGED: u32 = 1 << 26;
+}
 
 /// Signatures that devices report after a reset (AHCI §3.3.9, SATA §9.2).
 pub mod signature {

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
 pub mod model;
+pub mod model_bench;
 
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::{

@@ -30,18 +30,24 @@ pub enum Fault {
     Hang,
     /// It ends well after too few bytes.
     Short,
+    /// The interface fails, and the HBA stops.
+    Fatal,
 }
 
 /// A disk.
 #[derive(Debug, Clone)]
 pub struct Disk {
     pub content: Vec<u8>,
+    /// What is left of the content after a loss of power.
+    durable: Vec<u8>,
     pub serial: &'static str,
     /// Whether it queues, and reports errors of queued commands in log 10h.
     pub queuing: bool,
     pub logs: bool,
     /// Faults by sector, with how often they strike.
     pub faults: BTreeMap<u64, (Fault, u32)>,
+    /// READ LOG EXT is aborted.
+    pub log_fails: bool,
     /// The next commands that end with a damaged transfer.
     pub crc_errors: u32,
     log: NcqError,
@@ -49,8 +55,11 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(sectors: u64) -> Self {
+        let content = super::pattern(0, sectors);
         Self {
-            content: super::pattern(0, sectors),
+            durable: content.clone(),
+            content,
+            log_fails: false,
             serial: "MODEL1",
             queuing: true,
             logs: true,
@@ -72,6 +81,7 @@ impl Disk {
         words[83] = 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10;
         words[84] = 1 << 14 | u16::from(self.logs) << 5;
         words[85] = 1 << 5;
+        words[87] = 1 << 14;
         for index in 0..4 {
             words[100 + index] = (sectors >> (16 * index)) as u16;
         }
@@ -103,10 +113,26 @@ pub struct Port {
     pub stuck: bool,
     /// No link comes up after the next COMRESET.
     pub deaf: bool,
+    /// A command is shown as active that was never issued.
+    pub stray: bool,
     /// Takes the disk's place at the next COMRESET.
     pub replacement: Option<Disk>,
     /// COMRESETs received.
     pub resets: u32,
+}
+
+impl Port {
+    /// Not after an error, and not before the driver has noticed that the device is a new one: till
+    /// then it looks busy.
+    fn executes(&self) -> bool {
+        let announced = self.errors & serial_error::EXCHANGED != 0;
+        self.command.list_running() && self.task_file & 1 == 0 && !announced
+    }
+
+    fn interrupts(&self) -> u32 {
+        let announced = self.errors & serial_error::EXCHANGED != 0;
+        self.interrupts | if announced { PortInterrupts::CONNECT.bits() } else { 0 }
+    }
 }
 
 pub struct Model {
@@ -178,13 +204,12 @@ impl Model {
     /// Executes what was issued; whether an interrupt is raised.
     pub fn run(&mut self) -> bool {
         for index in 0..self.ports.len() {
-            // A device that is at work after an error has stopped.
-            while self.ports[index].command.list_running() && self.ports[index].task_file & 1 == 0 {
+            while self.ports[index].executes() {
                 let Some(slot) = self.ports[index].queue.pop_front() else { break };
                 self.execute(index, slot);
             }
             let port = &self.ports[index];
-            if port.interrupts & port.enabled != 0 {
+            if port.interrupts() & port.enabled != 0 {
                 self.pending |= 1 << index;
             }
         }
@@ -227,6 +252,12 @@ impl Model {
         let write = matches!(fis.command, 0x35 | 0x3d | 0x61);
         match outcome {
             Some((Fault::Hang, _)) => {}
+            Some((Fault::Fatal, _)) => {
+                self.ports[index].interrupts |= PortInterrupts::INTERFACE_FATAL.bits();
+            }
+            None if fis.command == command::READ_LOG_EXT && disk.log_fails => {
+                self.fail(index, slot, false, 4, 0, &mut disk);
+            }
             Some((Fault::Error(error), sector)) => {
                 self.fail(index, slot, queued, error, sector, &mut disk);
             }
@@ -247,6 +278,9 @@ impl Model {
                     }
                     _ => Vec::new(),
                 };
+                if matches!(fis.command, command::FLUSH_CACHE | command::FLUSH_CACHE_EXT) {
+                    disk.durable.clone_from(&disk.content);
+                }
                 self.transfer(&entries, &mut data, write);
                 if write {
                     disk.content[lba as usize * 512..][..data.len()].copy_from_slice(&data);
@@ -365,7 +399,7 @@ impl Model {
         let Some(port) = self.ports.get(index) else { return 0 };
         let link = port.disk.is_some() && !port.deaf && port.command.spin_up();
         match offset {
-            _ if offset == PX_IS.offset() => port.interrupts,
+            _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
             _ if offset == PX_CMD.offset() => port.command.into(),
             _ if offset == PX_TFD.offset() => port.task_file,
@@ -373,6 +407,9 @@ impl Model {
             _ if offset == PX_SSTS.offset() && link => 0x113,
             _ if offset == PX_SCTL.offset() => port.control,
             _ if offset == PX_SERR.offset() => port.errors,
+            _ if offset == PX_SACT.offset() && port.stray && port.command.start() => {
+                port.active | 1 << 31
+            }
             _ if offset == PX_SACT.offset() => port.active,
             _ if offset == PX_CI.offset() => port.issued,
             _ => 0,
@@ -444,10 +481,28 @@ impl Model {
         }
     }
 
+    /// The disk's link, lost by `deaf`, is there again.
+    pub fn come_back(&mut self, index: usize) {
+        self.ports[index].deaf = false;
+        self.device_reset(index);
+    }
+
+    /// The disk is without power for a moment.
+    pub fn brown_out(&mut self, index: usize) {
+        let port = &mut self.ports[index];
+        port.queue.clear();
+        if let Some(disk) = &mut port.disk {
+            disk.content.clone_from(&disk.durable);
+        }
+        port.interrupts |= PortInterrupts::PHY_READY.bits();
+        self.device_reset(index);
+    }
+
     fn device_reset(&mut self, index: usize) {
         let port = &mut self.ports[index];
         port.task_file = 0x7f;
         if port.disk.is_some() && !port.deaf {
+            port.errors |= serial_error::EXCHANGED;
             (port.task_file, port.signature) = (0x150, signature::ATA);
             if port.command.fis_receive() && port.received != 0 {
                 self.register_fis(index, 0x50, 1, 0);
