@@ -415,6 +415,68 @@ fn clients_that_ask_for_much_and_take_nothing_use_little() {
 }
 
 #[test]
+fn clients_that_take_their_answers_late_get_all_of_them() {
+    const READS: u16 = 24;
+    const COUNT: u32 = (1 << 20) - 24;
+    let bench = Bench::new();
+    for half_closed in [false, true] {
+        let mut wire = bench.attached(Dialect::Unix, 1 << 20);
+        for tag in 0..READS {
+            let read = Request::Read { fid: 1, offset: u64::from(tag), count: COUNT };
+            wire.send(&bytes(tag, &read, Dialect::Unix));
+        }
+        if half_closed {
+            wire.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        // Meanwhile the server gets as far as it can.
+        for _ in 0..50 {
+            bench.server.read("sdC0/data", 0, 100_000).unwrap();
+        }
+        for _ in 0..READS {
+            let said = wire.answer().expect("all are answered");
+            assert!(!said.failed && said.size == COUNT as usize + 11);
+        }
+    }
+    bench.end();
+}
+
+#[test]
+fn a_client_that_flushes_without_end_is_one_of_many() {
+    let bench = Bench::new();
+    let before = bench.memory_kib();
+    let mut wire = bench.attached(Dialect::Plan9, 256);
+    let walk = Request::Walk { fid: 0, newfid: 2, names: Names::new(&["sdC0", "ctl"]) };
+    wire.send(&bytes(1, &walk, Dialect::Plan9));
+    wire.send(&bytes(1, &Request::Open { fid: 2, mode: 1 }, Dialect::Plan9));
+    assert!(!wire.answer().unwrap().failed && !wire.answer().unwrap().failed);
+    let rescan = Request::Write { fid: 2, offset: 0, data: b"rescan" };
+    let flush = bytes(2, &Request::Flush { oldtag: 1 }, Dialect::Plan9).repeat(1000);
+    let mut sender = wire.stream.try_clone().unwrap();
+    let (over, told) = std::sync::mpsc::channel::<()>();
+    let flood = thread::spawn(move || {
+        while told.try_recv().is_err() {
+            // It ends with the connection, whose other end is no longer read.
+            if sender.write_all(&flush).is_err() {
+                break;
+            }
+        }
+    });
+    let reader = wire.stream.try_clone().unwrap();
+    let swallow = thread::spawn(move || std::io::copy(&mut &reader, &mut std::io::sink()));
+    wire.send(&bytes(1, &rescan, Dialect::Plan9));
+    for _ in 0..20 {
+        assert_eq!(bench.server.read("sdC0/data", 0, 100_000).unwrap(), vec![0; 100_000]);
+    }
+    let used = bench.memory_kib().saturating_sub(before);
+    assert!(used < 16 << 10, "{used} KiB");
+    over.send(()).unwrap();
+    wire.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    let _ = swallow.join().unwrap();
+    bench.end();
+}
+
+#[test]
 fn clients_that_vanish_in_the_middle_leave_nothing_behind() {
     let bench = Bench::new();
     for round in 0..200u64 {

@@ -26,41 +26,52 @@ impl Connection {
         Self { socket, session, interest, finished: false, broken: false }
     }
 
-    /// Receives what is there, up to what there is room for, and works it off.
-    pub(crate) fn receive(&mut self, tree: &mut SdTree) {
-        while !self.finished && !self.broken {
-            let room = self.session.room();
-            let wanted = room.len();
-            if wanted == 0 {
-                break;
+    /// Receives what there is room for, once: a client that sends without end gets its turn like
+    /// all others.
+    pub(crate) fn receive(&mut self) {
+        let room = self.session.room();
+        if self.finished || self.broken || room.is_empty() {
+            return;
+        }
+        match recv(&self.socket, room, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => self.finished = true,
+            Ok((_, count)) => self.session.received(count),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.broken = true,
+        }
+    }
+
+    /// Works off what was received, and sends the answers that there are at once, as far as the
+    /// socket takes them; whether anything was sent.
+    ///
+    /// What had to wait for room among the answers goes on as soon as there is some.
+    pub(crate) fn attend(&mut self, tree: &mut SdTree) -> bool {
+        let mut sent = false;
+        loop {
+            self.session.work(tree);
+            if !self.transmit() {
+                return sent;
             }
-            match recv(&self.socket, room, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => self.finished = true,
-                Ok((_, count)) => {
-                    self.session.received(count);
-                    self.session.work(tree);
-                    if count < wanted {
-                        break;
-                    }
+            sent = true;
+        }
+    }
+
+    /// Sends what there is to send, as far as the socket takes it; whether it took any.
+    pub(crate) fn transmit(&mut self) -> bool {
+        let mut sent = false;
+        while !self.broken && !self.session.unsent().is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&self.socket, self.session.unsent(), flags) {
+                Ok(count) => {
+                    self.session.sent(count);
+                    sent = true;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(_) => self.broken = true,
             }
         }
-    }
-
-    /// Sends what there is to send, as far as the socket takes it.
-    pub(crate) fn transmit(&mut self) {
-        while !self.broken && !self.session.unsent().is_empty() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&self.socket, self.session.unsent(), flags) {
-                Ok(count) => self.session.sent(count),
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(_) => self.broken = true,
-            }
-        }
+        sent
     }
 
     /// What to wait for now.
@@ -75,8 +86,9 @@ impl Connection {
     }
 
     /// Takes nothing more from the client; what there is to send is still sent.
-    pub(crate) const fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.finished = true;
+        self.session.forget_input();
     }
 
     /// Whether nothing more will come of it.

@@ -17,6 +17,7 @@ use rustix::fd::BorrowedFd;
 use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -133,12 +134,12 @@ pub struct Server<P> {
     listeners: Vec<Listener>,
     connections: BTreeMap<u32, Connection>,
     last_connection: u32,
+    /// Who is attended to first in the next turn.
+    first_connection: u32,
     owner: Arc<Owner>,
     limits: Limits,
     /// Answers to the server's own requests: how many are left, and whether all were good.
     own: (usize, bool),
-    /// Nothing more is taken from clients.
-    stopping: bool,
     events: EventLog,
     /// Reused between turns.
     ready: Vec<(u64, bool)>,
@@ -187,10 +188,10 @@ impl<P: Platform> Server<P> {
             listeners: Vec::new(),
             connections: BTreeMap::new(),
             last_connection: 0,
+            first_connection: 0,
             owner: Arc::new(owner),
             limits: Limits::default(),
             own: (0, true),
-            stopping: false,
             events: EventLog::default(),
             ready: Vec::new(),
         })
@@ -270,7 +271,7 @@ impl<P: Platform> Server<P> {
             Ready::Listener(index) => self.accept(index),
             Ready::Connection(id) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.receive(&mut self.tree);
+                    connection.receive();
                     if gone {
                         connection.abandon();
                     }
@@ -307,19 +308,12 @@ impl<P: Platform> Server<P> {
         let at = now();
         self.tree.disks().poll(at);
         self.interrupts.iter_mut().for_each(|source| source.rearm());
-        let mut answered = false;
         while let Some((request, result)) = self.tree.next_done() {
-            answered = true;
             self.answer(request, result);
         }
-        if answered && !self.stopping {
-            // Somebody may have waited for memory, or for others of its own requests.
-            for connection in self.connections.values_mut() {
-                connection.session.work(&mut self.tree);
-            }
-        }
+        self.attend_connections();
         self.tree.disks().kick(at);
-        self.attend_connections(at);
+        self.drop_connections(at);
         let events = &mut self.events;
         self.tree.disks().drain_events(&mut |disk, _, event| match disk {
             Some(disk) => events.log(at, disk, event),
@@ -354,12 +348,24 @@ impl<P: Platform> Server<P> {
         }
     }
 
-    /// Sends what there is to send, drops connections that are over, and tells the poller what to
-    /// wait for.
-    fn attend_connections(&mut self, at: Instant) {
+    /// Lets every client's session go on: with what was received, and with what had to wait for
+    /// memory, for others of its requests, or for room among its answers. Whoever was first is the
+    /// last in the next turn, so that nobody takes all memory each time that there is some.
+    fn attend_connections(&mut self) {
+        let first = self.first_connection;
+        let later = self.connections.range(first..).next().or(self.connections.iter().next());
+        self.first_connection = later.map_or(0, |(id, _)| id + 1);
+        for range in [(Included(first), Unbounded), (Unbounded, Excluded(first))] {
+            for (_, connection) in self.connections.range_mut(range) {
+                connection.attend(&mut self.tree);
+            }
+        }
+    }
+
+    /// Drops connections that are over, and tells the poller what to wait for.
+    fn drop_connections(&mut self, at: Instant) {
         let (poller, tree, events) = (&self.poller, &mut self.tree, &mut self.events);
         self.connections.retain(|id, connection| {
-            connection.transmit();
             if connection.is_over() {
                 if let Some(reason) = connection.session.closed() {
                     events.log(at, "clients", &format_args!("{id} was disconnected: {reason}"));
@@ -386,7 +392,6 @@ impl<P: Platform> Server<P> {
             self.poller.remove(&listener);
         }
         // Nothing more is taken from clients.
-        self.stopping = true;
         self.connections.values_mut().for_each(Connection::finish);
         self.turn_until(end, |server| server.tree.disks().is_idle())?;
         for disk in self.tree.disks().ids() {

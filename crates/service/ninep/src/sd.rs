@@ -16,6 +16,7 @@
 //! writes nothing.
 
 mod control;
+mod kept;
 mod node;
 mod text;
 mod tree;

@@ -210,6 +210,60 @@ fn what_a_client_can_ask_for_at_once_is_bounded() {
 }
 
 #[test]
+fn flushes_that_wait_are_bounded_too() {
+    let limits = Limits { requests: 4, ..Limits::default() };
+    let mut bench = Bench::limited(Dialect::Plan9, limits);
+    bench.version(256, Dialect::Plan9);
+    bench.good(&attach(0));
+    bench.good(&Request::Walk { fid: 0, newfid: 2, names: Names::new(&["slow"]) });
+    bench.good(&open(Dialect::Plan9, 2, true));
+    bench.send(1, &Request::Write { fid: 2, offset: 0, data: b"x" });
+    bench.tree.started = true;
+    let mut flushes = 0;
+    while bench.session.wants_input() && flushes < 1000 {
+        bench.send(2, &Request::Flush { oldtag: 1 });
+        flushes += 1;
+    }
+    // Three wait for the write, and the others to be looked at.
+    assert!(flushes < 256 / 9 + 5, "{flushes} were taken");
+    bench.finish(Completed::All);
+    assert_eq!(bench.answers().len(), 1 + flushes);
+    assert!(bench.session.is_idle());
+}
+
+#[test]
+fn a_session_is_not_idle_while_it_has_messages_to_work_off() {
+    let limits = Limits { bytes: 1000, ..Limits::default() };
+    let mut bench = Bench::limited(Dialect::Plan9, limits);
+    let read = Request::Read { fid: 2, offset: 0, count: 1000 };
+    bench.send(1, &read);
+    bench.send(2, &read);
+    bench.finish(Completed::Data(&Bytes(vec![0; 1000])));
+    assert_eq!(bench.answers().len(), 1);
+    assert!(!bench.session.is_idle(), "the second read had to wait for room");
+    bench.session.work(&mut bench.tree);
+    bench.finish(Completed::All);
+    bench.answers();
+    assert!(bench.session.is_idle());
+    bench.tree.busy = true;
+    bench.send(3, &read);
+    bench.session.forget_input();
+    assert!(bench.session.is_idle());
+}
+
+#[test]
+fn errors_fit_into_small_messages() {
+    for dialect in ALL {
+        let mut bench = Bench::raw(Limits::default());
+        bench.version(256, dialect);
+        let aname = &"\u{1}é".repeat(70);
+        let n_uname = NumericUser(0);
+        let attach = Request::Attach { fid: 0, afid: NO_FID, uname: "", aname, n_uname };
+        bench.refused(&attach, "");
+    }
+}
+
+#[test]
 fn input_is_bounded_by_the_size_of_a_message() {
     let mut bench = Bench::new(Dialect::Plan9);
     bench.tree.busy = true;
@@ -305,6 +359,8 @@ fn directories_are_listed_in_pieces_that_fit() {
         }
         assert_eq!(names, ["text", "slow", "fixed"]);
         bench.refused(&Request::Read { fid: 0, offset: 5, count: 90 }, "from its start");
+        // Nothing would mean that the directory has ended.
+        bench.refused(&Request::Read { fid: 0, offset: 0, count: 20 }, "less than the next entry");
     }
     let mut bench = Bench::new(Dialect::Linux);
     bench.good(&open(Dialect::Linux, 0, false));
@@ -316,6 +372,7 @@ fn directories_are_listed_in_pieces_that_fit() {
     let far = Request::Readdir { fid: 0, offset: u64::MAX, count: 8000 };
     assert!(bench.good(&far).contains("[]"));
     bench.refused(&Request::Readdir { fid: 1, offset: 0, count: 8000 }, "");
+    bench.refused(&Request::Readdir { fid: 0, offset: 0, count: 20 }, "");
 }
 
 #[test]
@@ -347,6 +404,11 @@ fn only_what_changes_nothing_can_be_changed() {
         bench.send(1, &wstat(keep));
         assert_eq!(bench.answers(), []);
         assert_eq!(bench.tree.waiting[0].0, "sync");
+        bench.finish(Completed::All);
+        assert_eq!(bench.answers(), [(1, "Wstat".to_owned())]);
+        // For that the file need not be open.
+        bench.good(&Request::Walk { fid: 0, newfid: 8, names: Names::new(&["slow"]) });
+        bench.send(1, &Request::Wstat { fid: 8, stat: keep });
         bench.finish(Completed::All);
         assert_eq!(bench.answers(), [(1, "Wstat".to_owned())]);
     }

@@ -1,6 +1,7 @@
 //! The tree over [`Disks`].
 
 use super::control::Command;
+use super::kept::{Kept, Text};
 use super::node::{Node, WHOLE};
 use super::text;
 use crate::server::{Access, Answer, Attributes, Data, FileError, RequestId, Tree, errno};
@@ -19,6 +20,7 @@ pub struct SdTree {
     time: u32,
     /// Commands to all disks that are not done, by number.
     broadcasts: HashMap<u32, Broadcast>,
+    kept: Kept,
     last_broadcast: u32,
 }
 
@@ -28,7 +30,7 @@ pub struct SdFile {
     node: Node,
     durability: Durability,
     /// What a text file said when it was last read from its start.
-    text: Vec<u8>,
+    text: Option<Text>,
 }
 
 /// A request that is answered later.
@@ -70,7 +72,8 @@ impl Data for ReadData {
 impl SdTree {
     /// The tree over `disks`, whose files are as old as `time`, in seconds since 1970.
     pub fn new(disks: Disks, time: u32) -> Self {
-        Self { disks, time, broadcasts: HashMap::new(), last_broadcast: 0 }
+        let (broadcasts, kept) = (HashMap::new(), Kept::default());
+        Self { disks, time, broadcasts, kept, last_broadcast: 0 }
     }
 
     /// The disks.
@@ -294,7 +297,7 @@ impl Tree for SdTree {
 
     fn open(&mut self, node: &Node, access: Access) -> Result<SdFile, FileError> {
         let durability = if access.durable { Durability::Durable } else { Durability::Cached };
-        Ok(SdFile { node: *node, durability, text: Vec::new() })
+        Ok(SdFile { node: *node, durability, text: None })
     }
 
     fn read(
@@ -306,13 +309,19 @@ impl Tree for SdTree {
         request: RequestId,
     ) -> Result<Answer<SdPending>, FileError> {
         let Some((disk, volume)) = file.node.volume() else {
-            if offset == 0 {
-                file.text = self.text(file.node).unwrap_or_default().into_bytes();
+            let mut copy = |text: &str| {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = text.as_bytes().get(start..).unwrap_or_default();
+                into.extend_from_slice(&rest[..count.min(rest.len())]);
+                Ok(Answer::Now(into.len()))
+            };
+            if let Some(kept) = file.text.take().filter(|_| offset > 0) {
+                return copy(&file.text.insert(kept).text);
             }
-            let start = usize::try_from(offset).unwrap_or(usize::MAX);
-            let rest = file.text.get(start..).unwrap_or_default();
-            into.extend_from_slice(&rest[..count.min(rest.len())]);
-            return Ok(Answer::Now(into.len()));
+            let text = self.text(file.node).unwrap_or_default();
+            let copied = copy(&text);
+            file.text = self.kept.keep(text);
+            return copied;
         };
         let (start, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
         let left = bytes.saturating_sub(offset);
@@ -340,7 +349,7 @@ impl Tree for SdTree {
         let (start, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > bytes) {
             let path = self.path(file.node);
-            let message = format!("{path} ends at byte {bytes}; nothing was written");
+            let message = format!("{path} ends at byte {bytes}; this write was not carried out");
             return Err(FileError::new(errno::ENOSPC, message));
         }
         if data.is_empty() {

@@ -244,8 +244,17 @@ impl<T: Tree> Session<T> {
         tree: &mut T,
     ) -> Result<Flow, FileError> {
         let request = self.next_request();
-        let open = self.opened(fid, |_| true)?;
-        match tree.sync(&mut open.file, request)? {
+        let entry = self.fids.get_mut(&fid).ok_or_else(|| unknown_fid(fid))?;
+        let answer = match &mut entry.open {
+            Some(open) => tree.sync(&mut open.file, request)?,
+            // A wstat needs no open file (stat(5)).
+            None if how == SyncReply::Wstat => {
+                let mut file = tree.open(&entry.node, Access::default())?;
+                tree.sync(&mut file, request)?
+            }
+            None => return Err(FileError::new(errno::EBADF, "the fid is not open")),
+        };
+        match answer {
             Answer::Now(_) => self.reply(tag, &how.reply()),
             Answer::Later(pending) => self.later(tag, pending, PendingKind::Sync(how)),
             Answer::Busy => return Ok(Flow::Stalled),

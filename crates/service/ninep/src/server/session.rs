@@ -67,6 +67,8 @@ pub struct Session<T: Tree> {
     pending: Vec<Option<Pending<T::Pending>>>,
     free: Vec<u32>,
     tags: HashMap<u16, u32>,
+    /// Flushes that wait for pending requests.
+    flushes: usize,
     /// Bytes that the answers to pending reads may have.
     promised: usize,
     closed: Option<CloseReason>,
@@ -153,6 +155,7 @@ impl<T: Tree> Session<T> {
             pending: Vec::new(),
             free: Vec::new(),
             tags: HashMap::new(),
+            flushes: 0,
             promised: 0,
             closed: None,
             scratch: Vec::new(),
@@ -214,9 +217,16 @@ impl<T: Tree> Session<T> {
         self.output.sent(count);
     }
 
-    /// Whether no request is under way, and no answer is left to be sent.
+    /// Whether no request is left to be worked off or under way, and no answer to be sent.
     pub fn is_idle(&self) -> bool {
-        self.pending.len() == self.free.len() && self.unsent().is_empty()
+        let input = &self.input[self.start..self.end];
+        let waiting = matches!(Frame::split(input, self.msize), Ok(Some(_)));
+        !waiting && self.pending.len() == self.free.len() && self.unsent().is_empty()
+    }
+
+    /// Drops what was received and not worked off.
+    pub fn forget_input(&mut self) {
+        (self.start, self.end) = (0, 0);
     }
 
     /// Works messages off until there is no whole one left, or one has to wait.
@@ -255,7 +265,7 @@ impl<T: Tree> Session<T> {
 
     /// Whether the client may ask for more now.
     fn has_room(&self) -> bool {
-        let pending = self.pending.len() - self.free.len();
+        let pending = self.pending.len() - self.free.len() + self.flushes;
         let bytes = self.output.unsent().len() + self.promised;
         pending < self.limits.requests && bytes < self.limits.bytes
     }
@@ -273,9 +283,12 @@ impl<T: Tree> Session<T> {
 
     /// Answers with an error.
     pub(super) fn fail(&mut self, tag: u16, error: &FileError) {
+        // What else is in it: the text's length, and the number.
+        let room = self.msize as usize - HEADER_BYTES - 2 - 4;
+        let message = &error.message[..error.message.floor_char_boundary(room)];
         let reply = match self.dialect {
             Some(Dialect::Linux) => Reply::Lerror { errno: error.number },
-            _ => Reply::Error { message: &error.message, errno: UnixErrno(error.number) },
+            _ => Reply::Error { message, errno: UnixErrno(error.number) },
         };
         self.reply(tag, &reply);
     }
@@ -342,6 +355,7 @@ impl<T: Tree> Session<T> {
                 }
             }
         }
+        self.flushes -= pending.flushes.len();
         pending.flushes.iter().for_each(|tag| self.reply(*tag, &Reply::Flush {}));
     }
 
@@ -365,6 +379,7 @@ impl<T: Tree> Session<T> {
             self.reply(tag, &Reply::Flush {});
         } else {
             pending.flushes.push(tag);
+            self.flushes += 1;
         }
     }
 
@@ -384,6 +399,7 @@ impl<T: Tree> Session<T> {
         for place in 0..self.pending.len() as u32 {
             let Some(pending) = &mut self.pending[place as usize] else { continue };
             pending.forgotten = true;
+            self.flushes -= pending.flushes.len();
             pending.flushes.clear();
             if tree.cancel(pending.what) {
                 self.withdraw(place);

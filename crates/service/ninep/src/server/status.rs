@@ -83,7 +83,7 @@ impl<T: Tree> Session<T> {
         check_length(stat.length, &attributes)?;
         let keeps_times = (stat.access_time, stat.modify_time) == (u32::MAX, u32::MAX);
         let keeps_all = stat.mode == u32::MAX && stat.length == u64::MAX && keeps_times;
-        if keeps_all && self.fid(fid)?.open.is_some() {
+        if keeps_all {
             return self.sync(tag, fid, SyncReply::Wstat, tree);
         }
         self.reply(tag, &Reply::Wstat {});
@@ -143,6 +143,7 @@ impl<T: Tree> Session<T> {
             as_stat(&attributes, &self.owner).put_entry(writer);
             if bytes.len() > count {
                 bytes.truncate(before);
+                ensure_progress(&bytes)?;
                 break;
             }
             index += 1;
@@ -190,6 +191,7 @@ impl<T: Tree> Session<T> {
             attributes.name.as_str().put(writer);
             if bytes.len() > count {
                 bytes.truncate(before);
+                ensure_progress(&bytes)?;
                 break;
             }
         }
@@ -219,6 +221,14 @@ impl<T: Tree> Session<T> {
 
 const fn is_directory(attributes: &Attributes) -> bool {
     attributes.qid.kind.contains(QidKind::DIRECTORY)
+}
+
+/// No entries would mean the end of the directory.
+fn ensure_progress(entries: &[u8]) -> Result<(), FileError> {
+    if entries.is_empty() {
+        return Err(FileError::new(errno::EINVAL, "the count is less than the next entry takes"));
+    }
+    Ok(())
 }
 
 /// A length may be set to what it is, or to 0, which changes nothing: a disk has its size.

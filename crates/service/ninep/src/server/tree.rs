@@ -108,7 +108,7 @@ pub trait Data: core::fmt::Debug {
 }
 
 /// What a file is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
     /// Reading.
     pub read: bool,

@@ -127,13 +127,14 @@ pub(crate) struct Bench {
     pub(crate) session: Session<FakeTree>,
     pub(crate) tree: FakeTree,
     pub(crate) dialect: Dialect,
+    pub(crate) msize: u32,
 }
 
 impl Bench {
     pub(crate) fn raw(limits: Limits) -> Self {
         let owner = Owner { name: "me".into(), user: 5, group: 6 };
         let session = Session::new(9, limits, Arc::new(owner));
-        Self { session, tree: FakeTree::default(), dialect: Dialect::Plan9 }
+        Self { session, tree: FakeTree::default(), dialect: Dialect::Plan9, msize: 8192 }
     }
 
     /// A session with fid 0 attached to the root, and fids 1, 2 and 3 open on the files.
@@ -155,7 +156,7 @@ impl Bench {
 
     pub(crate) fn version(&mut self, msize: u32, dialect: Dialect) {
         self.send(NO_TAG, &Request::Version { msize, version: dialect.name() });
-        self.dialect = dialect;
+        (self.dialect, self.msize) = (dialect, msize);
         let answers = self.answers();
         assert!(answers[0].1.starts_with("Version"), "{answers:?}");
     }
@@ -183,7 +184,7 @@ impl Bench {
         let bytes = self.session.unsent().to_vec();
         self.session.sent(bytes.len());
         let (mut rest, mut answers) = (&bytes[..], Vec::new());
-        while let Some(frame) = Frame::split(rest, u32::MAX).unwrap() {
+        while let Some(frame) = Frame::split(rest, self.msize).expect("what was agreed on") {
             let reply = Reply::decode(frame.number, frame.body, self.dialect).unwrap();
             answers.push((frame.tag, format!("{reply:?}")));
             rest = &rest[frame.size..];
