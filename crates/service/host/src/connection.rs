@@ -41,23 +41,16 @@ impl Connection {
         }
     }
 
-    /// Works off what was received, and sends the answers that there are at once, as far as the
-    /// socket takes them; whether anything was sent.
-    ///
-    /// What had to wait for room among the answers goes on as soon as there is some.
-    pub(crate) fn attend(&mut self, tree: &mut SdTree) -> bool {
-        let mut sent = false;
-        loop {
+    /// Sends what there is to send, as far as the socket takes it. What had to wait for room among
+    /// the answers goes on as soon as there is some.
+    pub(crate) fn attend(&mut self, tree: &mut SdTree) {
+        while self.transmit() {
             self.session.work(tree);
-            if !self.transmit() {
-                return sent;
-            }
-            sent = true;
         }
     }
 
-    /// Sends what there is to send, as far as the socket takes it; whether it took any.
-    pub(crate) fn transmit(&mut self) -> bool {
+    /// Whether the socket took anything.
+    fn transmit(&mut self) -> bool {
         let mut sent = false;
         while !self.broken && !self.session.unsent().is_empty() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

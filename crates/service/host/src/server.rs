@@ -311,9 +311,11 @@ impl<P: Platform> Server<P> {
         while let Some((request, result)) = self.tree.next_done() {
             self.answer(request, result);
         }
-        self.attend_connections();
+        self.work_sessions();
         self.tree.disks().kick(at);
-        self.drop_connections(at);
+        self.attend_connections(at);
+        // Answers that were sent may have let more requests in.
+        self.tree.disks().kick(at);
         let events = &mut self.events;
         self.tree.disks().drain_events(&mut |disk, _, event| match disk {
             Some(disk) => events.log(at, disk, event),
@@ -349,23 +351,25 @@ impl<P: Platform> Server<P> {
     }
 
     /// Lets every client's session go on: with what was received, and with what had to wait for
-    /// memory, for others of its requests, or for room among its answers. Whoever was first is the
-    /// last in the next turn, so that nobody takes all memory each time that there is some.
-    fn attend_connections(&mut self) {
+    /// memory, or for others of its requests. Whoever was first is the last in the next turn, so
+    /// that nobody takes all memory each time that there is some.
+    fn work_sessions(&mut self) {
         let first = self.first_connection;
         let later = self.connections.range(first..).next().or(self.connections.iter().next());
         self.first_connection = later.map_or(0, |(id, _)| id + 1);
         for range in [(Included(first), Unbounded), (Unbounded, Excluded(first))] {
             for (_, connection) in self.connections.range_mut(range) {
-                connection.attend(&mut self.tree);
+                connection.session.work(&mut self.tree);
             }
         }
     }
 
-    /// Drops connections that are over, and tells the poller what to wait for.
-    fn drop_connections(&mut self, at: Instant) {
+    /// Sends what there is to send, drops connections that are over, and tells the poller what to
+    /// wait for.
+    fn attend_connections(&mut self, at: Instant) {
         let (poller, tree, events) = (&self.poller, &mut self.tree, &mut self.events);
         self.connections.retain(|id, connection| {
+            connection.attend(tree);
             if connection.is_over() {
                 if let Some(reason) = connection.session.closed() {
                     events.log(at, "clients", &format_args!("{id} was disconnected: {reason}"));
