@@ -378,6 +378,9 @@ impl<R: Registers> Port<R> {
         result: Result<(), BlockError>,
         done: &mut dyn FnMut(Completion),
     ) {
+        if let Some(memory) = &mut self.memory {
+            memory.disarm(slot);
+        }
         if let Some(Command { tag, request, .. }) = self.slots.release(slot) {
             done(Completion { unit: self.id, tag, result, data: request.data });
         }

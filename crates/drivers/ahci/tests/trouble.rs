@@ -135,6 +135,21 @@ fn memory_stays_with_the_driver_until_the_hba_was_reset() {
 }
 
 #[test]
+fn memory_is_out_of_reach_once_its_command_has_ended() {
+    let mut bench = ModelBench::new(vec![disk_with(&[(83, UNCORRECTABLE, ALWAYS)])]);
+    let reachable = |bench: &ModelBench| {
+        let model = bench.device.model();
+        (0..32).filter(|slot| model.reachable(0, *slot) > 0).collect::<Vec<_>>()
+    };
+    // A disk may ask the HBA for a transfer with any tag (SATA, DMA Setup FIS).
+    bench.read_batch(0);
+    assert_eq!(reachable(&bench), [0], "the log went to the driver's own memory");
+    bench.submit(0, 0, 8);
+    bench.finish();
+    assert!(reachable(&bench).is_empty());
+}
+
+#[test]
 fn a_disk_whose_link_does_not_come_back_is_given_up_and_the_others_are_not() {
     let mut bench =
         ModelBench::new(vec![disk_with(&[(16, Fault::Hang, ALWAYS)]), Some(Disk::new(512))]);

@@ -102,6 +102,14 @@ impl PortMemory {
         1
     }
 
+    /// Takes the memory out of a slot's command, which has ended: a disk that names the slot's tag
+    /// once more is given none by the HBA.
+    pub(crate) fn disarm(&mut self, slot: u8) {
+        let header = COMMAND_LIST + CommandHeader::offset(slot.into());
+        self.buffer.store_u32(header, 0);
+        self.buffer.sync_for_device(header..header + size_of::<u32>());
+    }
+
     /// Makes a slot's command table something that the HBA does not send anywhere: a FIS of type 0.
     pub(crate) fn blank(&mut self, slot: u8) {
         let table = self.table(slot);

@@ -487,6 +487,12 @@ impl Model {
         self.device_reset(index);
     }
 
+    /// How many pieces of memory the HBA would give a disk that names the tag of `slot`.
+    pub fn reachable(&self, index: usize, slot: u8) -> u16 {
+        let header_at = self.ports[index].list + CommandHeader::offset(slot.into()) as u64;
+        self.read_memory::<CommandHeader>(header_at).prdt_entries.get()
+    }
+
     /// The disk is without power for a moment.
     pub fn brown_out(&mut self, index: usize) {
         let port = &mut self.ports[index];
