@@ -81,6 +81,15 @@ impl Space {
         }
     }
 
+    /// The spaces whose addresses are the same. Firmware may have put what could lie high below
+    /// 4 GiB, and a 64-bit register that is not prefetchable above.
+    const fn sharing_addresses(self) -> &'static [Self] {
+        match self {
+            Self::Io => &[Self::Io],
+            Self::Low | Self::High => &[Self::Low, Self::High],
+        }
+    }
+
     const fn window(self) -> Window {
         match self {
             Self::Io => Window::Io,
@@ -132,17 +141,18 @@ impl<A: ConfigAccess + ?Sized> Assignment<'_, A> {
     /// Places what is on `bus` and behind its bridges into `ranges`.
     fn place_bus(&mut self, bus: u8, space: Space, mut ranges: Ranges, high: bool) {
         let mut bridges = Vec::new();
+        let sharing = space.sharing_addresses();
         for (address, bar) in &self.bars {
-            let fixed = address.bus == bus && bar.base != 0 && Space::of(bar.kind, high) == space;
-            if fixed {
+            let shares = sharing.contains(&Space::of(bar.kind, high));
+            if address.bus == bus && bar.base != 0 && shares {
                 ranges.remove(bar.base..bar.base.saturating_add(bar.bytes));
             }
         }
         for index in self.bridges_on(bus) {
-            if let Some(window) = self.window(index, space) {
-                ranges.remove(window.clone());
-                bridges.push((index, window));
+            for sharer in sharing {
+                ranges.remove(self.window(index, *sharer).unwrap_or_default());
             }
+            bridges.extend(self.window(index, space).map(|window| (index, window)));
         }
         for Need { bytes, alignment, what } in self.needs(bus, space, high) {
             match (what, ranges.take(bytes, alignment)) {
@@ -326,6 +336,30 @@ mod tests {
         check(&mut bus, &found, &assigned);
         assert_eq!(assigned.bars[1].1.base, 0xc000_0000);
         assert_eq!(assigned.bars[0].1.base, 0xc010_0000);
+    }
+
+    #[test]
+    fn addresses_are_avoided_whatever_kind_of_register_firmware_gave_them_to() {
+        let mut bus = FakeBus::default();
+        let mut wanting = FakeFunction::endpoint(1, 1);
+        wanting.bar_memory32(0, 1 << 20, false);
+        wanting.bar_memory64(2, 1 << 20, true);
+        bus.add(&[], 0, 0, wanting);
+        let mut low = FakeFunction::endpoint(1, 2);
+        low.bar_memory64(0, 1 << 20, true);
+        low.write_u32(0x10, 0xc000_0000);
+        bus.add(&[], 1, 0, low);
+        let mut high = FakeFunction::endpoint(1, 3);
+        high.bar_memory64(0, 1 << 20, false);
+        high.write_u32(0x14, 0x80);
+        bus.add(&[], 2, 0, high);
+        let mut bridge = FakeFunction::bridge();
+        Window::Prefetchable.open(&mut bridge, 0xc010_0000..0xc030_0000);
+        bus.add(&[], 3, 0, bridge);
+        let (found, assigned) = place(&mut bus, &windows());
+        check(&mut bus, &found, &assigned);
+        let bases: Vec<_> = assigned.of(Address::new(0, 0, 0, 0)).map(|bar| bar.base).collect();
+        assert_eq!(bases, [0xc030_0000, 0x80_0010_0000]);
     }
 
     #[test]
