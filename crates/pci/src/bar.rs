@@ -65,13 +65,16 @@ impl Bar {
         Some((kind, base))
     }
 
-    /// Finds out how much the register at `index` decodes, by writing ones to it and restoring it.
+    /// Finds out how much the register at `index` decodes, by writing ones to it and restoring it;
+    /// `kind` and `base` are what [`Self::read`] has found.
     ///
     /// Decoding must be off meanwhile; [`size_all`] sees to that. `None` if it is unimplemented,
     /// or if what it answers is no power of two.
-    fn size(config: &mut (impl ConfigSpace + ?Sized), index: u8) -> Option<Self> {
+    fn size<C>(config: &mut C, index: u8, kind: BarKind, base: u64) -> Option<Self>
+    where
+        C: ConfigSpace + ?Sized,
+    {
         let offset = Self::offset(index);
-        let (kind, base) = Self::read(config, index)?;
         let low = config.read_u32(offset);
         config.write_u32(offset, u32::MAX);
         let ones = config.read_u32(offset);
@@ -129,13 +132,19 @@ where
     let before = Command::read(config);
     Command::change(config, Command::empty(), Command::IO | Command::MEMORY);
     let mut bars = [None; 6];
+    let count = count.min(6);
     let mut index = 0;
-    while index < count.min(6) {
-        let bar = Bar::size(config, index).filter(|bar| index + bar.registers() <= count);
-        bars[usize::from(index)] = bar;
+    while index < count {
+        let read = Bar::read(config, index);
         // The second half of a pair is no register of its own, sized or not.
-        let pair = matches!(Bar::read(config, index), Some((BarKind::Memory64 { .. }, _)));
-        index += if pair { 2 } else { 1 };
+        let registers = if matches!(read, Some((BarKind::Memory64 { .. }, _))) { 2 } else { 1 };
+        // Behind the last register is something else: a bridge's bus numbers.
+        if let Some((kind, base)) = read
+            && registers <= count - index
+        {
+            bars[usize::from(index)] = Bar::size(config, index, kind, base);
+        }
+        index += registers;
     }
     Command::change(config, before & (Command::IO | Command::MEMORY), Command::empty());
     bars
@@ -175,6 +184,18 @@ mod tests {
         let mut function = FakeFunction::endpoint(1, 1);
         function.set_fixed(BAR0 + 20, 0b100);
         assert_eq!(size_all(&mut function, 6), [None; 6]);
+    }
+
+    #[test]
+    fn a_bridges_bus_numbers_are_not_taken_for_half_a_register() {
+        let mut bridge = FakeFunction::bridge();
+        bridge.bar_memory32(0, 4096, false);
+        bridge.set_fixed(BAR0 + 4, 0b100);
+        bridge.write_u32(0x18, 0x0003_0201);
+        bridge.written.clear();
+        let bars = size_all(&mut bridge, 2);
+        assert!(bars[0].is_some() && bars[1].is_none());
+        assert!(bridge.written.iter().all(|offset| *offset < BAR0 + 4), "{:x?}", bridge.written);
     }
 
     #[test]

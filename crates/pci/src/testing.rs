@@ -11,11 +11,14 @@ use std::vec::Vec;
 pub(crate) struct FakeFunction {
     bytes: Vec<u8>,
     writable: Vec<u8>,
+    /// The offsets of all writes so far.
+    pub(crate) written: Vec<u16>,
 }
 
 impl FakeFunction {
     fn new(vendor: u16, device: u16) -> Self {
-        let mut function = Self { bytes: vec![0; 4096], writable: vec![0; 4096] };
+        let (bytes, writable) = (vec![0; 4096], vec![0; 4096]);
+        let mut function = Self { bytes, writable, written: Vec::new() };
         function.poke(0, u32::from(device) << 16 | u32::from(vendor));
         function.writable[0x04..0x06].fill(0xff);
         function.writable[0x40..].fill(0xff);
@@ -80,6 +83,7 @@ impl FakeFunction {
     }
 
     fn write(&mut self, offset: u16, value: &[u8]) {
+        self.written.push(offset);
         for (offset, byte) in (usize::from(offset)..).zip(value) {
             let mask = self.writable[offset];
             self.bytes[offset] = self.bytes[offset] & !mask | byte & mask;
