@@ -206,10 +206,12 @@ impl<A: ConfigAccess + ?Sized> Assignment<'_, A> {
         let needs = self.needs(self.functions[index].buses?.secondary, space, high);
         let granule = space.window().granule();
         let alignment = needs.first()?.alignment.max(granule);
-        let end = needs.iter().fold(0u64, |end, need| {
-            end.next_multiple_of(need.alignment).saturating_add(need.bytes)
+        let end = needs.iter().try_fold(0u64, |end, need| {
+            end.checked_next_multiple_of(need.alignment)?.checked_add(need.bytes)
         });
-        let bytes = end.checked_next_multiple_of(granule)?;
+        let bytes = end.and_then(|end| end.checked_next_multiple_of(granule));
+        // More than there are addresses will not fit, and then each register is reported.
+        let bytes = bytes.unwrap_or(u64::MAX);
         Some(Need { bytes, alignment, what: What::Bridge(index) })
     }
 
@@ -377,5 +379,18 @@ mod tests {
         let unplaced: Vec<_> = assigned.unplaced.iter().map(|(_, bar)| bar.bytes).collect();
         assert_eq!(unplaced, [1 << 31, 1 << 40]);
         assert_eq!(assigned.of(Address::new(0, 0, 0, 0)).nth(1).unwrap().base, 0xc000_0000);
+    }
+
+    #[test]
+    fn registers_that_want_more_than_there_are_addresses_are_reported() {
+        let mut bus = FakeBus::default();
+        bus.add(&[], 0, 0, FakeFunction::bridge());
+        bus.add(&[(0, 0)], 0, 0, FakeFunction::bridge());
+        let mut greedy = FakeFunction::endpoint(1, 1);
+        (0..6).step_by(2).for_each(|index| greedy.bar_memory64(index, 1 << 63, false));
+        bus.add(&[(0, 0), (0, 0)], 0, 0, greedy);
+        let (_, assigned) = place(&mut bus, &windows());
+        let unplaced: Vec<_> = assigned.unplaced.iter().map(|(_, bar)| bar.bytes).collect();
+        assert_eq!(unplaced, [1 << 63; 3]);
     }
 }

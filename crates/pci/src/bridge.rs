@@ -67,7 +67,8 @@ impl Window {
     /// The range that the window forwards; `None` if it is closed (base above limit).
     ///
     /// A prefetchable or I/O window that the bridge does not implement reads as zeros: a range at
-    /// address 0, which is taken as closed too.
+    /// address 0, which is taken as closed too. One that reaches the top of the address space
+    /// lacks its last byte.
     pub fn read(self, config: &mut (impl ConfigSpace + ?Sized)) -> Option<Range<u64>> {
         let (mut base, mut limit);
         match self {
@@ -90,7 +91,7 @@ impl Window {
                 }
             }
         }
-        (base != 0 && base <= limit).then(|| base..limit + self.granule())
+        (base != 0 && base <= limit).then(|| base..limit.saturating_add(self.granule()))
     }
 
     /// Whether it is a prefetchable window that decodes 64 bits.
@@ -147,5 +148,14 @@ mod tests {
             window.close(&mut bridge);
             assert_eq!(window.read(&mut bridge), None);
         }
+    }
+
+    #[test]
+    fn a_window_may_reach_the_top_of_the_address_space() {
+        let mut bridge = FakeFunction::bridge();
+        bridge.write_u32(0x24, 0xfff0_0000);
+        bridge.write_u32(0x28, 0x80);
+        bridge.write_u32(0x2c, u32::MAX);
+        assert_eq!(Window::Prefetchable.read(&mut bridge), Some(0x80_0000_0000..u64::MAX));
     }
 }

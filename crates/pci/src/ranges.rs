@@ -20,8 +20,11 @@ impl Ranges {
         ranges
     }
 
-    /// Takes `taken` out, as far as it was free.
+    /// Takes `taken` out, as far as it was free; nothing, if it is empty.
     pub(crate) fn remove(&mut self, taken: Range<u64>) {
+        if taken.is_empty() {
+            return;
+        }
         let free = core::mem::take(&mut self.free);
         let pieces = free.into_iter().flat_map(|free| {
             [free.start..free.end.min(taken.start), free.start.max(taken.end)..free.end]
@@ -64,5 +67,15 @@ mod tests {
         ranges.remove(0x1f00..u64::MAX);
         assert_eq!(ranges.take(0xe00, 1), Some(0x1100..0x1f00));
         assert_eq!(Ranges::new(5..5).take(1, 1), None);
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "that is what is tried")]
+    fn removing_nothing_leaves_every_address_free_once() {
+        let mut ranges = Ranges::new(0x1000..0x2000);
+        ranges.remove(0x1800..0x1800);
+        ranges.remove(0x1c00..0x1400);
+        assert_eq!(ranges.take(0x1000, 1), Some(0x1000..0x2000));
+        assert_eq!(ranges.take(1, 1), None);
     }
 }
