@@ -53,7 +53,7 @@ pub struct Claimed<D: Device>(D);
 impl<D: Device> Claimed<D> {
     /// Takes the device over.
     pub fn new(mut device: D) -> Self {
-        Command::change(device.config(), Command::MEMORY, Command::BUS_MASTER);
+        take_off_bus(device.config(), Command::MEMORY);
         Self(device)
     }
 
@@ -62,9 +62,10 @@ impl<D: Device> Claimed<D> {
         Command::change(self.0.config(), Command::BUS_MASTER, Command::empty());
     }
 
-    /// Takes the device off the bus: it can neither access memory nor send messages.
+    /// Takes the device off the bus: once this returns, it neither accesses memory nor sends
+    /// messages.
     pub fn stop_bus_master(&mut self) {
-        Command::change(self.0.config(), Command::empty(), Command::BUS_MASTER);
+        take_off_bus(self.0.config(), Command::empty());
     }
 
     /// The device.
@@ -78,6 +79,14 @@ impl<D: Device> Drop for Claimed<D> {
         self.0.disable_interrupts();
         self.stop_bus_master();
     }
+}
+
+/// Sets bits of the command register, and switches bus mastering off.
+fn take_off_bus(config: &mut dyn ConfigSpace, set: Command) {
+    Command::change(config, set, Command::BUS_MASTER);
+    // A platform may post the write. The answer to a read comes after it, and behind whatever the
+    // device still had on its way to memory (PCIe §2.4.1).
+    Command::read(config);
 }
 
 /// A device whose register accesses are counted.
@@ -123,5 +132,21 @@ impl<D: Device> Device for Counting<D> {
 
     fn reset(&mut self) -> Result<(), HwError> {
         self.device.reset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeFunction;
+
+    #[test]
+    fn a_device_is_off_the_bus_before_anyone_goes_on() {
+        let mut function = FakeFunction::endpoint(1, 1);
+        function.write_u16(0x04, Command::BUS_MASTER.bits());
+        assert!(function.posted);
+        take_off_bus(&mut function, Command::MEMORY);
+        assert!(!function.posted, "the write has arrived");
+        assert_eq!(Command::read(&mut function), Command::MEMORY);
     }
 }

@@ -13,12 +13,14 @@ pub(crate) struct FakeFunction {
     writable: Vec<u8>,
     /// The offsets of all writes so far.
     pub(crate) written: Vec<u16>,
+    /// No read has followed the last write, which may still be on its way.
+    pub(crate) posted: bool,
 }
 
 impl FakeFunction {
     fn new(vendor: u16, device: u16) -> Self {
         let (bytes, writable) = (vec![0; 4096], vec![0; 4096]);
-        let mut function = Self { bytes, writable, written: Vec::new() };
+        let mut function = Self { bytes, writable, written: Vec::new(), posted: false };
         function.poke(0, u32::from(device) << 16 | u32::from(vendor));
         function.writable[0x04..0x06].fill(0xff);
         function.writable[0x40..].fill(0xff);
@@ -84,6 +86,7 @@ impl FakeFunction {
 
     fn write(&mut self, offset: u16, value: &[u8]) {
         self.written.push(offset);
+        self.posted = true;
         for (offset, byte) in (usize::from(offset)..).zip(value) {
             let mask = self.writable[offset];
             self.bytes[offset] = self.bytes[offset] & !mask | byte & mask;
@@ -94,6 +97,7 @@ impl FakeFunction {
 macro_rules! memory {
     ($($int:ty: $read:ident, $write:ident;)*) => {$(
         fn $read(&mut self, offset: u16) -> $int {
+            self.posted = false;
             let bytes = &self.bytes[usize::from(offset)..][..size_of::<$int>()];
             <$int>::from_le_bytes(bytes.try_into().unwrap())
         }
