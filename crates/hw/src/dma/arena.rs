@@ -55,10 +55,11 @@ impl Arena {
     pub fn new(memory: impl ArenaMemory + 'static) -> Self {
         let start = memory.device();
         let len = memory.size_bytes() as u64 / GRANULE * GRANULE;
+        let end = start.checked_add(len).expect("a DMA arena ends below the last page");
         assert!(start.is_multiple_of(GRANULE), "a DMA arena starts on a page");
         assert!(memory.cpu().as_ptr().addr().is_multiple_of(GRANULE as usize));
         let statistics = DmaStatistics { total_bytes: len as usize, ..Default::default() };
-        let whole = start..start + len;
+        let whole = start..end;
         let state = State { free: Vec::from([whole]), statistics };
         let memory = alloc::boxed::Box::new(memory);
         Self { shared: Arc::new(Shared { memory, state: Mutex::new(state) }) }
@@ -97,13 +98,18 @@ unsafe impl DmaBacking for Shared {
 
 impl State {
     fn take(&mut self, len: usize, constraints: &Constraints) -> Result<u64, DmaError> {
-        let size = (len as u64).next_multiple_of(GRANULE);
+        let DmaStatistics { total_bytes, used_bytes, .. } = self.statistics;
+        let exhausted = DmaError::Exhausted { requested: len, free: total_bytes - used_bytes };
+        let size = (len as u64).checked_next_multiple_of(GRANULE);
+        let size = size.filter(|size| *size <= total_bytes as u64).ok_or(exhausted)?;
+        let constraints = constraints.aligned(constraints.alignment.max(GRANULE));
         for index in 0..self.free.len() {
             let range = self.free[index].clone();
-            let constraints = constraints.aligned(constraints.alignment.max(GRANULE));
             let Some(start) = constraints.place(range.start, len as u64) else { continue };
-            let end = start + size;
-            if end > range.end || start + (len as u64 - 1) > constraints.highest_address {
+            let Some(end) = start.checked_add(size).filter(|end| *end <= range.end) else {
+                continue;
+            };
+            if start + (len as u64 - 1) > constraints.highest_address {
                 continue;
             }
             let (before, after) = (range.start..start, end..range.end);
@@ -112,8 +118,7 @@ impl State {
             self.count_taken(size as usize);
             return Ok(start);
         }
-        let free = self.statistics.total_bytes - self.statistics.used_bytes;
-        Err(DmaError::Exhausted { requested: len, free })
+        Err(exhausted)
     }
 
     fn give(&mut self, start: u64, len: usize) {
@@ -152,8 +157,8 @@ pub(in crate::dma) mod tests {
     use proptest::prelude::*;
     use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-    /// Ordinary memory; no device is there to see it.
-    struct Heap(NonNull<u8>, Layout);
+    /// Ordinary memory, and where a device would find it; none is there.
+    struct Heap(NonNull<u8>, Layout, u64);
 
     // SAFETY: the memory is the value's own until it is dropped (S2).
     unsafe impl Send for Heap {}
@@ -168,7 +173,7 @@ pub(in crate::dma) mod tests {
             self.0
         }
         fn device(&self) -> u64 {
-            DEVICE
+            self.2
         }
         fn size_bytes(&self) -> usize {
             self.1.size()
@@ -177,16 +182,20 @@ pub(in crate::dma) mod tests {
 
     impl Drop for Heap {
         fn drop(&mut self) {
-            // SAFETY: allocated in `arena` with this layout, and nobody's any more (S1).
+            // SAFETY: allocated in `arena_at` with this layout, and nobody's any more (S1).
             unsafe { dealloc(self.0.as_ptr(), self.1) }
         }
     }
 
     pub(in crate::dma) fn arena(len: usize) -> Arena {
+        arena_at(DEVICE, len)
+    }
+
+    pub(in crate::dma) fn arena_at(device: u64, len: usize) -> Arena {
         let layout = Layout::from_size_align(len, 4096).unwrap();
         // SAFETY: the layout is not empty (S1).
         let cpu = unsafe { alloc_zeroed(layout) };
-        Arena::new(Heap(NonNull::new(cpu).unwrap(), layout))
+        Arena::new(Heap(NonNull::new(cpu).unwrap(), layout, device))
     }
 
     #[test]
@@ -209,6 +218,22 @@ pub(in crate::dma) mod tests {
         assert_eq!(error, DmaError::Exhausted { requested: 8193, free: 8192 });
         let error = arena.allocate(0, &Constraints::NONE).unwrap_err();
         assert_eq!(error, DmaError::Impossible { requested: 0 });
+    }
+
+    #[test]
+    fn no_buffer_is_larger_than_the_arena_wherever_that_lies() {
+        const LAST_PAGE: u64 = u64::MAX - 4095;
+        for device in [0, DEVICE, LAST_PAGE - 8192] {
+            let arena = arena_at(device, 8192);
+            for len in [8193, isize::MAX as usize + 1, usize::MAX - 4095, usize::MAX] {
+                let error = arena.allocate(len, &Constraints::NONE).unwrap_err();
+                assert_eq!(error, DmaError::Exhausted { requested: len, free: 8192 });
+            }
+            let _first = arena.allocate(4096, &Constraints::NONE).unwrap();
+            let error = arena.allocate(4097, &Constraints::NONE).unwrap_err();
+            assert_eq!(error, DmaError::Exhausted { requested: 4097, free: 4096 });
+            assert!(arena.allocate(4096, &Constraints::NONE).is_ok());
+        }
     }
 
     #[test]

@@ -96,13 +96,15 @@ impl DmaPool {
         if blocks == 0 || blocks > State::MAX_BLOCKS || !each.admit(block_bytes) {
             return Err(impossible);
         }
-        let mut stride = block_bytes.next_multiple_of(each.alignment as usize);
+        let stride = (block_bytes as u64).checked_next_multiple_of(each.alignment);
+        let mut stride = stride.ok_or(impossible)?;
         let mut whole = Constraints { boundary: 0, ..each };
         if each.boundary != 0 {
             // Blocks at multiples of a power of two never cross a larger power of two.
-            stride = stride.next_power_of_two();
-            whole.alignment = stride as u64;
+            stride = stride.checked_next_power_of_two().ok_or(impossible)?;
+            whole.alignment = stride;
         }
+        let stride = usize::try_from(stride).map_err(|_| impossible)?;
         let bytes = stride.checked_mul(blocks).ok_or(impossible)?;
         let chunk = space.allocate(bytes, &whole)?;
         let next = (0..blocks as u16).map(|index| AtomicU16::new(index + 1)).collect();
@@ -290,6 +292,23 @@ mod tests {
         }
         let silly = Constraints { boundary: 1024, ..Constraints::NONE };
         assert!(DmaPool::new(&arena, 1500, 1, &silly).is_err());
+    }
+
+    #[test]
+    fn blocks_that_no_address_space_holds_are_refused() {
+        let arena = arena(4096);
+        let bounded = Constraints { boundary: 1 << 63, ..Constraints::NONE };
+        for (bytes, blocks, constraints) in [
+            (usize::MAX, 1, Constraints::NONE),
+            (usize::MAX / 2 + 1, 2, Constraints::NONE),
+            ((1 << 62) + 1, 2, bounded),
+            (1, 2, Constraints::NONE.aligned(1 << 63)),
+        ] {
+            let refused = DmaPool::new(&arena, bytes, blocks, &constraints).unwrap_err();
+            assert_eq!(refused, DmaError::Impossible { requested: bytes });
+        }
+        let high = Constraints { boundary: 4096, ..Constraints::NONE.aligned(1 << 63) };
+        assert!(DmaPool::new(&arena, 1, 1, &high).is_err());
     }
 
     #[test]
