@@ -62,9 +62,23 @@ impl Process {
             std::io::ErrorKind::NotFound => LabError::NoQemu { program: program.clone() },
             _ => LabError::Spawn { program: program.clone(), error },
         })?;
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(LabError::system("pidfd_open"))?;
-        Ok(Self { child, pidfd, stderr: stderr.into(), status: None })
+        Self::own(child, stderr.into(), |pid| pidfd_open(pid, PidfdFlags::empty()))
+    }
+
+    /// Takes a child over. If that fails, the child ends: nobody would be left to end it.
+    fn own(
+        mut child: Child,
+        stderr: std::fs::File,
+        open: impl FnOnce(Pid) -> Result<OwnedFd, Errno>,
+    ) -> Result<Self, LabError> {
+        match open(Pid::from_child(&child)) {
+            Ok(pidfd) => Ok(Self { child, pidfd, stderr, status: None }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(LabError::system("pidfd_open")(error))
+            }
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -154,4 +168,20 @@ fn spawn(command: Command) -> std::io::Result<Child> {
     let (reply, result) = channel();
     spawner.send((command, reply)).map_err(|_| gone())?;
     result.recv().map_err(|_| gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::test_kill_process;
+
+    #[test]
+    fn a_child_that_cannot_be_watched_is_ended() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let stderr = std::fs::File::open("/dev/null").unwrap();
+        let error = Process::own(child, stderr, |_| Err(Errno::MFILE)).unwrap_err().to_string();
+        assert!(error.contains("pidfd_open"), "{error}");
+        assert_eq!(test_kill_process(pid), Err(Errno::SRCH));
+    }
 }
