@@ -187,7 +187,8 @@ impl FromStr for DiskConfig {
 pub struct LabConfig {
     /// Disks, which get the ports of as many AHCI controllers as they need.
     pub disks: Vec<DiskConfig>,
-    /// Bytes of DMA memory; pages count only once they are touched.
+    /// Bytes of DMA memory, at most [`MAX_DMA_BYTES`](Self::MAX_DMA_BYTES); pages count only once
+    /// they are touched.
     pub dma_bytes: usize,
     /// Use interrupts of this kind even where a better one is offered.
     pub interrupts: Option<InterruptKind>,
@@ -200,6 +201,10 @@ pub struct LabConfig {
 impl LabConfig {
     /// DMA memory of a lab that does not say otherwise.
     pub const DMA_BYTES: usize = 256 << 20;
+
+    /// The most DMA memory of a lab. With the first MiB it makes 2 GiB: of more RAM, the machine
+    /// may move a part above 4 GiB.
+    pub const MAX_DMA_BYTES: usize = (2 << 30) - (1 << 20);
 
     /// A lab with these disks.
     pub const fn new(disks: Vec<DiskConfig>) -> Self {

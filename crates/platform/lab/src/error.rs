@@ -131,6 +131,16 @@ pub enum LabError {
         /// How many fit.
         most: usize,
     },
+    /// More DMA memory than the machine has in one piece.
+    #[error(
+        "{wanted} bytes of DMA memory are more than the {most} that one lab holds; ask for less"
+    )]
+    TooMuchMemory {
+        /// How many bytes were asked for.
+        wanted: usize,
+        /// How many there can be.
+        most: usize,
+    },
     /// The machine has no such function, or it is in use.
     #[error("the lab has no free PCI function at {0}")]
     NoFunction(outboard_pci::Address),

@@ -59,6 +59,10 @@ impl Lab {
         if config.disks.len() > most {
             return Err(LabError::TooManyDisks { wanted: config.disks.len(), most });
         }
+        let (wanted, most) = (config.dma_bytes, LabConfig::MAX_DMA_BYTES);
+        if wanted > most {
+            return Err(LabError::TooMuchMemory { wanted, most });
+        }
         let memory_failed = LabError::system("making the lab's memory");
         let ram = DMA_START + config.dma_bytes.next_multiple_of(1 << 20);
         let memory = Arc::new(SharedMemory::new("lab-ram", ram).map_err(&memory_failed)?);
@@ -182,7 +186,8 @@ fn ecam(qtest: &Arc<Qtest>) -> Ecam<LabRegisters> {
 fn map_memory(memory: Arc<SharedMemory>, range: std::ops::Range<usize>) -> MappedRange {
     let device = range.start as u64;
     // SAFETY: the memory was made for this lab; nothing else here uses it, QEMU maps it as guest
-    // RAM from address 0 on, and on this machine RAM below 2 GiB is contiguous (S2, S3, S4).
+    // RAM from address 0 on, and on this machine up to 2 GiB of RAM, of which `start` asks for no
+    // more, are contiguous (S2, S3, S4).
     unsafe { MappedRange::new(memory, range, device) }
 }
 

@@ -263,6 +263,18 @@ fn a_read_only_image_is_left_alone() {
 }
 
 #[test]
+fn more_memory_than_the_machine_has_in_one_piece_is_refused() {
+    let mut config = LabConfig::new(vec![]);
+    for dma_bytes in [LabConfig::MAX_DMA_BYTES + 1, usize::MAX] {
+        config.dma_bytes = dma_bytes;
+        let error = Lab::start(&config).unwrap_err().to_string();
+        assert!(error.contains("ask for less"), "{error}");
+    }
+    config.dma_bytes = LabConfig::MAX_DMA_BYTES;
+    assert_eq!(Lab::start(&config).unwrap().dma().statistics().total_bytes, config.dma_bytes);
+}
+
+#[test]
 fn arguments_that_qemu_refuses_are_quoted_in_the_error() {
     let config = LabConfig::new(vec![]).with_arguments(["-device", "no-such-device"]);
     let error = Lab::start(&config).unwrap_err().to_string();
