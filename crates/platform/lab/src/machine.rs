@@ -233,18 +233,16 @@ fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
             .arg(format!("ich9-ahci,id=ahci{controller},addr={:#x}", controller + 1));
     }
     let node = format!("disk{index}");
-    match &disk.media {
+    if disk.read_only && matches!(disk.media, Media::Image { .. }) {
         // QEMU's disks refuse read-only images, so writes go to a temporary file, and are refused
-        // before they get there.
-        Media::Image { path, format } if disk.read_only => {
-            let name = path.to_string_lossy().replace(',', ",,");
-            let format = format.name();
-            let drive = format!("if=none,id={node},file={name},format={format},snapshot=on");
-            command.arg("-drive").arg(drive);
-        }
-        _ => {
-            command.arg("-blockdev").arg(block_node(&node, disk).to_string());
-        }
+        // before they get there. Only -drive has that.
+        let mut drive = format!("if=none,id={node},snapshot=on,driver={}", format_name(disk));
+        add_dotted(&mut drive, "file", &storage(disk));
+        command.arg("-drive").arg(drive);
+    } else {
+        let (format, file) = (format_name(disk), storage(disk));
+        let node = json!({"driver": format, "node-name": node, "file": file, "discard": "unmap"});
+        command.arg("-blockdev").arg(node.to_string());
     }
     let device = json!({
         "driver": "ide-hd",
@@ -257,8 +255,10 @@ fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
     command.arg("-device").arg(device.to_string());
 }
 
-fn block_node(name: &str, disk: &DiskConfig) -> Value {
-    let mut storage = match &disk.media {
+/// What a disk's bytes come from, below their format. The driver is named, so that no name of an
+/// image is taken for a protocol's.
+fn storage(disk: &DiskConfig) -> Value {
+    let storage = match &disk.media {
         Media::Null { bytes } => json!({"driver": "null-co", "size": bytes, "read-zeroes": true}),
         Media::Image { path, .. } => {
             let device = path.metadata().is_ok_and(|metadata| !metadata.is_file());
@@ -266,14 +266,34 @@ fn block_node(name: &str, disk: &DiskConfig) -> Value {
             json!({"driver": driver, "filename": path.to_string_lossy(), "aio": aio()})
         }
     };
-    if !disk.faults.is_empty() {
-        storage = json!({"driver": "blkdebug", "image": storage, "inject-error": faults(disk)});
+    if disk.faults.is_empty() {
+        return storage;
     }
-    let format = match disk.media {
+    json!({"driver": "blkdebug", "image": storage, "inject-error": faults(disk)})
+}
+
+const fn format_name(disk: &DiskConfig) -> &'static str {
+    match disk.media {
         Media::Image { format, .. } => format.name(),
         Media::Null { .. } => "raw",
+    }
+}
+
+/// Adds a value to an option that takes no JSON: dots lead to values inside, commas are doubled.
+fn add_dotted(option: &mut String, key: &str, value: &Value) {
+    let text = match value {
+        Value::Object(inner) => {
+            return inner.iter().for_each(|(k, v)| add_dotted(option, &format!("{key}.{k}"), v));
+        }
+        Value::Array(inner) => {
+            let inner = inner.iter().enumerate();
+            return inner.for_each(|(i, v)| add_dotted(option, &format!("{key}.{i}"), v));
+        }
+        Value::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
+        Value::String(text) => text.replace(',', ",,"),
+        Value::Number(_) | Value::Null => value.to_string(),
     };
-    json!({"driver": format, "node-name": name, "file": storage, "discard": "unmap"})
+    *option += &format!(",{key}={text}");
 }
 
 fn faults(disk: &DiskConfig) -> Vec<Value> {

@@ -2,7 +2,7 @@
 
 use outboard_hw::interrupt::{InterruptKind, VectorRange};
 use outboard_hw::registers::Registers;
-use outboard_lab::{DiskConfig, Lab, LabConfig, LabError};
+use outboard_lab::{DiskConfig, Fault, Lab, LabConfig, LabError};
 use outboard_linux::InterruptSource;
 use outboard_pci::config::ConfigAccess;
 use outboard_pci::{Claimed, Device};
@@ -246,6 +246,7 @@ fn images_that_cannot_be_used_are_refused_with_advice() {
     let image = DiskConfig::image(path("small"));
     let held = lab(vec![image.clone()]);
     refused(image.clone(), "in use by another process");
+    refused(image.clone().read_only(), "in use by another process");
     drop(held);
     start(image).unwrap();
 }
@@ -260,6 +261,61 @@ fn a_read_only_image_is_left_alone() {
     let (first, second) = (lab(vec![disk.clone()]), lab(vec![disk]));
     drop((first, second));
     assert_eq!(path.metadata().unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn an_images_name_is_not_taken_for_a_protocol() {
+    // Only without a folder could it be.
+    let image = tempfile::Builder::new().prefix("a,b:").tempfile_in(".").unwrap();
+    image.as_file().set_len(8192).unwrap();
+    let disk = DiskConfig::image(image.path().file_name().unwrap());
+    drop(lab(vec![disk.clone()]));
+    drop(lab(vec![disk.read_only()]));
+}
+
+/// Reads a sector of the first disk without a driver: the task file afterwards, and what came.
+fn read_sector(lab: &Lab, lba: u8) -> (u32, [u8; 512]) {
+    let (device, mut interrupts) = lab.open(ahci(lab)).unwrap();
+    let mut device = Claimed::new(device);
+    device.device().enable_interrupts(VectorRange::ONE).unwrap();
+    device.start_bus_master();
+    let memory = device.device().dma();
+    let mut memory = memory.allocate(8192, &outboard_hw::dma::Constraints::NONE).unwrap();
+    let (list, table, data) = (0, 2048, 4096);
+    let low = |offset| memory.address_of(offset).low();
+    let (received, table_address, data_address) = (low(1024), low(table), low(data));
+    memory.write(list, &[1u32 << 16 | 5, 0, table_address]); // one range, five words of FIS
+    memory.write_bytes(table, &[0x27, 0x80, 0x25, 0, lba, 0, 0, 0x40, 0, 0, 0, 0, 1]); // READ DMA EXT
+    memory.write(table + 0x80, &[data_address, 0, 0, 511u32]);
+    let mut bar = device.device().map_bar(5).unwrap();
+    bar.write_u32(0x04, 1 << 31 | 1 << 1); // GHC: AE, IE
+    bar.write_u32(0x100, memory.address().low());
+    bar.write_u32(0x108, received);
+    bar.write_u32(0x118, bar.read_u32(0x118) | 1 << 4 | 1); // PxCMD: FRE, ST
+    bar.write_u32(0x110, u32::MAX); // PxIS, IS: the initial FIS
+    bar.write_u32(0x08, u32::MAX);
+    bar.write_u32(0x114, 1 | 1 << 30); // PxIE: D2H register FIS, task file error
+    bar.write_u32(0x138, 1); // PxCI
+    assert_eq!(wait(&mut interrupts), [0]);
+    let task_file = bar.read_u32(0x120);
+    bar.write_u32(0x04, 1); // GHC: HBA reset, which takes QEMU no time
+    drop(device);
+    (task_file, memory.read(data))
+}
+
+#[test]
+fn a_bad_sector_fails_on_a_read_only_disk_too() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&image, [7; 8192]).unwrap();
+    for read_only in [false, true] {
+        let mut disk = DiskConfig { read_only, ..DiskConfig::image(image.path()) };
+        disk.faults.extend(Fault::bad_sector(3));
+        let lab = lab(vec![disk]);
+        let (task_file, data) = read_sector(&lab, 2);
+        assert_eq!((task_file & 1, data), (0, [7; 512]));
+        let (task_file, _) = read_sector(&lab, 3);
+        assert_eq!(task_file & 1, 1, "ERR is set: {task_file:#x}, read_only: {read_only}");
+    }
 }
 
 #[test]
