@@ -10,8 +10,8 @@
 //! * **Errors.** When a piece fails without the device saying where, it is halved until the sector
 //!   is found. What lies before it is served: the read or write is short. A request that begins at
 //!   a bad sector fails, and the error names the sector.
-//! * **Bounds.** Requests and their memory are limited; beyond the limit they are refused, to be
-//!   tried again after a completion.
+//! * **Bounds.** Requests and their memory are limited, together for all drivers; beyond the limit
+//!   they are refused, to be tried again after a completion.
 //! * **Partitions.** They are found after start-up and on [`Disks::rescan`]; others can be added
 //!   and removed by name, in memory only.
 
@@ -113,6 +113,9 @@ pub enum Refusal {
     /// Too much is going on; to be tried again after a completion.
     #[error("too many requests are under way")]
     Busy,
+    /// There is no memory for it, and none is to come back.
+    #[error("there is no DMA memory for it; ask for less at once, or give the drivers more")]
+    NoMemory,
     /// It does not lie on the disk, or is longer than [`MAX_TRANSFER_BYTES`], or is empty.
     #[error("the request does not lie on the disk")]
     OutOfRange,

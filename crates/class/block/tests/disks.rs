@@ -8,7 +8,7 @@ use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, T
 use outboard_block::partition::Scheme;
 use outboard_block::{Durability, Operation, UnitId};
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, DmaSpace};
+use outboard_hw::dma::{Arena, Constraints, DmaSpace};
 use outboard_linux::SharedMemory;
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -191,6 +191,62 @@ fn memory_is_bounded_and_comes_back() {
     let Bench { disks, arena, .. } = bench;
     drop(disks);
     assert_eq!(arena.statistics().buffers, 0);
+}
+
+/// A disk of 2 MiB behind each of this many drivers, which share `arena` and a budget of three
+/// quarters of it.
+fn sharing(drivers: usize, arena: &Arena) -> Disks {
+    let mut disks = Disks::new();
+    let budget = arena.statistics().total_bytes / 4 * 3;
+    for _ in 0..drivers {
+        let driver = Memory::new(vec![7; 2 << 20], 32, 4096, arena);
+        disks.add_driver(Box::new(driver), vec![], budget);
+    }
+    while !disks.is_settled() {
+        disks.poll(Instant::ORIGIN);
+    }
+    disks
+}
+
+/// Reads a MiB as often as it is accepted, and then waits for all of it; how often that was.
+fn load(disks: &mut Disks, disk: DiskId) -> Result<usize, Refusal> {
+    let mut accepted = 0;
+    loop {
+        match disks.read(disk, 0, 1 << 20, Token(0)) {
+            Ok(_) => accepted += 1,
+            Err(Refusal::Busy) if accepted > 0 => break,
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    disks.kick(Instant::ORIGIN);
+    while !disks.is_idle() {
+        disks.poll(Instant::ORIGIN);
+    }
+    while let Some(done) = disks.next_done() {
+        let Ok(Outcome::Read(data)) = done.result else { panic!("{done:?}") };
+        disks.recycle(done.disk, data);
+    }
+    Ok(accepted)
+}
+
+#[test]
+fn what_one_driver_no_longer_needs_another_gets() {
+    let (_, arena) = SharedMemory::for_model("disks", 16 << 20).unwrap();
+    let mut disks = sharing(3, &arena);
+    for disk in [0, 1, 2, 0] {
+        assert_eq!(load(&mut disks, DiskId(disk)), Ok(11), "of 12 MiB, at disk {disk}");
+        assert!(arena.statistics().used_bytes <= 12 << 20);
+    }
+}
+
+#[test]
+fn memory_that_nobody_will_give_back_is_not_waited_for() {
+    let (_, arena) = SharedMemory::for_model("disks", 16 << 20).unwrap();
+    let mut disks = sharing(2, &arena);
+    let elsewhere = arena.allocate(15 << 20, &Constraints::NONE).unwrap();
+    assert_eq!(load(&mut disks, DiskId(1)), Err(Refusal::NoMemory));
+    drop(elsewhere);
+    assert_eq!(load(&mut disks, DiskId(1)), Ok(11));
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Disks {
 
     pub(super) fn buffer(&mut self, disk: DiskId, len: usize) -> Result<DmaBuffer, Refusal> {
         let driver = self.disks.get(usize::from(disk.0)).ok_or(Refusal::NoDisk)?.driver;
-        self.drivers[driver].buffers.take(len).ok_or(Refusal::Busy)
+        self.buffers.take(driver, len)
     }
 
     /// Gives a job its place, and lets it claim its sectors or queue.
@@ -189,7 +189,7 @@ impl Disks {
                 self.advance(index, result);
             }
             // No driver of ours completes what was not submitted; the memory is kept all the same.
-            _ => buffer.into_iter().for_each(|b| self.drivers[driver].buffers.give(b)),
+            _ => buffer.into_iter().for_each(|buffer| self.buffers.give(driver, buffer)),
         }
     }
 
@@ -218,7 +218,7 @@ impl Disks {
         scanner.supply(data);
         let disk = usize::from(job.disk);
         if let Some(buffer) = job.buffer.take() {
-            self.drivers[self.disks[disk].driver].buffers.give(buffer);
+            self.buffers.give(self.disks[disk].driver, buffer);
         }
         let next = self.next_scan_step(&mut job);
         self.jobs[index as usize].job = Some(job);
@@ -291,7 +291,7 @@ impl Disks {
         let mut taken = Vec::new();
         disk.claims.give_up(index, |job| taken.push(job));
         if let Some(buffer) = job.buffer.take() {
-            self.drivers[disk.driver].buffers.give(buffer);
+            self.buffers.give(disk.driver, buffer);
         }
         taken.into_iter().for_each(|job| self.claimed(job));
         Some(job)

@@ -35,6 +35,7 @@ pub struct DiskOptions {
 #[derive(Default)]
 pub struct Disks {
     pub(super) drivers: Vec<Hosted>,
+    pub(super) buffers: Buffers,
     pub(super) disks: Vec<Disk>,
     pub(super) jobs: Vec<Place>,
     pub(super) free: Vec<u32>,
@@ -49,7 +50,6 @@ pub type DiskEvents<'a> = dyn FnMut(Option<&str>, Instant, &dyn fmt::Display) + 
 pub(super) struct Hosted {
     pub(super) driver: Box<dyn BlockDriver>,
     pub(super) options: Vec<(UnitId, DiskOptions)>,
-    pub(super) buffers: Buffers,
     pub(super) discovered: bool,
 }
 
@@ -78,16 +78,17 @@ impl Disks {
     }
 
     /// Takes a driver in. Its disks show up once it knows them; see
-    /// [`is_settled`](Self::is_settled). `budget` is the most bytes of its DMA memory that
-    /// transfers may take; `options` are for its units, by number. Returns the driver's index.
+    /// [`is_settled`](Self::is_settled). Its transfers get DMA memory as long as those of all
+    /// drivers together have at most `budget` bytes; drivers that share memory are given the same.
+    /// `options` are for its units, by number. Returns the driver's index.
     pub fn add_driver(
         &mut self,
         driver: Box<dyn BlockDriver>,
         options: Vec<(UnitId, DiskOptions)>,
         budget: usize,
     ) -> usize {
-        let buffers = Buffers::new(driver.dma(), driver.constraints(), budget);
-        self.drivers.push(Hosted { driver, options, buffers, discovered: false });
+        self.buffers.add_driver(driver.dma(), driver.constraints(), budget);
+        self.drivers.push(Hosted { driver, options, discovered: false });
         self.drivers.len() - 1
     }
 
@@ -304,7 +305,7 @@ impl Disks {
     /// Gives memory back that came with a [`Done`].
     pub fn recycle(&mut self, disk: DiskId, data: ReadData) {
         if let Some(disk) = self.disks.get(usize::from(disk.0)) {
-            self.drivers[disk.driver].buffers.give(data.buffer);
+            self.buffers.give(disk.driver, data.buffer);
         }
     }
 
