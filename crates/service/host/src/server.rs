@@ -146,8 +146,8 @@ pub struct Server<P> {
 }
 
 impl<P: Platform> Server<P> {
-    /// Takes the drivers over, and SIGINT and SIGTERM. `budget` is the most bytes of each driver's
-    /// DMA memory that transfers may take.
+    /// Takes the drivers over, and SIGINT and SIGTERM. `budget` is the most bytes of DMA memory
+    /// that all transfers together may take.
     pub fn new(
         platform: P,
         hosted: Vec<Hosted>,

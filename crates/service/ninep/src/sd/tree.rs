@@ -392,6 +392,7 @@ fn refused(refusal: Refusal) -> FileError {
         Refusal::ReadOnly => errno::EROFS,
         Refusal::NoDisk => errno::ENODEV,
         Refusal::Unsupported => errno::EOPNOTSUPP,
+        Refusal::NoMemory => errno::ENOMEM,
         _ => errno::EINVAL,
     };
     FileError::new(number, refusal.to_string())

@@ -30,6 +30,8 @@ pub mod errno {
     pub const EIO: u32 = 5;
     /// Bad file descriptor.
     pub const EBADF: u32 = 9;
+    /// Out of memory.
+    pub const ENOMEM: u32 = 12;
     /// Permission denied.
     pub const EACCES: u32 = 13;
     /// File exists.
