@@ -60,6 +60,8 @@ fn init_log(verbose: u8, quiet: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would report a line that could not be written with a macro that panics then.
+        .log_internal_errors(false)
         .with_ansi(colours)
         .with_target(false)
         .without_time()

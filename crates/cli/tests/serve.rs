@@ -3,8 +3,9 @@
 mod support;
 
 use rustix::process::{Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use support::{PROGRAM, Server, image, is_running, noise, wait_for_end};
 
@@ -62,6 +63,29 @@ fn it_reports_as_json() {
     assert_eq!((&ready["kind"], &ready["address"]), (&"ready".into(), &socket.into()));
     kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("9p");
+    let address = format!("unix:{}", socket.display());
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--lab", "null:1048576", "--9p", &address]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let mut line = String::new();
+    let out = child.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready "), "{line}");
+    // A message of no size: its sender is disconnected, which is said in the log.
+    let mut client = UnixStream::connect(&socket).unwrap();
+    client.write_all(&[0; 7]).unwrap();
+    assert_eq!(client.read(&mut [0; 100]).unwrap(), 0);
+    let listed = support::good(Command::new(PROGRAM).args(["ls", "--at", &address]));
+    assert!(listed.contains("sdC0"));
+    kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
