@@ -1,12 +1,11 @@
 //! How the program ends.
 
-use crate::print;
+use crate::print::{self, OutputError};
 use crate::remote::TransferError;
 use outboard_host::ServerError;
 use outboard_ninep::client::ClientError;
 use serde::Serialize;
 use std::error::Error;
-use std::io;
 use std::process::ExitCode;
 
 /// Something failed.
@@ -23,19 +22,20 @@ pub(crate) const UNFLUSHED: u8 = 6;
 /// Prints an error, and picks the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = error.chain().find_map(code).unwrap_or(FAILED);
-    // Whoever read our output has gone: nobody is there to be told.
-    if !error.chain().any(is_broken_pipe) {
+    // Whoever has seen enough is not bothered.
+    if !error.chain().any(is_closed_output) {
         print::error(&format!("{error:#}"), code, json);
     }
     ExitCode::from(code)
 }
 
-fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
+/// Whether our own output was closed; a connection that was is something else.
+fn is_closed_output(cause: &(dyn Error + 'static)) -> bool {
     let error = match cause.downcast_ref::<TransferError>() {
-        Some(TransferError::Io(error)) => Some(error),
-        _ => cause.downcast_ref::<io::Error>(),
+        Some(TransferError::Output(error)) => Some(error),
+        _ => cause.downcast_ref::<OutputError>(),
     };
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.is_some_and(OutputError::is_closed)
 }
 
 fn code(cause: &(dyn Error + 'static)) -> Option<u8> {

@@ -4,6 +4,7 @@ use crate::exit::ErrorObject;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
 
 /// Version of everything that is printed as JSON. It grows when a field changes its meaning or
 /// goes away; new fields may come without.
@@ -18,17 +19,33 @@ struct Object<'a, T> {
     content: &'a T,
 }
 
+/// Standard output did not take what was to be printed.
+#[derive(Debug, Error)]
+#[error("standard output: {0}")]
+pub(crate) struct OutputError(io::Error);
+
+impl OutputError {
+    /// Whoever read it has gone, as `head` does when it has seen enough.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
 /// Prints an object on a line.
-pub(crate) fn json<T: Serialize>(kind: &str, content: &T) -> io::Result<()> {
-    let line = serde_json::to_string(&Object { schema: SCHEMA, kind, content })?;
-    line_out(&line)
+pub(crate) fn json<T: Serialize>(kind: &str, content: &T) -> Result<(), OutputError> {
+    let line = serde_json::to_string(&Object { schema: SCHEMA, kind, content });
+    line_out(&line.map_err(|error| OutputError(error.into()))?)
 }
 
 /// Prints a line.
-pub(crate) fn line_out(line: &str) -> io::Result<()> {
+pub(crate) fn line_out(line: &str) -> Result<(), OutputError> {
+    raw_out(format!("{line}\n").as_bytes())
+}
+
+/// Prints bytes as they are.
+pub(crate) fn raw_out(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(OutputError)
 }
 
 /// Prints an error on standard error.

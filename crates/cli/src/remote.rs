@@ -2,6 +2,7 @@
 
 use crate::args::ServerArgs;
 use crate::endpoint;
+use crate::print::OutputError;
 use anyhow::{Context, Result, bail};
 use outboard_ninep::client::{Client, ClientError, Fid, FileStatus, Mode};
 use std::io;
@@ -44,4 +45,7 @@ pub(crate) enum TransferError {
     /// At this end.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// At this end, where it is printed.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }

@@ -2,8 +2,10 @@
 
 mod support;
 
+use rustix::process::Signal;
 use serde_json::Value;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use support::{Server, fed, good, image, noise, tool};
 
 /// A disk of 16 MiB with two partitions, of 4 MiB and of 1000 sectors, full of noise.
@@ -173,7 +175,7 @@ fn read_only_disks_and_large_sectors_are_served_as_such() {
     assert!(geometry.starts_with("sectors 4096\nsecsize 4096\n"), "{geometry}");
     assert!(server.run(&["cat", "sdC1/ctl"]).contains("part 1 256 1280"));
     server.write("sdC1/part/1", 100, b"written into a large sector").unwrap();
-    assert_eq!(server.end(rustix::process::Signal::TERM), Some(0));
+    assert_eq!(server.end(Signal::TERM), Some(0));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let content = std::fs::read(&wide).unwrap();
     assert_eq!(&content[256 * 4096 + 100..][..27], b"written into a large sector");
@@ -206,6 +208,24 @@ fn the_verbs_print_parts_texts_and_json() {
         .output()
         .unwrap();
     assert_eq!(closed.stderr, b"", "whoever has seen enough is not bothered");
+}
+
+#[test]
+fn a_server_that_goes_away_during_a_write_is_no_closed_output() {
+    let mut server = Server::start(&["null:16777216"]);
+    let mut command = server.verb(&["write", "sdC0/data"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&noise(1, 2 << 20)).unwrap();
+    while server.run(&["cat", "stats"]).contains("sdC0 file-writes 0\n") {}
+    server.end(Signal::KILL);
+    // More than it holds back, so that it has to send.
+    let _ = input.write_all(&noise(2, 4 << 20));
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("sdC0/data: the connection failed"), "{errors}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Prints files.
 
 use crate::args::CatArgs;
+use crate::print;
 use crate::remote::{self, TransferError};
 use crate::verb::read::Content;
 use anyhow::{Context, Result};
 use outboard_ninep::client::Mode;
-use std::io::{self, Write};
 
 pub(crate) fn run(arguments: &CatArgs, json: bool) -> Result<()> {
     let client = &mut remote::connect(&arguments.server)?;
@@ -15,12 +15,8 @@ pub(crate) fn run(arguments: &CatArgs, json: bool) -> Result<()> {
             Content::gather(client, &fid, 0, u64::MAX)
                 .and_then(|content| content.print(remote::path(path)))
         } else {
-            let out = &mut io::stdout().lock();
-            client
-                .read_range(&fid, 0, u64::MAX, |bytes| {
-                    Ok::<_, TransferError>(out.write_all(bytes)?)
-                })
-                .and_then(|_| Ok(out.flush()?))
+            let print = |bytes: &[u8]| Ok::<_, TransferError>(print::raw_out(bytes)?);
+            client.read_range(&fid, 0, u64::MAX, print).map(|_| ())
         };
         copied.with_context(|| path.clone())?;
         client.clunk(fid)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use outboard_ninep::client::{Client, Fid, Mode};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io;
 
 /// As JSON a file is gathered before it is printed, so it must not be too long.
 const MAX_JSON_BYTES: usize = 16 << 20;
@@ -20,10 +20,8 @@ pub(crate) fn run(arguments: &ReadArgs, json: bool) -> Result<()> {
         Content::gather(client, &fid, offset, count)
             .and_then(|content| content.print(remote::path(&arguments.path)))
     } else {
-        let out = &mut io::stdout().lock();
-        client
-            .read_range(&fid, offset, count, |bytes| Ok::<_, TransferError>(out.write_all(bytes)?))
-            .and_then(|_| Ok(out.flush()?))
+        let print = |bytes: &[u8]| Ok::<_, TransferError>(print::raw_out(bytes)?);
+        client.read_range(&fid, offset, count, print).map(|_| ())
     };
     done.with_context(|| arguments.path.clone())?;
     Ok(client.clunk(fid)?)
