@@ -36,7 +36,7 @@ pub enum ClientError {
         error: io::Error,
     },
     /// The connection failed.
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed")]
     Io(#[from] io::Error),
     /// The server does not keep to the protocol.
     #[error("the server does not keep to the protocol: {0}")]
