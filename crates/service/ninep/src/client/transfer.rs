@@ -149,19 +149,18 @@ impl Client {
     /// Waits for the answer to one of several reads.
     fn answered(&mut self, tags: &mut [Option<Piece>]) -> Result<(Piece, Answer), ClientError> {
         let (tag, answer) = self.finish(|tag, transferred| {
-            let data = transferred.map(|transferred| match transferred {
-                Transferred::Read(data) => data.to_vec(),
-                // Not what was asked for, and too long for any piece.
-                Transferred::Written(_) => vec![0; u16::MAX.into()],
-            });
-            (tag, data)
+            let answer = match transferred {
+                Ok(Transferred::Read(data)) => Some(Ok(data.to_vec())),
+                Ok(Transferred::Written(_)) => None,
+                Err(error) => Some(Err(error)),
+            };
+            (tag, answer)
         })?;
         let piece = tags.get_mut(usize::from(tag)).and_then(Option::take);
-        let fits = |piece: &Piece| answer.as_ref().map_or(true, |data| data.len() <= piece.len);
-        match piece.filter(fits) {
-            Some(piece) => Ok((piece, answer)),
-            None => Err(ClientError::Protocol(format!("a wrong answer to tag {tag}"))),
-        }
+        let fits = |(piece, answer): &(Piece, Answer)| {
+            answer.as_ref().map_or(true, |data| data.len() <= piece.len)
+        };
+        piece.zip(answer).filter(fits).ok_or_else(|| wrong_answer(tag))
     }
 
     /// Writes to an open file from `offset` on what `source` yields, until it yields nothing.
@@ -199,15 +198,15 @@ impl Client {
                 return failure.map_or(Ok(asked), Err);
             }
             let (tag, answer) = self.finish(|tag, transferred| {
-                let count = transferred.map(|transferred| match transferred {
-                    Transferred::Written(count) => count,
-                    Transferred::Read(_) => usize::MAX,
-                });
-                (tag, count)
+                let answer = match transferred {
+                    Ok(Transferred::Written(count)) => Some(Ok(count)),
+                    Ok(Transferred::Read(_)) => None,
+                    Err(error) => Some(Err(error)),
+                };
+                (tag, answer)
             })?;
-            let unasked = || ClientError::Protocol(format!("an answer to tag {tag}"));
             let entry = tags.get_mut(usize::from(tag)).and_then(Option::take);
-            let (at, mut data) = entry.ok_or_else(unasked)?;
+            let ((at, mut data), answer) = entry.zip(answer).ok_or_else(|| wrong_answer(tag))?;
             under_way -= 1;
             match answer {
                 Ok(count) if count < data.len() && count > 0 => {
@@ -238,4 +237,9 @@ impl Client {
         tags[free] = Some((offset, data));
         Ok(())
     }
+}
+
+/// An answer to something that was not asked, or not what was asked for.
+fn wrong_answer(tag: u16) -> ClientError {
+    ClientError::Protocol(format!("a wrong answer to tag {tag}"))
 }
