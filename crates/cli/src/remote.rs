@@ -36,6 +36,14 @@ pub(crate) fn open(client: &mut Client, text: &str, mode: Mode) -> Result<(Fid, 
     Ok((fid, status))
 }
 
+/// What an error of a write is about: the file, and how far the write had come.
+pub(crate) fn written(path: &str, bytes: u64) -> String {
+    match bytes {
+        0 => path.to_owned(),
+        bytes => format!("{path}: after {bytes} bytes were written"),
+    }
+}
+
 /// What can go wrong while bytes are passed on.
 #[derive(Debug, Error)]
 pub(crate) enum TransferError {

@@ -230,6 +230,28 @@ fn a_server_that_goes_away_during_a_write_is_no_closed_output() {
 }
 
 #[test]
+fn a_write_that_fails_says_how_far_it_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = image(folder.path(), "disk", 4 << 20);
+    let server = Server::start(&[&format!("{path},bad=6000")]);
+    // One whose end is past that of the disk, and one with a sector that cannot be written.
+    for (offset, bytes) in [("1M", 4 << 20), ("0", 3 << 20)] {
+        let data = noise(bytes, bytes as usize);
+        let arguments = ["write", "--no-sync", "--offset", offset, "sdC0/data"];
+        let output = fed(&mut server.verb(&arguments), &data);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{errors}");
+        let said = errors.split("after ").nth(1).and_then(|rest| rest.split(' ').next());
+        let written: usize = said.expect("how far it came").parse().unwrap();
+        assert!((1 << 20..3 << 20).contains(&written), "{errors}");
+        let start = if offset == "0" { 0 } else { 1 << 20 };
+        let found = std::fs::read(&path).unwrap();
+        assert!(found[start..start + written] == data[..written], "{errors}");
+    }
+    assert!(!server.fails(&["write", "sdC0/ctl", "fluhs"], 4).contains("written"));
+}
+
+#[test]
 fn files_are_copied_there_and_back_and_between() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();

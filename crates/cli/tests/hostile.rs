@@ -86,7 +86,8 @@ fn work_on(mut client: Client, over: &AtomicBool) -> u64 {
         let offset = DISK_BYTES / 2 + round % 100 * 40_001;
         let wanted = noise(round, BYTES);
         let mut rest = &wanted[..];
-        client.write_range(&to, offset, |room| Ok::<_, ClientError>(rest.read(room)?)).unwrap();
+        let source = |room: &mut [u8]| Ok::<_, ClientError>(rest.read(room)?);
+        client.write_range(&to, offset, source, |_| ()).unwrap();
         let mut found = Vec::new();
         let push = |part: &[u8]| {
             found.extend_from_slice(part);

@@ -4,6 +4,7 @@ mod support;
 
 use outboard_ninep::client::{ClientError, Mode};
 use rustix::process::Signal;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use support::{Server, good, image, noise, python, tool};
@@ -136,14 +137,8 @@ fn scattered_writes_of_every_size_end_up_where_they_belong() {
         let offset = word(8) % ((8 << 20) - len as u64);
         let data = noise(step + 7, len);
         let mut rest = data.as_slice();
-        client
-            .write_range(&fid, offset, |room| {
-                let count = rest.len().min(room.len());
-                room[..count].copy_from_slice(&rest[..count]);
-                rest = &rest[count..];
-                Ok::<_, ClientError>(count)
-            })
-            .unwrap();
+        let source = |room: &mut [u8]| Ok::<_, ClientError>(rest.read(room)?);
+        client.write_range(&fid, offset, source, |_| ()).unwrap();
         expected[offset as usize..][..len].copy_from_slice(&data);
     }
     client.clunk(fid).unwrap();

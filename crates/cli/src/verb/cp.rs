@@ -129,18 +129,15 @@ fn store(server: &ServerArgs, from: &Path, to: &str, yes: bool, json: bool) -> R
     confirm(client, to, source.len, yes)?;
     client.open(&fid, Mode::Write).with_context(|| to.to_owned())?;
     let bar = progress(source.len, json);
-    let copied = client
-        .write_range(&fid, 0, |room| {
-            let count = source.read(room)?;
-            bar.inc(count as u64);
-            Ok::<_, TransferError>(count)
-        })
-        .and_then(|bytes| {
+    let source = |room: &mut [u8]| Ok::<_, TransferError>(source.read(room)?);
+    let copied =
+        client.write_range(&fid, 0, source, |count| bar.set_position(count)).and_then(|bytes| {
             client.sync(&fid)?;
             Ok(bytes)
         });
+    let written = bar.position();
     bar.finish_and_clear();
-    let copied = copied.with_context(|| to.to_owned())?;
+    let copied = copied.with_context(|| remote::written(to, written))?;
     client.clunk(fid)?;
     Ok(copied)
 }
@@ -167,10 +164,10 @@ fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> 
             data.extend_from_slice(bytes);
             Ok::<_, TransferError>(())
         });
-        let mut rest = data.as_slice();
-        let written = client
-            .write_range(&target, offset, |room| Ok::<_, TransferError>(fill(&mut rest, room)?));
-        offset += written.with_context(|| to.to_owned())?;
+        let (mut rest, start) = (data.as_slice(), offset);
+        let data = |room: &mut [u8]| Ok::<_, TransferError>(fill(&mut rest, room)?);
+        let written = client.write_range(&target, start, data, |count| offset = start + count);
+        written.with_context(|| remote::written(to, offset))?;
         bar.set_position(offset);
         let count =
             read.with_context(|| format!("{from}: after {} were copied", print::bytes(offset)))?;
@@ -178,7 +175,7 @@ fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> 
             break;
         }
     }
-    client.sync(&target).with_context(|| to.to_owned())?;
+    client.sync(&target).with_context(|| remote::written(to, offset))?;
     bar.finish_and_clear();
     client.clunk(source)?;
     client.clunk(target)?;

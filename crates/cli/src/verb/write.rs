@@ -24,16 +24,17 @@ pub(crate) fn run(arguments: &WriteArgs, json: bool) -> Result<()> {
         None => Box::new(io::stdin().lock()),
     };
     let durable = !arguments.no_sync;
+    let mut written = 0;
     let mut write = || -> Result<u64, TransferError> {
-        let bytes = client.write_range(&fid, arguments.offset, |room| {
-            Ok::<_, TransferError>(fill(&mut *source, room)?)
-        })?;
+        let source = |room: &mut [u8]| Ok::<_, TransferError>(fill(&mut *source, room)?);
+        let bytes = client.write_range(&fid, arguments.offset, source, |count| written = count)?;
         if durable {
             client.sync(&fid)?;
         }
         Ok(bytes)
     };
-    let bytes = write().with_context(|| arguments.path.clone())?;
+    let bytes = write();
+    let bytes = bytes.with_context(|| remote::written(&arguments.path, written))?;
     client.clunk(fid)?;
     if json {
         let path = remote::path(&arguments.path);

@@ -123,7 +123,8 @@ impl Server {
         let fid = client.walk(path)?;
         client.open(&fid, Mode::Write)?;
         let mut rest = bytes;
-        client.write_range(&fid, offset, |room| Ok::<_, ClientError>(rest.read(room)?))?;
+        let source = |room: &mut [u8]| Ok::<_, ClientError>(rest.read(room)?);
+        client.write_range(&fid, offset, source, |_| ())?;
         client.sync(&fid)?;
         client.clunk(fid)
     }

@@ -2,7 +2,7 @@
 
 use outboard_ninep::Address;
 use outboard_ninep::client::{Client, ClientError, Mode};
-use outboard_ninep::wire::{Dialect, Frame, Qid, QidKind, Qids, Reply, Request};
+use outboard_ninep::wire::{Dialect, Frame, Qid, QidKind, Qids, Reply, Request, UnixErrno};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
@@ -10,7 +10,7 @@ use std::thread;
 const QID: Qid = Qid { kind: QidKind::empty(), version: 0, path: 0 };
 
 /// A client of a server that has a file `file`, and answers reads and writes with `answer`.
-fn client(answer: impl Fn(&Request<'_>) -> Reply<'static> + Send + 'static) -> Client {
+fn client(mut answer: impl FnMut(&Request<'_>) -> Reply<'static> + Send + 'static) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -23,7 +23,7 @@ fn client(answer: impl Fn(&Request<'_>) -> Reply<'static> + Send + 'static) -> C
             let frame = Frame::split(&message, u32::MAX).unwrap().unwrap();
             let request = Request::decode(frame.number, frame.body, Dialect::Unix).unwrap();
             let mut bytes = Vec::new();
-            reply(&request, &answer).encode(frame.tag, &mut bytes, Dialect::Unix);
+            reply(&request, &mut answer).encode(frame.tag, &mut bytes, Dialect::Unix);
             if stream.write_all(&bytes).is_err() {
                 break;
             }
@@ -32,7 +32,10 @@ fn client(answer: impl Fn(&Request<'_>) -> Reply<'static> + Send + 'static) -> C
     Client::connect(&Address::Tcp { host: "127.0.0.1".into(), port }).unwrap()
 }
 
-fn reply(request: &Request<'_>, answer: impl Fn(&Request<'_>) -> Reply<'static>) -> Reply<'static> {
+fn reply(
+    request: &Request<'_>,
+    mut answer: impl FnMut(&Request<'_>) -> Reply<'static>,
+) -> Reply<'static> {
     match request {
         Request::Version { msize, .. } => {
             Reply::Version { msize: *msize, version: Dialect::Unix.name() }
@@ -66,9 +69,37 @@ fn an_answer_to_a_read_is_no_count() {
         let client = &mut client(move |_| Reply::Read { data });
         let fid = client.walk("file").unwrap();
         client.open(&fid, Mode::Write).unwrap();
-        let error = client.write_range(&fid, 0, |room| Ok::<_, ClientError>(room.len()));
+        let error = client.write_range(&fid, 0, |room| Ok::<_, ClientError>(room.len()), |_| ());
         let error = error.unwrap_err();
         assert!(matches!(error, ClientError::Protocol(_)), "{error}");
         assert!(error.to_string().contains("a wrong answer to tag"), "{error}");
     }
+}
+
+#[test]
+fn how_much_was_written_before_an_error_is_known() {
+    let error = |errno| Reply::Error { message: "no", errno: UnixErrno(errno) };
+    let mut pieces = 0;
+    let client = &mut client(move |request| {
+        let Request::Write { offset, data, .. } = request else { return error(1) };
+        pieces += 1;
+        match pieces {
+            1 => Reply::Write { count: data.len() as u32 },
+            // Part of it goes, and then nothing: neither the rest nor what is behind it.
+            2 => Reply::Write { count: 1000 },
+            _ => error(*offset as u32),
+        }
+    });
+    let fid = client.walk("file").unwrap();
+    client.open(&fid, Mode::Write).unwrap();
+    let (chunk, mut written) = (client.chunk_bytes() as u64, 0);
+    let mut left = 5;
+    let source = |room: &mut [u8]| {
+        left -= 1;
+        Ok::<_, ClientError>(if left < 0 { 0 } else { room.len() })
+    };
+    let error = client.write_range(&fid, 0, source, |count| written = count).unwrap_err();
+    assert_eq!(written, chunk + 1000);
+    let ClientError::Server { number, .. } = error else { panic!("{error}") };
+    assert_eq!(u64::from(number), chunk + 1000, "the first error is the one that counts");
 }

@@ -16,6 +16,9 @@ struct Piece {
     len: usize,
 }
 
+/// Data to be written, and which byte of the range it begins with.
+type Parcel = (u64, Vec<u8>);
+
 /// What came of a piece of a read.
 type Answer = Result<Vec<u8>, ClientError>;
 
@@ -166,18 +169,21 @@ impl Client {
     /// Writes to an open file from `offset` on what `source` yields, until it yields nothing.
     /// Returns how many bytes were written.
     ///
-    /// `source` fills the buffer that it is given, as far as it can, and says how far. After an
-    /// error the bytes in front of the first one that was not written may have been.
+    /// `source` fills the buffer that it is given, as far as it can, and says how far. `written`
+    /// is told each time how many bytes from `offset` on are written by now. After an error some
+    /// behind those may be written as well.
     pub fn write_range<E: From<ClientError>>(
         &mut self,
         fid: &Fid,
         offset: u64,
         mut source: impl FnMut(&mut [u8]) -> Result<usize, E>,
+        mut written: impl FnMut(u64),
     ) -> Result<u64, E> {
         let mut spare: VecDeque<Vec<u8>> = VecDeque::new();
-        let mut tags: Vec<Option<(u64, Vec<u8>)>> = vec![None; WINDOW];
+        let mut tags: Vec<Option<Parcel>> = vec![None; WINDOW];
         let (mut asked, mut under_way, mut more) = (0, 0, true);
-        let mut failure: Option<E> = None;
+        // The first byte that could not be had or written, and why.
+        let mut failure: Option<(u64, E)> = None;
         loop {
             while more && under_way < WINDOW && failure.is_none() {
                 let mut data = spare.pop_front().unwrap_or_default();
@@ -186,33 +192,23 @@ impl Client {
                     Ok(0) => more = false,
                     Ok(count) => {
                         data.truncate(count);
-                        // The server knows what to say of an offset beyond all files.
-                        self.put(fid, offset.wrapping_add(asked), data, &mut tags)?;
+                        self.put(fid, offset, asked, data, &mut tags)?;
                         asked += count as u64;
                         under_way += 1;
                     }
-                    Err(error) => failure = Some(error),
+                    Err(error) => failure = Some((asked, error)),
                 }
             }
             if under_way == 0 {
-                return failure.map_or(Ok(asked), Err);
+                return failure.map_or(Ok(asked), |(_, error)| Err(error));
             }
-            let (tag, answer) = self.finish(|tag, transferred| {
-                let answer = match transferred {
-                    Ok(Transferred::Written(count)) => Some(Ok(count)),
-                    Ok(Transferred::Read(_)) => None,
-                    Err(error) => Some(Err(error)),
-                };
-                (tag, answer)
-            })?;
-            let entry = tags.get_mut(usize::from(tag)).and_then(Option::take);
-            let ((at, mut data), answer) = entry.zip(answer).ok_or_else(|| wrong_answer(tag))?;
+            let ((at, mut data), answer) = self.written(&mut tags)?;
             under_way -= 1;
             match answer {
                 Ok(count) if count < data.len() && count > 0 => {
                     // What did not go is tried again, and then fails if it cannot.
                     data.drain(..count);
-                    self.put(fid, at + count as u64, data, &mut tags)?;
+                    self.put(fid, offset, at + count as u64, data, &mut tags)?;
                     under_way += 1;
                 }
                 Ok(count) if count == data.len() => spare.push_back(data),
@@ -220,21 +216,46 @@ impl Client {
                     let message = format!("{count} of {} bytes written", data.len());
                     return Err(ClientError::Protocol(message).into());
                 }
-                Err(error) => failure = failure.or(Some(error.into())),
+                Err(error) if failure.as_ref().is_none_or(|(first, _)| at < *first) => {
+                    failure = Some((at, error.into()));
+                }
+                Err(_) => {}
             }
+            let first = tags.iter().flatten().map(|(at, _)| *at).min().unwrap_or(asked);
+            written(failure.as_ref().map_or(first, |(failed, _)| first.min(*failed)));
         }
     }
 
+    /// Waits for the answer to one of several writes: how many of its bytes were written.
+    fn written(
+        &mut self,
+        tags: &mut [Option<Parcel>],
+    ) -> Result<(Parcel, Result<usize, ClientError>), ClientError> {
+        let (tag, answer) = self.finish(|tag, transferred| {
+            let answer = match transferred {
+                Ok(Transferred::Written(count)) => Some(Ok(count)),
+                Ok(Transferred::Read(_)) => None,
+                Err(error) => Some(Err(error)),
+            };
+            (tag, answer)
+        })?;
+        let entry = tags.get_mut(usize::from(tag)).and_then(Option::take);
+        entry.zip(answer).ok_or_else(|| wrong_answer(tag))
+    }
+
+    /// Sends `data`, which belongs `at` bytes behind `offset`.
     fn put(
         &mut self,
         fid: &Fid,
         offset: u64,
+        at: u64,
         data: Vec<u8>,
-        tags: &mut [Option<(u64, Vec<u8>)>],
+        tags: &mut [Option<Parcel>],
     ) -> Result<(), ClientError> {
         let free = tags.iter().position(Option::is_none).unwrap_or_default();
-        self.start_write(free as u16, fid, offset, &data)?;
-        tags[free] = Some((offset, data));
+        // The server knows what to say of an offset beyond all files.
+        self.start_write(free as u16, fid, offset.wrapping_add(at), &data)?;
+        tags[free] = Some((at, data));
         Ok(())
     }
 }
