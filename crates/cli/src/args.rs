@@ -76,6 +76,10 @@ pub(crate) enum Verb {
     /// Write standard input, or a text, to a file of a server
     Write(WriteArgs),
     /// Copy from, to, or between files of a server
+    ///
+    /// Zeros become holes in files of this machine. A source without a length, such as a pipe or
+    /// /dev/zero, is copied to its end; if the target is full before that, this is an error, but
+    /// what fits has been written. `outboard cp /dev/zero :sdC0/part/1` thus fills a partition.
     Cp(CpArgs),
     /// Measure drivers and server in the lab
     Bench(BenchArgs),

@@ -6,6 +6,7 @@ use crate::print::OutputError;
 use anyhow::{Context, Result, bail};
 use outboard_ninep::client::{Client, ClientError, Fid, FileStatus, Mode};
 use std::io;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Connects to the server that is meant.
@@ -26,12 +27,18 @@ pub(crate) fn find(client: &mut Client, text: &str) -> Result<(Fid, FileStatus)>
     Ok((fid, status))
 }
 
-/// Goes to a file, which must not be a folder, and opens it.
-pub(crate) fn open(client: &mut Client, text: &str, mode: Mode) -> Result<(Fid, FileStatus)> {
+/// Goes to a file, which must not be a folder.
+pub(crate) fn find_file(client: &mut Client, text: &str) -> Result<(Fid, FileStatus)> {
     let (fid, status) = find(client, text)?;
     if status.directory {
         bail!("{text} is a folder; to see what is in it: outboard ls {}", path(text));
     }
+    Ok((fid, status))
+}
+
+/// Goes to a file, which must not be a folder, and opens it.
+pub(crate) fn open(client: &mut Client, text: &str, mode: Mode) -> Result<(Fid, FileStatus)> {
+    let (fid, status) = find_file(client, text)?;
     client.open(&fid, mode).with_context(|| text.to_owned())?;
     Ok((fid, status))
 }
@@ -53,6 +60,14 @@ pub(crate) enum TransferError {
     /// At this end.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// At this end, in a file.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// At this end, where it is printed.
     #[error(transparent)]
     Output(#[from] OutputError),

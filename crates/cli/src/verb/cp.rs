@@ -8,12 +8,10 @@ use crate::remote::{self, TransferError};
 use crate::verb::write::fill;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use local::{Holey, write_sparsely};
+use local::{Source, Target};
 use outboard_ninep::client::{Client, Mode};
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 /// What is read before it is written when copying between two files of a server.
@@ -60,36 +58,26 @@ fn place(text: &str) -> Place {
     }
 }
 
-/// From the server to this machine. What reads as zeros becomes holes.
+/// From the server to this machine. What reads as zeros becomes holes, where there can be any.
 fn fetch(server: &ServerArgs, from: &str, to: &Path, json: bool) -> Result<u64> {
     let client = &mut remote::connect(server)?;
     let (fid, status) = remote::open(client, from, Mode::Read)?;
     let to = if to.is_dir() { to.join(status.name.as_str()) } else { to.to_owned() };
     let named = || to.display().to_string();
-    let device = to.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(!device);
-    let file = options.open(&to).with_context(named)?;
-    let bar = progress(status.bytes, json);
-    let mut offset = 0;
+    let mut target = Target::open(&to).with_context(named)?;
+    let bar = progress(Some(status.bytes), json);
     let copied = client.read_range(&fid, 0, u64::MAX, |bytes| {
-        if device {
-            file.write_all_at(bytes, offset)?;
-        } else {
-            write_sparsely(&file, bytes, offset)?;
-        }
-        offset += bytes.len() as u64;
-        bar.set_position(offset);
-        Ok::<_, TransferError>(())
+        let written = target.write(bytes);
+        bar.set_position(target.len());
+        written.map_err(|error| TransferError::File { path: to.clone(), error })
     });
     bar.finish_and_clear();
-    if !device {
-        // A hole at the end is only there once the file is that long.
-        file.set_len(offset).with_context(named)?;
-    }
+    let len = target.len();
+    // What came before an error is kept.
+    let finished = target.finish();
     let copied =
-        copied.with_context(|| format!("{from}: after {} were copied", print::bytes(offset)))?;
-    file.sync_all().with_context(named)?;
+        copied.with_context(|| format!("{from}: after {} were copied", print::bytes(len)))?;
+    finished.with_context(named)?;
     client.clunk(fid)?;
     Ok(copied)
 }
@@ -97,40 +85,61 @@ fn fetch(server: &ServerArgs, from: &str, to: &Path, json: bool) -> Result<u64> 
 /// From this machine to the server. Holes are not read, but written as zeros: the disk may hold
 /// something else there.
 fn store(server: &ServerArgs, from: &Path, to: &str, yes: bool, json: bool) -> Result<u64> {
-    let named = || from.display().to_string();
-    let file = File::open(from).with_context(named)?;
-    let mut source = Holey::new(file).with_context(named)?;
+    let source = Source::open(from)?;
+    let len = source.len();
     let client = &mut remote::connect(server)?;
-    let (fid, status) = remote::find(client, to)?;
-    if source.len > status.bytes {
+    let (fid, status) = remote::find_file(client, to)?;
+    // The length of a ctl file is that of what it says, not of what it takes.
+    let room = if is_control(to) { u64::MAX } else { status.bytes };
+    if let Some(len) = len.filter(|len| *len > room) {
         bail!(
             "{} has {} and {to} only {}; nothing was written",
-            named(),
-            print::bytes(source.len),
-            print::bytes(status.bytes)
+            from.display(),
+            print::bytes(len),
+            print::bytes(room)
         );
     }
-    confirm(client, to, source.len, yes)?;
+    confirm(client, to, &extent(len, room), yes)?;
     client.open(&fid, Mode::Write).with_context(|| to.to_owned())?;
-    let bar = progress(source.len, json);
-    let source = |room: &mut [u8]| Ok::<_, TransferError>(source.read(room)?);
-    let copied =
-        client.write_range(&fid, 0, source, |count| bar.set_position(count)).and_then(|bytes| {
-            client.sync(&fid)?;
-            Ok(bytes)
-        });
-    let written = bar.position();
+    let bar = progress(len, json);
+    let (mut source, mut written) = (source.take(room), 0);
+    let in_file = |error| TransferError::File { path: from.to_owned(), error };
+    let data = |room: &mut [u8]| fill(&mut source, room).map_err(in_file);
+    let copied = client.write_range(&fid, 0, data, |count| {
+        written = count;
+        bar.set_position(count);
+    });
+    let copied = copied.and_then(|bytes| {
+        client.sync(&fid)?;
+        Ok(bytes)
+    });
     bar.finish_and_clear();
     let copied = copied.with_context(|| remote::written(to, written))?;
     client.clunk(fid)?;
+    if source.limit() == 0 && fill(source.get_mut(), &mut [0]).map_err(in_file)? > 0 {
+        bail!("{to} is full: {copied} bytes were written, and {} goes on", from.display());
+    }
     Ok(copied)
+}
+
+/// How much of a file is to be overwritten, in words.
+fn extent(len: Option<u64>, room: u64) -> String {
+    match len {
+        Some(len) => format!("the first {}", print::bytes(len)),
+        None => format!("up to all {}", print::bytes(room)),
+    }
+}
+
+/// Whether it takes commands rather than data.
+fn is_control(path: &str) -> bool {
+    path.ends_with("/ctl") || path == "ctl"
 }
 
 /// From one file of the server to another.
 fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> Result<u64> {
     let client = &mut remote::connect(server)?;
     let (source, status) = remote::open(client, from, Mode::Read)?;
-    let (target, room) = remote::find(client, to)?;
+    let (target, room) = remote::find_file(client, to)?;
     if status.bytes > room.bytes {
         bail!(
             "{from} has {} and {to} only {}; nothing was written",
@@ -138,9 +147,9 @@ fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> 
             print::bytes(room.bytes)
         );
     }
-    confirm(client, to, status.bytes, yes)?;
+    confirm(client, to, &extent(Some(status.bytes), room.bytes), yes)?;
     client.open(&target, Mode::Write).with_context(|| to.to_owned())?;
-    let bar = progress(status.bytes, json);
+    let bar = progress(Some(status.bytes), json);
     let mut offset = 0;
     loop {
         let mut data = Vec::new();
@@ -167,16 +176,13 @@ fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> 
 }
 
 /// Has the user type the disk's name before it is overwritten.
-fn confirm(client: &mut Client, path: &str, bytes: u64, yes: bool) -> Result<()> {
+fn confirm(client: &mut Client, path: &str, extent: &str, yes: bool) -> Result<()> {
     let disk = path.split('/').find(|name| !name.is_empty()).unwrap_or(path);
-    if yes || path.ends_with("/ctl") || path == "ctl" {
+    if yes || is_control(path) {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        bail!(
-            "this would overwrite {} of {path}; to do it without being asked, add --yes",
-            print::bytes(bytes)
-        );
+        bail!("this would overwrite {extent} of {path}; to do it without being asked, add --yes");
     }
     let mut description = Vec::new();
     let (fid, _) = remote::open(client, &format!("{disk}/ctl"), Mode::Read)?;
@@ -191,8 +197,7 @@ fn confirm(client: &mut Client, path: &str, bytes: u64, yes: bool) -> Result<()>
         line.map(str::trim).unwrap_or_default().to_owned()
     };
     print::note(&format!(
-        "This overwrites the first {} of {path} ({}, serial {}).",
-        print::bytes(bytes),
+        "This overwrites {extent} of {path} ({}, serial {}).",
         of("model "),
         of("serial ")
     ));
@@ -207,12 +212,18 @@ fn confirm(client: &mut Client, path: &str, bytes: u64, yes: bool) -> Result<()>
     Ok(())
 }
 
-/// A bar with rate and time left, on a terminal.
-fn progress(bytes: u64, json: bool) -> ProgressBar {
+/// A bar with rate and time left, on a terminal; without a length only what is known.
+fn progress(bytes: Option<u64>, json: bool) -> ProgressBar {
     if json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    let (bar, template) = match bytes {
+        Some(bytes) => {
+            let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+            (ProgressBar::new(bytes), template)
+        }
+        None => (ProgressBar::no_length(), "{spinner} {bytes} {bytes_per_sec}"),
+    };
     let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style)
+    bar.with_style(style)
 }

@@ -1,16 +1,109 @@
 //! Files of this machine, at either end of a copy.
 
+use anyhow::{Context, Result, bail};
 use rustix::fs::SeekFrom as Seek;
 use rustix::io::Errno;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
 
 /// Runs of zeros from this length on become holes.
 const HOLE_BYTES: usize = 4096;
 
+/// What is copied from.
+pub(super) enum Source {
+    /// It has a length, and perhaps holes.
+    Holey(Holey),
+    /// It ends when it ends, if it does: a pipe, a device, a file that the kernel makes up.
+    Stream(File),
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let named = || path.display().to_string();
+        let file = File::open(path).with_context(named)?;
+        let found = file.metadata().with_context(named)?;
+        if found.is_dir() {
+            bail!("{} is a folder; cp copies a file at a time", path.display());
+        }
+        // Files of /proc have a length of 0, whatever is in them.
+        let has_length = found.is_file() && found.len() > 0;
+        if has_length || found.file_type().is_block_device() {
+            return Ok(Self::Holey(Holey::new(file).with_context(named)?));
+        }
+        Ok(Self::Stream(file))
+    }
+
+    /// How much there is, if that is known beforehand.
+    pub(super) const fn len(&self) -> Option<u64> {
+        match self {
+            Self::Holey(holey) => Some(holey.len),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Holey(holey) => holey.read(room),
+            Self::Stream(file) => file.read(room),
+        }
+    }
+}
+
+/// What is copied to.
+pub(super) struct Target {
+    file: File,
+    /// It can have holes, and has a length; pipes and devices take bytes in order only.
+    regular: bool,
+    len: u64,
+}
+
+impl Target {
+    /// Opens a file, which is made if there is none, and emptied if it keeps what is written.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let regular = file.metadata()?.is_file();
+        if regular {
+            file.set_len(0)?;
+        }
+        Ok(Self { file, regular, len: 0 })
+    }
+
+    /// Appends `bytes`.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.regular {
+            write_sparsely(&self.file, bytes, self.len)?;
+        } else {
+            self.file.write_all(bytes)?;
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// How much was written.
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Sees to it that what was written would survive a loss of power.
+    pub(super) fn finish(self) -> io::Result<()> {
+        if self.regular {
+            // A hole at the end is only there once the file is that long.
+            self.file.set_len(self.len)?;
+        }
+        match rustix::fs::fsync(&self.file) {
+            // Pipes and terminals keep nothing (fsync(2)).
+            Err(Errno::INVAL | Errno::ROFS) if !self.regular => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
 /// Writes `bytes` at `offset`, but leaves out what is zeros.
-pub(super) fn write_sparsely(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+fn write_sparsely(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
     let mut at = 0;
     for run in
@@ -28,7 +121,7 @@ pub(super) fn write_sparsely(file: &File, bytes: &[u8], offset: u64) -> io::Resu
 /// A file whose holes are known to be zeros without being read.
 pub(super) struct Holey {
     file: File,
-    pub(super) len: u64,
+    len: u64,
     at: u64,
     /// Up to where the data goes on that `at` is in; `at` itself in a hole.
     data_end: u64,
@@ -37,7 +130,7 @@ pub(super) struct Holey {
 }
 
 impl Holey {
-    pub(super) fn new(file: File) -> io::Result<Self> {
+    fn new(file: File) -> io::Result<Self> {
         // Block devices have no length but an end.
         let len = rustix::fs::seek(&file, Seek::End(0))?;
         rustix::fs::seek(&file, Seek::Start(0))?;
@@ -93,7 +186,6 @@ impl Read for Holey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::OpenOptions;
 
     #[test]
     fn holes_are_read_as_zeros_and_written_as_holes() {
