@@ -20,6 +20,11 @@ pub(crate) fn path(text: &str) -> &str {
     text.trim_start_matches(':')
 }
 
+/// The names in a path, from the root down.
+pub(crate) fn names(text: &str) -> Vec<&str> {
+    path(text).split('/').filter(|name| !matches!(*name, "" | ".")).collect()
+}
+
 /// Goes to a file and asks about it.
 pub(crate) fn find(client: &mut Client, text: &str) -> Result<(Fid, FileStatus)> {
     let fid = client.walk(path(text)).with_context(|| text.to_owned())?;

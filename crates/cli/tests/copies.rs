@@ -2,7 +2,12 @@
 
 mod support;
 
-use support::{Server, fed, image, noise};
+use outboard_ninep::wire::{Dialect, Frame, Qid, QidKind, Qids, Reply, Request, Stat};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::thread;
+use support::{PROGRAM, Server, fed, good, image, noise};
 
 #[test]
 fn what_has_no_length_is_copied_to_its_end() {
@@ -65,4 +70,84 @@ fn folders_are_not_copied() {
         let error = server.fails(&["cp", "--yes", from, to], 1);
         assert!(error.contains("is a folder"), "{error}");
     }
+}
+
+/// Serves one client a file that it calls what it likes, whatever it is asked for.
+fn serve_misnamed(listener: &UnixListener, name: &str) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut message = vec![0; 4];
+    while stream.read_exact(&mut message[..4]).is_ok() {
+        let size = u32::from_le_bytes(*message.first_chunk().unwrap());
+        message.resize(size as usize, 0);
+        stream.read_exact(&mut message[4..]).unwrap();
+        let frame = Frame::split(&message, u32::MAX).unwrap().unwrap();
+        let request = Request::decode(frame.number, frame.body, Dialect::Unix).unwrap();
+        let mut bytes = Vec::new();
+        misnamed(&request, name).encode(frame.tag, &mut bytes, Dialect::Unix);
+        stream.write_all(&bytes).unwrap();
+    }
+}
+
+fn misnamed<'a>(request: &Request<'a>, name: &'a str) -> Reply<'a> {
+    let qid = Qid { kind: QidKind::empty(), version: 0, path: 0 };
+    match request {
+        Request::Version { msize, version } => Reply::Version { msize: *msize, version },
+        Request::Attach { .. } => Reply::Attach { qid },
+        Request::Walk { names, .. } => {
+            let mut qids = Qids::EMPTY;
+            names.as_slice().iter().for_each(|_| assert!(qids.push(qid)));
+            Reply::Walk { qids }
+        }
+        Request::Open { .. } => Reply::Open { qid, iounit: 0 },
+        Request::Read { offset: 0, .. } => Reply::Read { data: b"evil" },
+        Request::Read { .. } => Reply::Read { data: b"" },
+        Request::Clunk { .. } => Reply::Clunk {},
+        Request::Stat { .. } => {
+            let (user, group, modifier, extension) = ("", "", "", "");
+            let stat = Stat {
+                kind: 0,
+                device: 0,
+                qid,
+                mode: 0o600,
+                access_time: 0,
+                modify_time: 0,
+                length: 4,
+                name,
+                user,
+                group,
+                modifier,
+                extension,
+                numbers: [0; 3],
+            };
+            Reply::Stat { stat }
+        }
+        request => panic!("{request:?}"),
+    }
+}
+
+#[test]
+fn the_user_says_what_a_copy_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, socket) = (folder.path().join("target"), folder.path().join("9p"));
+    std::fs::create_dir(&target).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    let listener = UnixListener::bind(&socket).unwrap();
+    for name in ["../elsewhere", elsewhere.to_str().unwrap(), ".."] {
+        thread::scope(|scope| {
+            scope.spawn(|| serve_misnamed(&listener, name));
+            let mut cp = Command::new(PROGRAM);
+            cp.args(["cp", ":sdC0/./data/"]).arg(&target);
+            good(cp.arg("--at").arg(format!("unix:{}", socket.display())));
+        });
+        assert!(!elsewhere.exists());
+        assert_eq!(std::fs::read(target.join("data")).unwrap(), b"evil");
+        std::fs::remove_file(target.join("data")).unwrap();
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| serve_misnamed(&listener, "name"));
+        let mut cp = Command::new(PROGRAM);
+        cp.args(["cp", ":sdC0/.."]).arg(&target);
+        let output = cp.arg("--at").arg(format!("unix:{}", socket.display())).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("what to call the copy"));
+    });
 }

@@ -62,7 +62,7 @@ fn place(text: &str) -> Place {
 fn fetch(server: &ServerArgs, from: &str, to: &Path, json: bool) -> Result<u64> {
     let client = &mut remote::connect(server)?;
     let (fid, status) = remote::open(client, from, Mode::Read)?;
-    let to = if to.is_dir() { to.join(status.name.as_str()) } else { to.to_owned() };
+    let to = if to.is_dir() { to.join(file_name(from)?) } else { to.to_owned() };
     let named = || to.display().to_string();
     let mut target = Target::open(&to).with_context(named)?;
     let bar = progress(Some(status.bytes), json);
@@ -80,6 +80,15 @@ fn fetch(server: &ServerArgs, from: &str, to: &Path, json: bool) -> Result<u64> 
     finished.with_context(named)?;
     client.clunk(fid)?;
     Ok(copied)
+}
+
+/// What a file is to be called in a folder of this machine. The user says that, not the server,
+/// whose names may lead anywhere.
+fn file_name(from: &str) -> Result<&str> {
+    match remote::names(from).last() {
+        Some(name) if *name != ".." => Ok(name),
+        _ => bail!("{from} does not say what to call the copy; name a file rather than a folder"),
+    }
 }
 
 /// From this machine to the server. Holes are not read, but written as zeros: the disk may hold
