@@ -72,6 +72,23 @@ fn folders_are_not_copied() {
     }
 }
 
+#[test]
+fn commands_need_no_leave_and_a_partition_called_ctl_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&["null:1048576"]);
+    let commands = folder.path().join("commands");
+    // Longer than what the ctl files say.
+    std::fs::write(&commands, format!("flush{}", " ".repeat(2000))).unwrap();
+    let commands = commands.to_str().unwrap();
+    server.run(&["write", "sdC0/ctl", "part ctl 0 8"]);
+    for control in [":ctl", ":/./ctl", ":sdC0/ctl", ":sdC0//./ctl"] {
+        server.run(&["cp", commands, control]);
+    }
+    for partition in [":sdC0/part/ctl", ":./sdC0/part//ctl", ":sdC0/part/./ctl/"] {
+        assert!(server.fails(&["cp", commands, partition], 1).contains("add --yes"), "{partition}");
+    }
+}
+
 /// Serves one client a file that it calls what it likes, whatever it is asked for.
 fn serve_misnamed(listener: &UnixListener, name: &str) {
     let (mut stream, _) = listener.accept().unwrap();

@@ -139,9 +139,9 @@ fn extent(len: Option<u64>, room: u64) -> String {
     }
 }
 
-/// Whether it takes commands rather than data.
+/// Whether it takes commands rather than data. A partition may have that name, too.
 fn is_control(path: &str) -> bool {
-    path.ends_with("/ctl") || path == "ctl"
+    matches!(remote::names(path)[..], ["ctl"] | [_, "ctl"])
 }
 
 /// From one file of the server to another.
@@ -186,10 +186,10 @@ fn between(server: &ServerArgs, from: &str, to: &str, yes: bool, json: bool) -> 
 
 /// Has the user type the disk's name before it is overwritten.
 fn confirm(client: &mut Client, path: &str, extent: &str, yes: bool) -> Result<()> {
-    let disk = path.split('/').find(|name| !name.is_empty()).unwrap_or(path);
     if yes || is_control(path) {
         return Ok(());
     }
+    let disk = remote::names(path).first().copied().unwrap_or(path);
     if !io::stdin().is_terminal() {
         bail!("this would overwrite {extent} of {path}; to do it without being asked, add --yes");
     }
