@@ -28,12 +28,19 @@ pub(crate) fn make_folder() -> Result<()> {
     let folder = folder();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.with_context(|| format!("cannot make {}", folder.display()))?;
-    let found = folder.symlink_metadata()?;
+    check_folder("--9p")
+}
+
+/// Refuses a folder that others may have made or may write to: the server there might not be this
+/// user's. That there is none is for whoever connects to say. `option` chooses another place.
+pub(crate) fn check_folder(option: &str) -> Result<()> {
+    let folder = folder();
+    let Ok(found) = folder.symlink_metadata() else { return Ok(()) };
     let ours = found.is_dir() && found.uid() == getuid().as_raw();
     if !ours || found.permissions().mode() & 0o077 != 0 {
         bail!(
-            "{} is not this user's alone, so a socket there would not be safe. Remove it, or \
-             choose another place with --9p unix:PATH",
+            "{} is not this user's alone, so a socket there is not safe. Remove it, or choose \
+             another place with {option} unix:PATH",
             folder.display()
         );
     }

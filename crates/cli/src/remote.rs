@@ -11,7 +11,13 @@ use thiserror::Error;
 
 /// Connects to the server that is meant.
 pub(crate) fn connect(server: &ServerArgs) -> Result<Client> {
-    let address = server.at.clone().unwrap_or_else(endpoint::default_address);
+    let address = match &server.at {
+        Some(address) => address.clone(),
+        None => {
+            endpoint::check_folder("--at")?;
+            endpoint::default_address()
+        }
+    };
     Ok(Client::connect(&address)?)
 }
 

@@ -271,8 +271,11 @@ fn the_default_address_is_the_users_own() {
     // A folder that others may enter is not used.
     std::fs::set_permissions(folder.path().join("outboard"), PermissionsExt::from_mode(0o755))
         .unwrap();
-    let output = run(&["serve", "--lab", "null:1048576"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not this user's alone"));
+    for verb in [&["serve", "--lab", "null:1048576"][..], &["ls"], &["cp", "/dev/null", ":x"]] {
+        let output = run(verb).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not this user's alone"));
+    }
 }
 
 #[test]
