@@ -39,7 +39,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Write(write) => verb::write::run(&write, json)?,
         Verb::Cp(cp) => verb::cp::run(&cp, json)?,
         Verb::Bench(bench) => verb::bench::run(&bench, json)?,
-        Verb::Completions(completions) => verb::manual::completions(&completions),
+        Verb::Completions(completions) => verb::manual::completions(&completions)?,
         Verb::Man(man) => verb::manual::pages(&man)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -284,6 +284,12 @@ fn completions_and_manual_pages_are_made() {
         let script = support::good(Command::new(PROGRAM).args(["completions", shell]));
         assert!(script.contains("serve") && script.contains("offset"), "{shell}");
     }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(PROGRAM).args(["completions", "bash"]).stdout(full).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("standard output: No space left"), "{errors}");
+    assert!(fails(&["man", "/dev/null/man"], 1).contains("cannot write manual pages"));
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("man");
     support::good(Command::new(PROGRAM).arg("man").arg(&pages));

@@ -1,12 +1,15 @@
 //! Completions and manual pages, from the definitions of the command line.
 
 use crate::args::{Arguments, CompletionsArgs, ManArgs};
+use crate::print;
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 
-pub(crate) fn completions(arguments: &CompletionsArgs) {
-    let command = &mut Arguments::command();
-    clap_complete::generate(arguments.shell, command, "outboard", &mut std::io::stdout());
+pub(crate) fn completions(arguments: &CompletionsArgs) -> Result<()> {
+    // It panics when it cannot write, which a vector never refuses.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "outboard", &mut script);
+    Ok(print::raw_out(&script)?)
 }
 
 pub(crate) fn pages(arguments: &ManArgs) -> Result<()> {
