@@ -285,7 +285,8 @@ fn read_sector(lab: &Lab, lba: u8) -> (u32, [u8; 512]) {
     let low = |offset| memory.address_of(offset).low();
     let (received, table_address, data_address) = (low(1024), low(table), low(data));
     memory.write(list, &[1u32 << 16 | 5, 0, table_address]); // one range, five words of FIS
-    memory.write_bytes(table, &[0x27, 0x80, 0x25, 0, lba, 0, 0, 0x40, 0, 0, 0, 0, 1]); // READ DMA EXT
+    let read_dma_ext = [0x27, 0x80, 0x25, 0, lba, 0, 0, 0x40, 0, 0, 0, 0, 1];
+    memory.write_bytes(table, &read_dma_ext);
     memory.write(table + 0x80, &[data_address, 0, 0, 511u32]);
     let mut bar = device.device().map_bar(5).unwrap();
     bar.write_u32(0x04, 1 << 31 | 1 << 1); // GHC: AE, IE
