@@ -1,9 +1,10 @@
 //! Copies whose other end is no ordinary file.
 
+#[path = "../../service/ninep/tests/support/liar.rs"]
+mod liar;
 mod support;
 
-use outboard_ninep::wire::{Dialect, Frame, Qid, QidKind, Qids, Reply, Request, Stat};
-use std::io::{Read, Write};
+use outboard_ninep::wire::{Reply, Request, Stat};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::thread;
@@ -91,52 +92,15 @@ fn commands_need_no_leave_and_a_partition_called_ctl_does() {
 
 /// Serves one client a file that it calls what it likes, whatever it is asked for.
 fn serve_misnamed(listener: &UnixListener, name: &str) {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut message = vec![0; 4];
-    while stream.read_exact(&mut message[..4]).is_ok() {
-        let size = u32::from_le_bytes(*message.first_chunk().unwrap());
-        message.resize(size as usize, 0);
-        stream.read_exact(&mut message[4..]).unwrap();
-        let frame = Frame::split(&message, u32::MAX).unwrap().unwrap();
-        let request = Request::decode(frame.number, frame.body, Dialect::Unix).unwrap();
-        let mut bytes = Vec::new();
-        misnamed(&request, name).encode(frame.tag, &mut bytes, Dialect::Unix);
-        stream.write_all(&bytes).unwrap();
-    }
+    liar::serve(listener.accept().unwrap().0, |request| misnamed(request, name));
 }
 
-fn misnamed<'a>(request: &Request<'a>, name: &'a str) -> Reply<'a> {
-    let qid = Qid { kind: QidKind::empty(), version: 0, path: 0 };
+fn misnamed<'a>(request: &Request<'_>, name: &'a str) -> Reply<'a> {
     match request {
-        Request::Version { msize, version } => Reply::Version { msize: *msize, version },
-        Request::Attach { .. } => Reply::Attach { qid },
-        Request::Walk { names, .. } => {
-            let mut qids = Qids::EMPTY;
-            names.as_slice().iter().for_each(|_| assert!(qids.push(qid)));
-            Reply::Walk { qids }
-        }
-        Request::Open { .. } => Reply::Open { qid, iounit: 0 },
         Request::Read { offset: 0, .. } => Reply::Read { data: b"evil" },
         Request::Read { .. } => Reply::Read { data: b"" },
-        Request::Clunk { .. } => Reply::Clunk {},
         Request::Stat { .. } => {
-            let (user, group, modifier, extension) = ("", "", "", "");
-            let stat = Stat {
-                kind: 0,
-                device: 0,
-                qid,
-                mode: 0o600,
-                access_time: 0,
-                modify_time: 0,
-                length: 4,
-                name,
-                user,
-                group,
-                modifier,
-                extension,
-                numbers: [0; 3],
-            };
-            Reply::Stat { stat }
+            Reply::Stat { stat: Stat { mode: 0o600, length: 4, name, ..Stat::UNCHANGED } }
         }
         request => panic!("{request:?}"),
     }

@@ -1,54 +1,20 @@
 //! The client, against servers that answer what they like.
 
+#[path = "support/liar.rs"]
+mod liar;
+
 use outboard_ninep::Address;
 use outboard_ninep::client::{Client, ClientError, Mode};
-use outboard_ninep::wire::{Dialect, Frame, Qid, QidKind, Qids, Reply, Request, UnixErrno};
-use std::io::{Read, Write};
+use outboard_ninep::wire::{Reply, Request, UnixErrno};
 use std::net::TcpListener;
 use std::thread;
 
-const QID: Qid = Qid { kind: QidKind::empty(), version: 0, path: 0 };
-
-/// A client of a server that has a file `file`, and answers reads and writes with `answer`.
-fn client(mut answer: impl FnMut(&Request<'_>) -> Reply<'static> + Send + 'static) -> Client {
+/// A client of a server that answers reads and writes with `answer`.
+fn client(answer: impl FnMut(&Request<'_>) -> Reply<'static> + Send + 'static) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut message = vec![0; 4];
-        while stream.read_exact(&mut message[..4]).is_ok() {
-            let size = u32::from_le_bytes(*message.first_chunk().unwrap());
-            message.resize(size as usize, 0);
-            stream.read_exact(&mut message[4..]).unwrap();
-            let frame = Frame::split(&message, u32::MAX).unwrap().unwrap();
-            let request = Request::decode(frame.number, frame.body, Dialect::Unix).unwrap();
-            let mut bytes = Vec::new();
-            reply(&request, &mut answer).encode(frame.tag, &mut bytes, Dialect::Unix);
-            if stream.write_all(&bytes).is_err() {
-                break;
-            }
-        }
-    });
+    thread::spawn(move || liar::serve(listener.accept().unwrap().0, answer));
     Client::connect(&Address::Tcp { host: "127.0.0.1".into(), port }).unwrap()
-}
-
-fn reply(
-    request: &Request<'_>,
-    mut answer: impl FnMut(&Request<'_>) -> Reply<'static>,
-) -> Reply<'static> {
-    match request {
-        Request::Version { msize, .. } => {
-            Reply::Version { msize: *msize, version: Dialect::Unix.name() }
-        }
-        Request::Attach { .. } => Reply::Attach { qid: QID },
-        Request::Walk { .. } => {
-            let mut qids = Qids::EMPTY;
-            qids.push(QID);
-            Reply::Walk { qids }
-        }
-        Request::Open { .. } => Reply::Open { qid: QID, iounit: 0 },
-        request => answer(request),
-    }
 }
 
 #[test]

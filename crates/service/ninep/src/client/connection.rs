@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::wire::{
     Dialect, Frame, HEADER_BYTES, IO_HEADER_BYTES, MAX_NAMES, NO_FID, NO_TAG, NO_USER, Names,
-    NumericUser, Qid, QidKind, Reader, Reply, Request, Stat, io_unit,
+    NumericUser, Reader, Reply, Request, Stat, io_unit,
 };
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -185,24 +185,8 @@ impl Client {
 
     /// Makes what was written to an open file durable: a wstat that changes nothing (stat(5)).
     pub fn sync(&mut self, fid: &Fid) -> Result<(), ClientError> {
-        let qid = Qid { kind: QidKind::all(), version: u32::MAX, path: u64::MAX };
-        let stat = Stat {
-            kind: u16::MAX,
-            device: u32::MAX,
-            qid,
-            mode: u32::MAX,
-            access_time: u32::MAX,
-            modify_time: u32::MAX,
-            length: u64::MAX,
-            name: "",
-            user: "",
-            group: "",
-            modifier: "",
-            extension: "",
-            numbers: [u32::MAX; 3],
-        };
         let synced = |reply: &Reply<'_>| matches!(reply, Reply::Wstat {}).then_some(());
-        self.request(&Request::Wstat { fid: fid.0, stat }, synced)
+        self.request(&Request::Wstat { fid: fid.0, stat: Stat::UNCHANGED }, synced)
     }
 
     /// Lists an open directory.

@@ -1,7 +1,7 @@
 //! What 9P2000 and 9P2000.u say about a file (stat(5)).
 
 use super::field::{DecodeError, Field, Reader, Writer};
-use super::{Dialect, NO_USER, Qid};
+use super::{Dialect, NO_USER, Qid, QidKind};
 
 /// The most bytes that one entry of a directory takes, with names of up to 255 bytes.
 pub const MAX_ENTRY_BYTES: usize = 1536;
@@ -42,6 +42,23 @@ pub struct Stat<'a> {
 impl Stat<'_> {
     /// Bit of `mode`: a directory (`DMDIR`).
     pub const DIRECTORY: u32 = 0x8000_0000;
+
+    /// What a wstat leaves as it is (stat(5)): all of it.
+    pub const UNCHANGED: Stat<'static> = Stat {
+        kind: u16::MAX,
+        device: u32::MAX,
+        qid: Qid { kind: QidKind::all(), version: u32::MAX, path: u64::MAX },
+        mode: u32::MAX,
+        access_time: u32::MAX,
+        modify_time: u32::MAX,
+        length: u64::MAX,
+        name: "",
+        user: "",
+        group: "",
+        modifier: "",
+        extension: "",
+        numbers: [u32::MAX; 3],
+    };
 
     /// Appends the entry itself, as it stands in a directory: with one length before it.
     pub fn put_entry(&self, writer: &mut Writer<'_>) {
