@@ -5,7 +5,7 @@ mod support;
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use support::{PROGRAM, Server, image, is_running, noise, wait_for_end};
 
@@ -195,6 +195,35 @@ fn addresses_that_are_taken_or_wrong_are_refused_with_advice() {
     assert!(serve(&path(&"x".repeat(120))).contains("too long for a socket"));
     let error = fails(&["serve", "--lab", "null:512", "--9p", "somewhere"], 2);
     assert!(error.contains("write unix:PATH or tcp:HOST:PORT"), "{error}");
+}
+
+#[test]
+fn the_socket_of_another_program_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let address = format!("unix:{}", socket.display());
+    let refused = || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--lab", "null:1048576", "--9p", &address]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One that goes on would say that it is ready.
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let _ = child.kill();
+        let errors = child.wait_with_output().unwrap().stderr;
+        line.is_empty() && String::from_utf8_lossy(&errors).contains("is in use by another")
+    };
+    let stream = UnixListener::bind(&socket).unwrap();
+    assert!(refused());
+    UnixStream::connect(&socket).expect("it is still reached there");
+    drop(stream);
+    std::fs::remove_file(&socket).unwrap();
+    let datagrams = UnixDatagram::bind(&socket).unwrap();
+    assert!(refused());
+    UnixDatagram::unbound().unwrap().send_to(b"hello", &socket).unwrap();
+    drop(datagrams);
+    let left: Vec<_> = folder.path().read_dir().unwrap().collect();
+    assert_eq!(left.len(), 1, "the socket alone: {left:?}");
 }
 
 #[test]

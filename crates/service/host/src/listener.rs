@@ -4,7 +4,7 @@ use outboard_ninep::Address;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock, fstat, stat};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use std::fs::{File, OpenOptions, remove_file};
 use std::io;
@@ -112,21 +112,35 @@ fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
         error => failed(error),
     })?;
     let mut owned = OwnedPath::claim(path, &failed)?;
-    // Only the holder of the lock gets here, so a socket that is there is left over.
     match path.symlink_metadata() {
-        Ok(found) if found.file_type().is_socket() => drop(remove_file(path)),
+        // Our own kind holds the lock, but other programs know nothing of that.
+        Ok(found) if found.file_type().is_socket() => match is_left_over(&name) {
+            Ok(true) => drop(remove_file(path)),
+            Ok(false) => return Err(ListenError::Busy(address)),
+            Err(error) => return Err(failed(error)),
+        },
         Ok(_) => return Err(ListenError::NotASocket(path.to_owned())),
         Err(_) => {}
     }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    let socket = unix_socket().map_err(failed)?;
     // The socket file gets this mode when it is made, so it is never open to others.
     fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     bind(&socket, &name).map_err(failed)?;
     owned.bound = true;
     listen(&socket, BACKLOG).map_err(failed)?;
     Ok(Listener { address, socket, _path: Some(owned) })
+}
+
+fn unix_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Whether nobody listens at a socket any more. Any other answer than that, such as a full queue
+/// or one that we may not see, comes from a socket that is somebody's.
+fn is_left_over(name: &SocketAddrUnix) -> Result<bool, Errno> {
+    let refused = connect(unix_socket()?, name).err();
+    Ok(matches!(refused, Some(Errno::CONNREFUSED | Errno::NOENT)))
 }
 
 /// The right to a socket's path: a lock on a file beside it, which no two servers have.
