@@ -64,6 +64,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run drivers, and serve their disks as files until Ctrl-C
+    ///
+    /// Ctrl-C (SIGINT), SIGTERM and the end of the terminal (SIGHUP, unless it is ignored as after
+    /// nohup) end it in order: what is under way is finished, and the disks are flushed. Ctrl-C or
+    /// SIGTERM once more ends it at once.
     Serve(ServeArgs),
     /// List PCI functions, and which of our drivers fits each
     List(ListArgs),

@@ -20,7 +20,7 @@ fn fails(arguments: &[&str], code: i32) -> String {
 
 #[test]
 fn it_says_where_it_is_ready_and_ends_in_order() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let folder = tempfile::tempdir().unwrap();
         let disk = image(folder.path(), "disk", 1 << 20);
         let socket = folder.path().join("socket");
@@ -38,12 +38,34 @@ fn it_says_where_it_is_ready_and_ends_in_order() {
         }
         let qemu = server.qemu();
         assert!(is_running(qemu));
+        if signal == Signal::HUP {
+            // The kernel and the shell both say so; that is not twice.
+            kill_process(server.pid(), signal).unwrap();
+        }
         assert_eq!(server.end(signal), Some(0), "{}", server.errors());
         assert!(!is_running(qemu));
         assert!(!socket.exists());
         let left: Vec<_> = server.folder.path().read_dir().unwrap().collect();
         assert_eq!(left.len(), 2, "the disk and our notes: {left:?}");
     }
+}
+
+#[test]
+fn a_server_that_is_to_outlive_its_terminal_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", folder.path().join("9p").display());
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" serve --lab null:1048576 --9p \"$1\""]);
+    command.args([PROGRAM, &address]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    kill_process(pid, Signal::HUP).unwrap();
+    let listed = support::good(Command::new(PROGRAM).args(["ls", "--at", &address]));
+    assert!(listed.contains("sdC0"));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

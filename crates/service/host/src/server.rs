@@ -146,8 +146,8 @@ pub struct Server<P> {
 }
 
 impl<P: Platform> Server<P> {
-    /// Takes the drivers over, and SIGINT and SIGTERM. `budget` is the most bytes of DMA memory
-    /// that all transfers together may take.
+    /// Takes the drivers over, and SIGINT, SIGTERM and SIGHUP. `budget` is the most bytes of DMA
+    /// memory that all transfers together may take.
     pub fn new(
         platform: P,
         hosted: Vec<Hosted>,
@@ -158,7 +158,9 @@ impl<P: Platform> Server<P> {
         let signals = Signals::take_over()
             .map_err(|error| ServerError::System { what: "taking signals over", error })?;
         let wait = system("waiting for a descriptor");
-        poller.add(&signals, Ready::Signal.number(), Interest::READ).map_err(&wait)?;
+        for descriptor in signals.descriptors() {
+            poller.add(descriptor, Ready::Signal.number(), Interest::READ).map_err(&wait)?;
+        }
         if let Some(ended) = platform.ended() {
             poller.add(ended, Ready::Platform.number(), Interest::READ).map_err(&wait)?;
         }
