@@ -7,7 +7,7 @@ use outboard_ninep::client::{Client, ClientError, Mode};
 use outboard_ninep::wire::{
     Dialect, Frame, NO_FID, NO_TAG, NO_USER, Names, NumericUser, Reply, Request,
 };
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +72,13 @@ impl Bench {
         assert!(code == Some(0) && !errors.contains("panicked"), "{code:?}: {errors}");
         assert!(errors.len() < 64 << 10, "a client flooded the log");
     }
+}
+
+/// Hundredths of a second that a process has computed for (proc_pid_stat(5)).
+fn cpu_ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 /// Writes and reads back until the test is over; how often.
@@ -533,4 +540,24 @@ fn fids_and_connections_are_limited() {
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
     bench.end();
+}
+
+#[test]
+fn clients_that_cannot_be_accepted_wait_and_cost_nothing() {
+    let server = Server::start(&["null:1048576"]);
+    let process = server.child.id();
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + 8), maximum: Some(open + 8) };
+    prlimit(Some(server.pid()), Resource::Nofile, limit).unwrap();
+    let path = server.folder.path().join("9p");
+    let clients: Vec<_> = (0..60).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    while !server.errors().contains("cannot be accepted") {}
+    let before = cpu_ticks(process);
+    thread::sleep(Duration::from_secs(1));
+    let spent = cpu_ticks(process) - before;
+    assert!(spent < 20, "{spent} hundredths of a second");
+    assert_eq!(server.errors().matches("cannot be accepted").count(), 1);
+    drop(clients);
+    let client = &mut server.client();
+    assert!(client.walk("sdC0/data").is_ok());
 }

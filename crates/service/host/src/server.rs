@@ -13,7 +13,8 @@ use outboard_linux::{InterruptSource, now};
 use outboard_ninep::Address;
 use outboard_ninep::sd::{SdDone, SdTree};
 use outboard_ninep::server::{Completed, Limits, Owner, RequestId, Session};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::io;
@@ -24,6 +25,11 @@ use thiserror::Error;
 
 /// Clients at once.
 const MAX_CONNECTIONS: usize = 256;
+/// Clients that are accepted in a turn; the others have theirs next.
+const ACCEPTS: usize = 32;
+/// How long clients wait to be accepted once the system had no more descriptors, unless another
+/// client goes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long disks may take until they are known.
 const START_TIME: Duration = Duration::from_secs(90);
 /// How long shutting down may take: what is in flight, a flush, the drivers' own farewell.
@@ -132,6 +138,10 @@ pub struct Server<P> {
     interrupts: Vec<Box<dyn InterruptSource>>,
     tree: SdTree,
     listeners: Vec<Listener>,
+    /// Until when nobody is accepted, and the poller does not know the listeners.
+    accept_again: Option<Instant>,
+    /// The log says so; it need not each time.
+    told_of_pause: bool,
     connections: BTreeMap<u32, Connection>,
     last_connection: u32,
     /// Who is attended to first in the next turn.
@@ -172,7 +182,7 @@ impl<P: Platform> Server<P> {
                 // Two devices may share a pin's descriptor; the first one's readiness is enough,
                 // since all are asked.
                 match poller.add(descriptor, number, Interest::READ) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(wait(error)),
                 }
             }
@@ -188,6 +198,8 @@ impl<P: Platform> Server<P> {
             interrupts,
             tree: SdTree::new(disks, time),
             listeners: Vec::new(),
+            accept_again: None,
+            told_of_pause: false,
             connections: BTreeMap::new(),
             last_connection: 0,
             first_connection: 0,
@@ -242,13 +254,16 @@ impl<P: Platform> Server<P> {
     /// One turn of the loop: waits, passes on what is ready, lets everybody do what is due.
     fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
+        let deadline = earlier(deadline, self.accept_again);
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
         for (number, gone) in ready.drain(..) {
             self.serve(Ready::of(number), gone);
         }
         self.ready = ready;
+        let clients = self.connections.len();
         self.work();
+        self.resume_accepting(self.connections.len() < clients);
         if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
             self.platform.check().map_err(ServerError::Platform)?;
         }
@@ -283,24 +298,61 @@ impl<P: Platform> Server<P> {
     }
 
     fn accept(&mut self, index: usize) {
-        let Some(listener) = self.listeners.get(index) else { return };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = accept_with(listener, flags) {
-            if self.connections.len() >= MAX_CONNECTIONS {
-                let full = format_args!("{MAX_CONNECTIONS} are connected; another was turned away");
-                self.events.log(now(), "clients", &full);
-                continue;
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(index) else { return };
+            match accept_with(listener, flags) {
+                Ok(socket) => {
+                    self.told_of_pause = false;
+                    let tcp = matches!(listener.address, Address::Tcp { .. });
+                    self.admit(socket, tcp);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return self.pause_accepting(error),
             }
-            if matches!(listener.address, Address::Tcp { .. }) {
-                let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
-            }
-            self.last_connection = self.last_connection.wrapping_add(1) % OWN_SESSION;
-            let id = self.last_connection;
-            let session = Session::new(id, self.limits, self.owner.clone());
-            let connection = Connection::new(socket, session);
-            let number = Ready::Connection(id).number();
-            if self.poller.add(&connection, number, connection.interest).is_ok() {
-                self.connections.insert(id, connection);
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, tcp: bool) {
+        if self.connections.len() >= MAX_CONNECTIONS {
+            let full = format_args!("{MAX_CONNECTIONS} are connected; another was turned away");
+            self.events.log(now(), "clients", &full);
+            return;
+        }
+        if tcp {
+            let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+        }
+        self.last_connection = self.last_connection.wrapping_add(1) % OWN_SESSION;
+        let id = self.last_connection;
+        let session = Session::new(id, self.limits, self.owner.clone());
+        let connection = Connection::new(socket, session);
+        let number = Ready::Connection(id).number();
+        if self.poller.add(&connection, number, connection.interest).is_ok() {
+            self.connections.insert(id, connection);
+        }
+    }
+
+    /// Whoever waits at a listener keeps it ready, so the loop would spin.
+    fn pause_accepting(&mut self, error: Errno) {
+        if !std::mem::replace(&mut self.told_of_pause, true) {
+            let message = format_args!("more of them cannot be accepted for now: {error}");
+            self.events.log(now(), "clients", &message);
+        }
+        self.listeners.iter().for_each(|listener| self.poller.remove(listener));
+        self.accept_again = Some(now() + ACCEPT_PAUSE);
+    }
+
+    fn resume_accepting(&mut self, client_gone: bool) {
+        if !self.accept_again.is_some_and(|end| client_gone || now().reached(end)) {
+            return;
+        }
+        self.accept_again = None;
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let number = Ready::Listener(index).number();
+            match self.poller.add(listener, number, Interest::READ) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(_) => self.accept_again = Some(now() + ACCEPT_PAUSE),
             }
         }
     }
@@ -444,7 +496,7 @@ impl<P> std::fmt::Debug for Server<P> {
     }
 }
 
-fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ServerError {
+fn system(what: &'static str) -> impl Fn(Errno) -> ServerError {
     move |error| ServerError::System { what, error: error.into() }
 }
 
