@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod events;
 mod listener;
 mod poller;
 mod server;

@@ -1,6 +1,7 @@
 //! The server: drivers below, clients above, one loop between them.
 
 use crate::connection::Connection;
+use crate::events::EventLog;
 use crate::listener::{ListenError, Listener};
 use crate::poller::{Interest, Poller};
 use crate::signals::Signals;
@@ -36,8 +37,6 @@ const START_TIME: Duration = Duration::from_secs(90);
 const STOP_TIME: Duration = Duration::from_secs(75);
 /// How long clients may take to fetch their last answers.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Events of drivers that are printed in a second; the rest is counted.
-const EVENTS_A_SECOND: u32 = 10;
 /// Session number of the server's own requests.
 const OWN_SESSION: u32 = u32::MAX - 1;
 
@@ -498,31 +497,4 @@ impl<P> std::fmt::Debug for Server<P> {
 
 fn system(what: &'static str) -> impl Fn(Errno) -> ServerError {
     move |error| ServerError::System { what, error: error.into() }
-}
-
-/// Prints what happens at drivers and clients, but not more than makes a log of use: neither a
-/// device nor a client can flood it.
-#[derive(Debug, Default)]
-struct EventLog {
-    second: u64,
-    printed: u32,
-    dropped: u64,
-}
-
-impl EventLog {
-    fn log(&mut self, at: Instant, disk: &str, event: &dyn std::fmt::Display) {
-        let second = at.as_nanos() / 1_000_000_000;
-        if second != self.second {
-            if self.dropped > 0 {
-                tracing::warn!("{} more events", self.dropped);
-            }
-            (self.second, self.printed, self.dropped) = (second, 0, 0);
-        }
-        if self.printed < EVENTS_A_SECOND {
-            self.printed += 1;
-            tracing::info!("{disk}: {event}");
-        } else {
-            self.dropped += 1;
-        }
-    }
 }
