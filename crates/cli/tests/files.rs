@@ -201,12 +201,11 @@ fn the_verbs_print_parts_texts_and_json() {
     assert_eq!((&json["bytes"], &json["offset"]), (&5.into(), &1_048_576.into()));
     assert_eq!(server.read("sdC0/data", 1 << 20, 5).unwrap(), b"piped");
     let closed = Command::new("sh")
-        .args([
-            "-c",
-            &format!("{} read --at {} sdC0/data | head -c 1", support::PROGRAM, server.address()),
-        ])
+        .args(["-c", r#""$0" read --at "$1" sdC0/data | head -c 1"#])
+        .args([support::PROGRAM, &server.address()])
         .output()
         .unwrap();
+    assert_eq!(closed.stdout.len(), 1);
     assert_eq!(closed.stderr, b"", "whoever has seen enough is not bothered");
 }
 
