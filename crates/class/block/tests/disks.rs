@@ -250,6 +250,18 @@ fn memory_that_nobody_will_give_back_is_not_waited_for() {
 }
 
 #[test]
+fn what_a_driver_refuses_ends_without_waiting_for_anything_else() {
+    let mut bench = Bench::simple(64);
+    bench.disks.stop();
+    bench.disks.read(DISK, 0, SECTOR, Token(1)).unwrap();
+    assert_eq!(bench.disks.next_deadline(), None);
+    bench.disks.kick(Instant::ORIGIN);
+    assert_eq!(bench.disks.next_deadline(), Some(Instant::ORIGIN));
+    assert!(bench.disks.next_done().unwrap().result.is_err());
+    assert_eq!(bench.disks.next_deadline(), None);
+}
+
+#[test]
 fn what_no_driver_has_can_be_cancelled() {
     let mut bench = Bench::new(vec![0; 64 * SECTOR], DiskOptions::default(), 2, 100);
     bench.shared().frozen = true;

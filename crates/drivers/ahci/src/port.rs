@@ -43,8 +43,9 @@ enum State {
     Idle,
     /// Bringing the engines to rest before their addresses are set.
     Quiescing { until: Instant },
-    /// Waiting for the link. `seen`: something is there, though it does not talk yet.
-    Link { until: Instant, seen: bool },
+    /// Waiting for the link. `seen`: something is there, though it does not talk yet. `late`: a
+    /// disk that was there takes longer than one that was only reset.
+    Link { until: Instant, seen: bool, late: bool },
     /// Waiting for the device's first status.
     Device { until: Instant },
     /// Reading the device's identification.
@@ -79,6 +80,18 @@ struct Trouble {
     suspects: u32,
     /// What the suspects fail with in the end.
     error: BlockError,
+}
+
+impl Trouble {
+    /// That of another port.
+    const ELSEWHERE: Self = Self {
+        cause: Cause::LinkDown,
+        verdict: None,
+        reset: false,
+        find_culprit: false,
+        suspects: 0,
+        error: BlockError::Transport,
+    };
 }
 
 /// What a failed command's error means.
@@ -176,6 +189,11 @@ impl<R: Registers> Port<R> {
 
     pub(crate) const fn needs_hba_reset(&self) -> bool {
         matches!(self.state, State::NeedsHbaReset)
+    }
+
+    /// Whether the device has acknowledged writes that it may not have made durable.
+    pub(crate) const fn has_acknowledged(&self) -> bool {
+        self.unflushed
     }
 
     /// Whether commands are with the device.
@@ -455,7 +473,9 @@ impl<R: Registers> Port<R> {
     fn step(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         match self.state {
             State::Quiescing { until } => self.quiesce(until, context, done),
-            State::Link { until, seen } => self.await_link(until, seen, context, done),
+            State::Link { until, seen, late } => {
+                self.await_link(until, seen, late, context, done);
+            }
             State::Device { until } => self.await_device(until, context, done),
             State::Identifying { until } => self.await_identity(until, context, done),
             State::Stopping { until } => self.await_stop(until, context, done),

@@ -35,13 +35,23 @@ fn commands_end_though_the_hba_shows_one_that_was_never_issued() {
     bench.device.model().ports[0].stray = true;
     bench.submit(1, 0, 1);
     (1..9).for_each(|lba| bench.submit(0, lba, 1));
-    for completion in bench.finish() {
-        match completion.unit.0 {
-            0 => assert_eq!(completion.result, Err(BlockError::Transport)),
+    // One at a time, none of them needs the register with the senseless bit.
+    bench.finish().into_iter().for_each(good);
+    assert_eq!(bench.device.model().ports[0].resets, 1);
+    assert_eq!(bench.device.model().resets, 1, "the other port goes on");
+}
+
+#[test]
+fn a_disk_that_is_stuck_with_one_command_loses_no_other() {
+    let mut disk = disk_with(&[(16, Fault::Hang, ALWAYS)]);
+    disk.as_mut().unwrap().one_at_a_time = true;
+    let mut bench = ModelBench::new(vec![disk]);
+    for completion in bench.read_batch(0) {
+        match completion.tag.0 {
+            16 => assert_eq!(completion.result, Err(BlockError::Timeout)),
             _ => good(completion),
         }
     }
-    assert_eq!(bench.device.model().resets, 1, "the other port goes on");
 }
 
 #[test]
@@ -165,6 +175,25 @@ fn a_flush_says_so_if_the_cache_may_be_lost() {
     bench.submit_write(0, 10, 0x5a, Durability::Durable);
     assert_eq!(bench.finish()[0].result, Ok(()));
     assert_eq!(cycle(&mut bench), Ok(()));
+}
+
+#[test]
+fn a_reset_for_another_port_does_not_hide_that_a_disk_was_cut_off() {
+    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)]), Some(Disk::new(512))]);
+    bench.device.model().ports[0].stuck = true;
+    bench.submit_write(1, 9, 0x5a, Durability::Cached);
+    bench.finish().pop().unwrap().result.unwrap();
+    bench.submit(0, 16, 1);
+    bench.driver.kick(bench.now);
+    bench.run_until(|bench| bench.happened("timed out") > 0);
+    // Before the second port's interrupt is served, the first one's engine has had its time.
+    bench.device.model().brown_out(1);
+    bench.now = bench.now + Duration::from_secs(1);
+    bench.driver.poll(bench.now, &mut |_| ());
+    bench.finish().into_iter().for_each(good);
+    assert_eq!(bench.device.model().resets, 2);
+    bench.submit_flush(1);
+    assert_eq!(bench.finish()[0].result, Err(BlockError::CacheLost));
 }
 
 #[test]

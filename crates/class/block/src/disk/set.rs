@@ -342,8 +342,12 @@ impl Disks {
         self.done.pop_front()
     }
 
-    /// When to poll again if nothing happens before.
+    /// When to poll again if nothing happens before: at once, if something has ended that was not
+    /// asked for yet. Drivers may refuse what a [`kick`](Self::kick) gives them.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.done.is_empty() {
+            return Some(Instant::ORIGIN);
+        }
         let deadlines = self.drivers.iter().map(|hosted| hosted.driver.next_deadline());
         deadlines.fold(None, earlier)
     }

@@ -79,6 +79,10 @@ impl<D: Device> Hba<D> {
     }
 
     pub(super) fn begin_reset(&mut self, now: Instant) {
+        let (context, ports) = self.split(now);
+        for port in ports.iter_mut().flatten().filter(|port| port.has_acknowledged()) {
+            port.look_for_cut_off(&context);
+        }
         self.registers.set(GHC, GlobalControl::new().with_ahci(true).with_reset(true));
         self.state = State::Resetting { until: now + limit::HBA_RESET };
         self.look_at = Some(now);

@@ -123,6 +123,7 @@ impl<R: Registers> Port<R> {
                 return;
             }
             // Until the HBA is reset it may go on transferring.
+            self.look_for_cut_off(context);
             return self.call_for_hba_reset();
         }
         let Some(trouble) = self.trouble else { return self.become_ready(context) };
@@ -130,13 +131,7 @@ impl<R: Registers> Port<R> {
         // that is busy will not take commands; COMRESET helps against both.
         let kept = self.registers.get(PX_SACT) | self.registers.get(PX_CI);
         let busy = Status::from_bits_retain(self.registers.get(PX_TFD).status()).is_busy();
-        // Where the bits mean tags, this one means tag 26.
-        let announced = !context.quirks.queued_failure_in_serr
-            && self.registers.get(PX_SERR) & serial_error::EXCHANGED != 0;
-        let cut_off = announced || self.link_is_down().is_some();
-        if cut_off {
-            self.doubt_cache();
-        }
+        let cut_off = self.look_for_cut_off(context);
         let dirty = kept != 0 && kept != ALL_ONES || busy || cut_off;
         if trouble.reset || dirty {
             return self.begin_port_reset(context);
@@ -198,7 +193,8 @@ impl<R: Registers> Port<R> {
     pub(super) fn settle(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let issued = self.slots.issued();
         self.slots.requeue_issued();
-        let Some(trouble) = self.trouble else { return };
+        // Without trouble of its own it was another port's.
+        let trouble = self.trouble.unwrap_or(Trouble::ELSEWHERE);
         let isolate = trouble.find_culprit && trouble.verdict.is_none();
         for slot in (0..32u8).filter(|slot| issued >> slot & 1 == 1) {
             let Some(command) = self.slots.get_mut(slot) else { continue };
@@ -211,8 +207,9 @@ impl<R: Registers> Port<R> {
             if verdict.is_none() {
                 command.requeued = command.requeued.saturating_add(1);
             }
-            // Once a command runs alone it stays alone, or the queue would fail again.
-            command.alone |= isolate || command.requeued >= limit::CROWDED;
+            // Once a command runs alone it stays alone, or the queue would fail again. Suspects
+            // do, too: one that a disk is stuck with makes all the others late.
+            command.alone |= isolate || suspect || command.requeued >= limit::CROWDED;
             let overdue = command.requeued >= limit::INNOCENT;
             let verdict = verdict.or(overdue.then_some(Verdict::Retry(BlockError::Transport)));
             match verdict {
@@ -221,7 +218,9 @@ impl<R: Registers> Port<R> {
             }
         }
         // What is left of it is only that there was trouble.
-        self.trouble = Some(Trouble { verdict: None, suspects: 0, find_culprit: false, ..trouble });
+        if let Some(trouble) = &mut self.trouble {
+            (trouble.verdict, trouble.suspects, trouble.find_culprit) = (None, 0, false);
+        }
     }
 
     fn apply(
@@ -249,8 +248,20 @@ impl<R: Registers> Port<R> {
 
     /// The device was cut off, of power perhaps: what it has acknowledged and not yet flushed may
     /// be lost, which the next flush has to say.
-    fn doubt_cache(&mut self) {
+    pub(super) fn doubt_cache(&mut self) {
         self.cache_lost |= self.unflushed;
+    }
+
+    /// Whether the device was cut off, or is: to be asked before a reset takes the traces away.
+    pub(crate) fn look_for_cut_off(&mut self, context: &Context<'_>) -> bool {
+        // Where the bits mean tags, this one means tag 26.
+        let announced = !context.quirks.queued_failure_in_serr
+            && self.registers.get(PX_SERR) & serial_error::EXCHANGED != 0;
+        let cut_off = announced || self.link_is_down().is_some();
+        if cut_off {
+            self.doubt_cache();
+        }
+        cut_off
     }
 
     /// Only a reset of the HBA makes memory safe again; or the HBA is gone, and notices then.

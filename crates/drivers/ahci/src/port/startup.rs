@@ -26,15 +26,15 @@ const SECTOR_BYTES: core::ops::RangeInclusive<u32> = 512..=65536;
 impl<R: Registers> Port<R> {
     /// Waits for the link, from now on.
     pub(super) fn begin_link(&mut self, context: &Context<'_>) {
-        let known = self.unit.generation > 0;
-        let until = context.now + if known { limit::RETURN } else { limit::PRESENCE };
-        self.enter(State::Link { until, seen: false }, context.now + limit::LOOK);
+        let until = context.now + limit::PRESENCE;
+        self.enter(State::Link { until, seen: false, late: false }, context.now + limit::LOOK);
     }
 
     pub(super) fn await_link(
         &mut self,
         until: Instant,
         seen: bool,
+        late: bool,
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
@@ -50,10 +50,15 @@ impl<R: Registers> Port<R> {
         let appeared = !seen && status.detection() != SataStatus::NOTHING;
         if appeared {
             let until = context.now + limit::LINK;
-            return self.enter(State::Link { until, seen: true }, context.now + limit::LOOK);
+            return self.enter(State::Link { until, seen: true, late }, context.now + limit::LOOK);
         }
         if !context.now.reached(until) {
             self.look_at = Some(context.now + limit::LOOK);
+        } else if self.unit.generation > 0 && !late {
+            // Its firmware may be starting anew, after a loss of power perhaps.
+            self.doubt_cache();
+            let until = context.now + limit::RETURN;
+            self.enter(State::Link { until, seen, late: true }, context.now + limit::LOOK);
         } else if self.trouble.is_some() || self.unit.generation > 0 {
             self.reset_again(FailedReason::Removed, context, done);
         } else if seen {

@@ -46,6 +46,9 @@ pub struct Disk {
     pub logs: bool,
     /// Faults by sector, with how often they strike.
     pub faults: BTreeMap<u64, (Fault, u32)>,
+    /// A command that never ends keeps those behind it from being carried out.
+    pub one_at_a_time: bool,
+    stuck: bool,
     /// READ LOG EXT is aborted.
     pub log_fails: bool,
     /// The next commands that end with a damaged transfer.
@@ -59,6 +62,8 @@ impl Disk {
         Self {
             durable: content.clone(),
             content,
+            one_at_a_time: false,
+            stuck: false,
             log_fails: false,
             serial: "MODEL1",
             queuing: true,
@@ -126,7 +131,8 @@ impl Port {
     /// then it looks busy.
     fn executes(&self) -> bool {
         let announced = self.errors & serial_error::EXCHANGED != 0;
-        self.command.list_running() && self.task_file & 1 == 0 && !announced
+        let stuck = self.disk.as_ref().is_some_and(|disk| disk.stuck);
+        self.command.list_running() && self.task_file & 1 == 0 && !announced && !stuck
     }
 
     fn interrupts(&self) -> u32 {
@@ -251,7 +257,7 @@ impl Model {
         }
         let write = matches!(fis.command, 0x35 | 0x3d | 0x61);
         match outcome {
-            Some((Fault::Hang, _)) => {}
+            Some((Fault::Hang, _)) => disk.stuck = disk.one_at_a_time,
             Some((Fault::Fatal, _)) => {
                 self.ports[index].interrupts |= PortInterrupts::INTERFACE_FATAL.bits();
             }
@@ -507,6 +513,9 @@ impl Model {
     fn device_reset(&mut self, index: usize) {
         let port = &mut self.ports[index];
         port.task_file = 0x7f;
+        if let Some(disk) = &mut port.disk {
+            disk.stuck = false;
+        }
         if port.disk.is_some() && !port.deaf {
             port.errors |= serial_error::EXCHANGED;
             (port.task_file, port.signature) = (0x150, signature::ATA);
