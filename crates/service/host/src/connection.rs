@@ -18,12 +18,14 @@ pub(crate) struct Connection {
     finished: bool,
     /// The socket is of no use any more.
     broken: bool,
+    /// More was received than is worked off in a turn.
+    unfinished: bool,
 }
 
 impl Connection {
     pub(crate) const fn new(socket: OwnedFd, session: Session<SdTree>) -> Self {
         let interest = Interest::READ;
-        Self { socket, session, interest, finished: false, broken: false }
+        Self { socket, session, interest, finished: false, broken: false, unfinished: false }
     }
 
     /// Receives what there is room for, once: a client that sends without end gets its turn like
@@ -44,9 +46,19 @@ impl Connection {
     /// Sends what there is to send, as far as the socket takes it. What had to wait for room among
     /// the answers goes on as soon as there is some.
     pub(crate) fn attend(&mut self, tree: &mut SdTree) {
-        while self.transmit() {
-            self.session.work(tree);
+        while self.transmit() && !self.unfinished {
+            self.work(tree);
         }
+    }
+
+    /// Works off what was received.
+    pub(crate) fn work(&mut self, tree: &mut SdTree) {
+        self.unfinished = self.session.work(tree);
+    }
+
+    /// Whether there is work that only waits for the next turn.
+    pub(crate) const fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Whether the socket took anything.
@@ -80,7 +92,7 @@ impl Connection {
 
     /// Takes nothing more from the client; what there is to send is still sent.
     pub(crate) fn finish(&mut self) {
-        self.finished = true;
+        (self.finished, self.unfinished) = (true, false);
         self.session.forget_input();
     }
 

@@ -254,6 +254,8 @@ impl<P: Platform> Server<P> {
     fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
         let deadline = earlier(deadline, self.accept_again);
+        let unfinished = self.connections.values().any(Connection::is_unfinished);
+        let deadline = if unfinished { Some(Instant::ORIGIN) } else { deadline };
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
         for (number, gone) in ready.drain(..) {
@@ -412,7 +414,7 @@ impl<P: Platform> Server<P> {
         self.first_connection = later.map_or(0, |(id, _)| id + 1);
         for range in [(Included(first), Unbounded), (Unbounded, Excluded(first))] {
             for (_, connection) in self.connections.range_mut(range) {
-                connection.session.work(&mut self.tree);
+                connection.work(&mut self.tree);
             }
         }
     }
@@ -435,7 +437,10 @@ impl<P: Platform> Server<P> {
             if wanted != connection.interest {
                 let changed = poller.change(&*connection, Ready::Connection(*id).number(), wanted);
                 connection.interest = wanted;
-                return changed.is_ok();
+                if changed.is_err() {
+                    connection.session.disconnect(tree);
+                    return false;
+                }
             }
             true
         });

@@ -253,6 +253,11 @@ impl Tree for SdTree {
 
     fn child(&self, directory: &Node, name: &str) -> Result<Node, FileError> {
         let missing = || FileError::new(errno::ENOENT, format!("there is no file {name:?} here"));
+        if let Node::Parts(disk) = *directory {
+            let named = self.disks.volumes(disk).iter().find(|volume| volume.name == name);
+            let id = named.map(|volume| volume.id).or((name == "0").then_some(WHOLE));
+            return id.map(|id| Node::Part(disk, id)).ok_or_else(missing);
+        }
         let mut children = self.children(directory).into_iter();
         children.find(|node| self.name(*node).as_deref() == Some(name)).ok_or_else(missing)
     }

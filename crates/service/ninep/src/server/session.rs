@@ -47,6 +47,8 @@ pub enum CloseReason {
     BadSize(u32),
 }
 
+/// Messages that a session works off in a turn.
+const MESSAGES_A_TURN: usize = 512;
 /// The largest message before a size was negotiated.
 const FIRST_MSIZE: u32 = 8192;
 
@@ -229,17 +231,22 @@ impl<T: Tree> Session<T> {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Works messages off until there is no whole one left, or one has to wait.
-    pub fn work(&mut self, tree: &mut T) {
-        while self.closed.is_none() && self.has_room() {
+    /// Works messages off until there is no whole one left, or one has to wait. `true` if it
+    /// stopped before that, because others have a right to their turn as well.
+    pub fn work(&mut self, tree: &mut T) -> bool {
+        for _ in 0..MESSAGES_A_TURN {
+            if self.closed.is_some() || !self.has_room() {
+                return false;
+            }
             let input = std::mem::take(&mut self.input);
             let worked = self.work_one(&input[self.start..self.end], tree);
             self.input = input;
             match worked {
                 Some(size) => self.start += size,
-                None => break,
+                None => return false,
             }
         }
+        true
     }
 
     /// Works off the message at the start of `bytes`; its size, or `None` if it has to wait.
