@@ -82,18 +82,6 @@ struct Trouble {
     error: BlockError,
 }
 
-impl Trouble {
-    /// That of another port.
-    const ELSEWHERE: Self = Self {
-        cause: Cause::LinkDown,
-        verdict: None,
-        reset: false,
-        find_culprit: false,
-        suspects: 0,
-        error: BlockError::Transport,
-    };
-}
-
 /// What a failed command's error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {

@@ -2,9 +2,9 @@
 
 mod support;
 
-use outboard_block::{BlockDriver, BlockError, Durability, UnitState};
+use outboard_block::{BlockDriver, BlockError, Durability, FailedReason, UnitState};
 use std::time::Duration;
-use support::model::{Disk, Fault};
+use support::model::{Disk, Fault, ModelDevice};
 use support::model_bench::{ALWAYS, ModelBench, UNCORRECTABLE, disk_with, good};
 
 #[test]
@@ -194,6 +194,58 @@ fn a_reset_for_another_port_does_not_hide_that_a_disk_was_cut_off() {
     assert_eq!(bench.device.model().resets, 2);
     bench.submit_flush(1);
     assert_eq!(bench.finish()[0].result, Err(BlockError::CacheLost));
+}
+
+#[test]
+fn a_disk_that_was_lost_for_a_while_during_a_reset_may_have_lost_its_cache() {
+    for lost in [false, true] {
+        let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
+        bench.submit_write(0, 9, 0x5a, Durability::Cached);
+        bench.finish().pop().unwrap().result.unwrap();
+        bench.submit(0, 16, 1);
+        bench.driver.kick(bench.now);
+        bench.run_until(|bench| bench.happened("port reset") > 0);
+        if lost {
+            bench.device.model().ports[0].deaf = true;
+            let back = bench.now + Duration::from_secs(1);
+            bench.run_until(|bench| bench.now.reached(back));
+            bench.device.model().come_back(0);
+        }
+        bench.finish().into_iter().for_each(good);
+        bench.submit_flush(0);
+        let expected = if lost { Err(BlockError::CacheLost) } else { Ok(()) };
+        assert_eq!(bench.finish()[0].result, expected);
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_stop_does_not_hide_that_its_disk_was_cut_off() {
+    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
+    bench.device.model().ports[0].stuck = true;
+    bench.submit_write(0, 9, 0x5a, Durability::Cached);
+    bench.finish().pop().unwrap().result.unwrap();
+    bench.submit(0, 16, 1);
+    bench.driver.kick(bench.now);
+    bench.run_until(|bench| bench.happened("timed out") > 0);
+    bench.device.model().brown_out(0);
+    bench.finish().into_iter().for_each(good);
+    bench.submit_flush(0);
+    assert_eq!(bench.finish()[0].result, Err(BlockError::CacheLost));
+}
+
+#[test]
+fn a_disk_that_never_becomes_ready_is_given_up_and_the_others_go_on() {
+    let device = ModelDevice::new(vec![Some(Disk::new(512)), Some(Disk::new(512))]);
+    device.model().ports[0].busy = true;
+    let mut bench = ModelBench::starting(device);
+    bench.run_until(|bench| bench.state(1) == UnitState::Ready);
+    let began = bench.now;
+    let given_up = UnitState::Failed(FailedReason::GivenUp);
+    bench.run_until(|bench| bench.state(0) == given_up);
+    assert!(bench.now.since(began) < Duration::from_secs(125));
+    assert_eq!(bench.device.model().resets, 1, "only the one at start-up");
+    bench.submit(1, 0, 1);
+    bench.finish().into_iter().for_each(good);
 }
 
 #[test]

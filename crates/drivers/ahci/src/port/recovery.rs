@@ -193,15 +193,19 @@ impl<R: Registers> Port<R> {
     pub(super) fn settle(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let issued = self.slots.issued();
         self.slots.requeue_issued();
-        // Without trouble of its own it was another port's.
-        let trouble = self.trouble.unwrap_or(Trouble::ELSEWHERE);
-        let isolate = trouble.find_culprit && trouble.verdict.is_none();
+        // Without trouble of its own it was another port's, and all are innocent.
+        let trouble = self.trouble;
+        let culprit = trouble.and_then(|trouble| trouble.verdict);
+        let suspects = trouble.map_or(0, |trouble| trouble.suspects);
+        let error = trouble.map_or(BlockError::Transport, |trouble| trouble.error);
+        let isolate = culprit.is_none() && trouble.is_some_and(|trouble| trouble.find_culprit);
         for slot in (0..32u8).filter(|slot| issued >> slot & 1 == 1) {
             let Some(command) = self.slots.get_mut(slot) else { continue };
-            let blamed = trouble.verdict.filter(|(culprit, _)| *culprit == slot);
-            let suspect = trouble.suspects >> slot & 1 == 1;
-            let verdict = blamed.map(|(_, verdict)| verdict);
-            let verdict = verdict.or(suspect.then_some(Verdict::Retry(trouble.error)));
+            let suspect = suspects >> slot & 1 == 1;
+            let verdict = match culprit {
+                Some((culprit, verdict)) if culprit == slot => Some(verdict),
+                _ => suspect.then_some(Verdict::Retry(error)),
+            };
             // A device whose cache was lost has to write again what was to be flushed from it.
             command.step = Step::First;
             if verdict.is_none() {

@@ -241,8 +241,11 @@ impl<R: Registers> Port<R> {
         if self.port_resets < limit::PORT_RESETS {
             return self.begin_port_reset(context);
         }
+        // The HBA was reset before any device was looked for; another time would only disturb the
+        // other ports for one that was never of use.
+        let known = self.unit.generation > 0;
         let removed = reason == FailedReason::Removed;
-        if !removed && self.hba_resets < limit::HBA_RESETS {
+        if known && !removed && self.hba_resets < limit::HBA_RESETS {
             self.port_resets = 0;
             return self.call_for_hba_reset();
         }
