@@ -135,7 +135,7 @@ pub enum BlockError {
     Timeout,
     /// The device was cut off while writes that it had acknowledged were in its cache; it is back,
     /// but they may be lost.
-    #[error("the disk was cut off, and writes since the last flush may be lost")]
+    #[error("the disk was cut off, and writes since the last flush may be lost: write them again")]
     CacheLost,
     /// Device or controller are gone, or were given up.
     #[error("the disk is gone")]

@@ -31,8 +31,9 @@ const ACCEPTS: usize = 32;
 /// How long clients wait to be accepted once the system had no more descriptors, unless another
 /// client goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long disks may take until they are known.
-const START_TIME: Duration = Duration::from_secs(90);
+/// How long disks may take until they are known: a driver gives one that stays busy up after two
+/// minutes.
+const START_TIME: Duration = Duration::from_secs(150);
 /// How long shutting down may take: what is in flight, a flush, the drivers' own farewell.
 const STOP_TIME: Duration = Duration::from_secs(75);
 /// How long clients may take to fetch their last answers.
@@ -337,7 +338,10 @@ impl<P: Platform> Server<P> {
     /// Whoever waits at a listener keeps it ready, so the loop would spin.
     fn pause_accepting(&mut self, error: Errno) {
         if !std::mem::replace(&mut self.told_of_pause, true) {
-            let message = format_args!("more of them cannot be accepted for now: {error}");
+            let message = format_args!(
+                "more of them cannot be accepted for now, and wait: {error}. A higher limit of open \
+                 files (ulimit -n) lets more in"
+            );
             self.events.log(now(), "clients", &message);
         }
         self.listeners.iter().for_each(|listener| self.poller.remove(listener));
