@@ -1,9 +1,12 @@
 //! The command line. Completions and manual pages are made from the same definitions.
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use outboard_lab::DiskConfig;
+use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
 use std::path::PathBuf;
+
+/// What a lab can have.
+const MAX_MEMORY_MIB: i64 = (LabConfig::MAX_DMA_BYTES >> 20) as i64;
 
 const ABOUT: &str = "Device drivers outside the kernel: serve disks as files";
 
@@ -24,7 +27,7 @@ Examples:
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
   outboard cp :sdC0/part/1 part1.img          copy a partition out
-  outboard read --offset 512 --count 92 sdC0/data | xxd
+  outboard read --offset 512 --count 92 sdC0/data | od -tx1z
 
 Exit codes:
   0  done
@@ -118,7 +121,7 @@ pub(crate) struct ServeArgs {
 
     /// Memory for transfers, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
-    #[arg(value_parser = clap::value_parser!(u32).range(16..=1536))]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=MAX_MEMORY_MIB))]
     pub(crate) memory: u32,
 
     /// How the controllers are to signal interrupts, rather than in the best way that they have

@@ -22,14 +22,6 @@ use core::fmt;
 pub const HEADER_BYTES: usize = 7;
 /// Bytes of a read's or a write's message that are not data, generously (`IOHDRSZ`).
 pub const IO_HEADER_BYTES: u32 = 24;
-
-/// The most data in a read or write of messages up to `msize` (`iounit` of open(5)): whole pages
-/// if there is room for one, so that transfers one after another do not split sectors.
-pub const fn io_unit(msize: u32) -> u32 {
-    const PAGE_BYTES: u32 = 4096;
-    let room = msize.saturating_sub(IO_HEADER_BYTES);
-    if room < PAGE_BYTES { room } else { room - room % PAGE_BYTES }
-}
 /// The tag of a message that needs none (`NOTAG`).
 pub const NO_TAG: u16 = 0xffff;
 /// The fid that means none (`NOFID`).
@@ -38,6 +30,14 @@ pub const NO_FID: u32 = 0xffff_ffff;
 pub const NO_USER: u32 = 0xffff_ffff;
 /// The most names in one walk (`MAXWELEM`).
 pub const MAX_NAMES: usize = 16;
+
+/// The most data in a read or write of messages up to `msize` (`iounit` of open(5)): whole pages
+/// if there is room for one, so that transfers one after another do not split sectors.
+pub const fn io_unit(msize: u32) -> u32 {
+    const PAGE_BYTES: u32 = 4096;
+    let room = msize.saturating_sub(IO_HEADER_BYTES);
+    if room < PAGE_BYTES { room } else { room - room % PAGE_BYTES }
+}
 
 /// A dialect of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

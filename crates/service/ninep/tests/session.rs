@@ -232,6 +232,22 @@ fn flushes_that_wait_are_bounded_too() {
 }
 
 #[test]
+fn a_turn_is_of_so_many_messages_and_the_rest_is_for_the_next() {
+    let mut bench = Bench::new(Dialect::Plan9);
+    let flushes = Request::Flush { oldtag: 9 };
+    let mut bytes = Vec::new();
+    (0..700).for_each(|tag| flushes.encode(tag, &mut bytes, Dialect::Plan9));
+    bench.session.room()[..bytes.len()].copy_from_slice(&bytes);
+    bench.session.received(bytes.len());
+    assert!(bench.session.work(&mut bench.tree), "there is more to do");
+    let first = bench.answers().len();
+    assert!((100..700).contains(&first) && !bench.session.is_idle());
+    while bench.session.work(&mut bench.tree) {}
+    assert_eq!(first + bench.answers().len(), 700);
+    assert!(bench.session.is_idle());
+}
+
+#[test]
 fn a_session_is_not_idle_while_it_has_messages_to_work_off() {
     let limits = Limits { bytes: 1000, ..Limits::default() };
     let mut bench = Bench::limited(Dialect::Plan9, limits);
