@@ -123,7 +123,6 @@ impl<R: Registers> Port<R> {
                 return;
             }
             // Until the HBA is reset it may go on transferring.
-            self.look_for_cut_off(context);
             return self.call_for_hba_reset();
         }
         let Some(trouble) = self.trouble else { return self.become_ready(context) };
