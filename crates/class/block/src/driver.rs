@@ -1,5 +1,6 @@
 //! The trait that every disk driver implements, and the values that pass through it.
 
+use crate::manage::{Health, Management};
 use crate::unit::{Unit, UnitId, UnitState};
 use alloc::sync::Arc;
 use core::fmt;
@@ -51,6 +52,12 @@ pub trait BlockDriver: Send {
     /// Whether the controller is at rest after [`stop`](Self::stop), or was lost.
     fn is_stopped(&self) -> bool;
 
+    /// What the unit's disk has said of its health when it was last asked
+    /// ([`Management::ReadHealth`]).
+    fn health(&self, _unit: UnitId) -> Option<&Health> {
+        None
+    }
+
     /// Calls `counter` with the name and the value of each of a unit's counters.
     fn counters(&self, unit: UnitId, counter: &mut dyn FnMut(&'static str, u64));
 
@@ -73,6 +80,8 @@ pub enum Operation {
     Flush,
     /// The sectors' content is no longer needed. What they read as afterwards is undefined.
     Discard,
+    /// Something beside the data. Lba and sectors are 0, and the memory is empty but for a password.
+    Manage(Management),
 }
 
 /// When a write may complete.
@@ -143,6 +152,12 @@ pub enum BlockError {
     /// The device cannot do this.
     #[error("the disk does not support this")]
     Unsupported,
+    /// The medium was taken out, or another one was put in.
+    #[error("the medium was changed or taken out")]
+    MediumChanged,
+    /// The disk is locked, or the password was wrong.
+    #[error("the disk is locked, or the password is wrong")]
+    Locked,
 }
 
 struct SectorName(Option<u64>);
@@ -211,6 +226,11 @@ impl Request {
     /// A flush of the device's cache.
     pub const fn flush() -> Self {
         Self { operation: Operation::Flush, lba: 0, sectors: 0, data: SgList::EMPTY }
+    }
+
+    /// Something beside the data, without a password.
+    pub const fn manage(what: Management) -> Self {
+        Self { operation: Operation::Manage(what), lba: 0, sectors: 0, data: SgList::EMPTY }
     }
 
     /// A discard of `sectors` from `lba` on.

@@ -8,6 +8,7 @@ extern crate std;
 
 pub mod disk;
 mod driver;
+pub mod manage;
 pub mod partition;
 mod unit;
 
@@ -15,4 +16,5 @@ pub use driver::{
     BlockDriver, BlockError, Completion, Durability, Operation, Refused, RefusedReason, Request,
     Tag,
 };
+pub use manage::{Features, Health, Management};
 pub use unit::{FailedReason, Geometry, Identity, Medium, Unit, UnitId, UnitState};

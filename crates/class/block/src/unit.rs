@@ -1,5 +1,6 @@
 //! A disk behind a controller.
 
+use crate::manage::Features;
 use core::fmt;
 use heapless::String;
 
@@ -19,6 +20,8 @@ pub struct Unit {
     pub identity: Identity,
     /// What it can do; meaningful once it was ready.
     pub geometry: Geometry,
+    /// What else it can do, and how it is set; meaningful once it was ready.
+    pub features: Features,
 }
 
 impl Unit {
@@ -28,6 +31,7 @@ impl Unit {
         generation: 0,
         identity: Identity { model: String::new(), serial: String::new(), firmware: String::new() },
         geometry: Geometry::NONE,
+        features: Features::NONE,
     };
 }
 
@@ -44,6 +48,10 @@ pub enum UnitState {
     /// The driver is getting the disk back after trouble. Requests are accepted and will be served
     /// or failed in the end.
     Recovering,
+    /// A drive is there, and no medium in it.
+    Empty,
+    /// A password keeps its data from being read and written. Management is served.
+    Locked,
     /// The driver is shutting down.
     Stopping,
     /// Something is there that the driver cannot use, or the disk was given up.
@@ -75,6 +83,8 @@ impl fmt::Display for UnitState {
             Self::Absent => f.write_str("absent"),
             Self::Ready => f.write_str("ready"),
             Self::Recovering => f.write_str("recovering"),
+            Self::Empty => f.write_str("no medium"),
+            Self::Locked => f.write_str("locked by a password"),
             Self::Stopping => f.write_str("stopping"),
             Self::Failed(reason) => write!(f, "failed: {reason}"),
         }

@@ -243,6 +243,7 @@ impl<R: Registers> Port<R> {
             }
             Operation::Discard => geometry.max_discard_sectors,
             Operation::Flush => 0,
+            Operation::Manage(_) => return Err(RefusedReason::Unsupported),
         };
         if request.sectors > most {
             return Err(RefusedReason::TooLong);
@@ -252,7 +253,7 @@ impl<R: Registers> Port<R> {
             Operation::Read | Operation::Write(_) => {
                 request.sectors as usize * geometry.sector_bytes as usize
             }
-            Operation::Flush | Operation::Discard => 0,
+            Operation::Flush | Operation::Discard | Operation::Manage(_) => 0,
         };
         let empty = request.sectors == 0 && request.operation != Operation::Flush;
         if empty || request.data.bytes() != bytes {
@@ -312,7 +313,7 @@ impl<R: Registers> Port<R> {
         let timeouts = &context.config.timeouts;
         let timeout = match command.operation() {
             Operation::Read | Operation::Write(_) => timeouts.transfer,
-            Operation::Flush => timeouts.flush,
+            Operation::Flush | Operation::Manage(_) => timeouts.flush,
             Operation::Discard => timeouts.discard,
         };
         command.deadline = context.now + timeout;
@@ -334,7 +335,7 @@ impl<R: Registers> Port<R> {
                 self.unflushed |= device.write_cache && !command.is_forced(&device)
             }
             Operation::Flush => self.unflushed = false,
-            Operation::Read | Operation::Discard => {}
+            Operation::Read | Operation::Discard | Operation::Manage(_) => {}
         }
         if command.needs_flush(&device) {
             command.step = Step::FlushAfterWrite;
@@ -346,7 +347,7 @@ impl<R: Registers> Port<R> {
         let (count, sectors_moved) = match command.request.operation {
             Operation::Read => (&mut counters.reads, Some(&mut counters.sectors_read)),
             Operation::Write(_) => (&mut counters.writes, Some(&mut counters.sectors_written)),
-            Operation::Flush => (&mut counters.flushes, None),
+            Operation::Flush | Operation::Manage(_) => (&mut counters.flushes, None),
             Operation::Discard => (&mut counters.discards, None),
         };
         *count += 1;

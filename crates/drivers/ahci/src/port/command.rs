@@ -112,7 +112,7 @@ impl Command {
                 RegisterH2d::command(code).lba28(lba).count(sectors as u16 & 0xff)
             }
             Operation::Flush if device.flush_ext => RegisterH2d::command(command::FLUSH_CACHE_EXT),
-            Operation::Flush => RegisterH2d::command(command::FLUSH_CACHE),
+            Operation::Flush | Operation::Manage(_) => RegisterH2d::command(command::FLUSH_CACHE),
             Operation::Discard => {
                 let fis = RegisterH2d::command(command::DATA_SET_MANAGEMENT);
                 fis.features(DSM_TRIM).count(1)
@@ -131,7 +131,7 @@ impl Command {
             Operation::Read | Operation::Write(_) => {
                 Data::Segments(self.request.data.segments(constraints))
             }
-            Operation::Flush => Data::None,
+            Operation::Flush | Operation::Manage(_) => Data::None,
             Operation::Discard => Data::Trim,
         }
     }
@@ -140,7 +140,7 @@ impl Command {
     pub(crate) const fn expected_bytes(&self) -> Option<usize> {
         match self.operation() {
             Operation::Read | Operation::Write(_) => Some(self.request.data.bytes()),
-            Operation::Flush | Operation::Discard => None,
+            Operation::Flush | Operation::Discard | Operation::Manage(_) => None,
         }
     }
 }
