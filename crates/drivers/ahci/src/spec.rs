@@ -10,4 +10,6 @@ pub mod fis;
 pub mod identify;
 pub mod log;
 pub mod registers;
+pub mod security;
+pub mod smart;
 pub mod structures;

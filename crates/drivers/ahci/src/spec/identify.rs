@@ -1,6 +1,9 @@
 //! What IDENTIFY DEVICE returns (ACS §7.12).
 
+use super::ata::sums_to_zero;
+use super::security;
 use heapless::String;
+use outboard_block::manage::{Security, Switch};
 use outboard_block::{Identity, Medium};
 
 /// Bytes of the data.
@@ -17,8 +20,7 @@ impl Identify {
     /// nothing at all.
     pub fn new(bytes: &[u8; BYTES]) -> Option<Self> {
         const HAS_CHECKSUM: u8 = 0xa5;
-        let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-        if bytes[510] == HAS_CHECKSUM && sum != 0 {
+        if bytes[510] == HAS_CHECKSUM && !sums_to_zero(bytes) {
             return None;
         }
         let blank = bytes.iter().all(|byte| *byte == bytes[0]);
@@ -150,6 +152,132 @@ impl Identify {
     }
 }
 
+/// What can be switched and told.
+impl Identify {
+    /// Words 82–87 mean something: 83 and 87 say so. Old devices have none of it.
+    fn feature(&self, supported: (usize, u32), enabled: (usize, u32)) -> Switch {
+        let valid = self.checked(83) != 0;
+        Switch::new(valid && self.has(supported.0, supported.1), self.has(enabled.0, enabled.1))
+    }
+
+    /// SMART (words 82, 85 bit 0).
+    pub fn smart(&self) -> Switch {
+        self.feature((82, 0), (85, 0))
+    }
+
+    /// Whether SMART can run self-tests (word 84 bit 1).
+    pub fn has_self_tests(&self) -> bool {
+        self.smart().is_present() && self.checked(84) >> 1 & 1 == 1
+    }
+
+    /// Whether SMART keeps a log of errors (word 84 bit 0).
+    pub fn has_error_log(&self) -> bool {
+        self.smart().is_present() && self.checked(84) & 1 == 1
+    }
+
+    /// The volatile write cache, as a switch (words 82, 85 bit 5).
+    pub fn write_cache_switch(&self) -> Switch {
+        self.feature((82, 5), (85, 5))
+    }
+
+    /// Read look-ahead (words 82, 85 bit 6).
+    pub fn look_ahead(&self) -> Switch {
+        self.feature((82, 6), (85, 6))
+    }
+
+    /// Whether power can be managed (word 82 bit 3).
+    pub fn has_power_management(&self) -> bool {
+        self.feature((82, 3), (85, 3)).is_present()
+    }
+
+    /// Advanced power management (words 83, 86 bit 3).
+    pub fn advanced_power(&self) -> Switch {
+        self.feature((83, 3), (86, 3))
+    }
+
+    /// Its level (word 91).
+    pub fn power_level(&self) -> u8 {
+        self.word(91) as u8
+    }
+
+    /// Power-up in standby (words 83, 86 bit 5).
+    pub fn power_up_in_standby(&self) -> Switch {
+        self.feature((83, 5), (86, 5))
+    }
+
+    /// Whether standby timers mean what the standard says (word 49 bit 13).
+    pub fn has_standard_standby_timer(&self) -> bool {
+        self.has(49, 13)
+    }
+
+    /// Whether there is a host protected area (words 82, 85 bit 10; ACS-2).
+    pub fn has_protected_area(&self) -> bool {
+        self.feature((82, 10), (85, 10)) == Switch::On
+    }
+
+    /// A word of those which word 86 bit 15 declares valid, and they themselves.
+    fn second(&self, index: usize) -> u16 {
+        if self.has(86, 15) { self.checked(index) } else { 0 }
+    }
+
+    /// Whether the accessible maximum address can be configured (word 119 bit 8).
+    pub fn has_accessible_max(&self) -> bool {
+        self.second(119) >> 8 & 1 == 1
+    }
+
+    /// Passwords (words 82, 85 bit 1, 89, 90, 128).
+    pub fn security(&self) -> Security {
+        security::decode(self.word(128), self.word(89), self.word(90))
+    }
+
+    /// Serial ATA capabilities (word 76), features supported (78) and enabled (79).
+    fn sata(&self, index: usize) -> u16 {
+        let valid = !matches!(self.word(76), 0 | 0xffff);
+        if valid { self.word(index) } else { 0 }
+    }
+
+    /// Fastest link speed, as generation; 0 if it is not known (word 76 bits 3:1).
+    pub fn fastest_link(&self) -> u8 {
+        let speeds = self.sata(76) >> 1 & 7;
+        (u16::BITS - speeds.leading_zeros()) as u8
+    }
+
+    /// Current link speed, as generation; 0 if the device does not say (word 77 bits 3:1).
+    pub fn link_speed(&self) -> u8 {
+        (self.sata(77) >> 1 & 7) as u8
+    }
+
+    /// Whether the host may save power on the link (word 76 bit 9).
+    pub fn has_host_link_power(&self) -> bool {
+        self.sata(76) >> 9 & 1 == 1
+    }
+
+    /// Saving of power on the link by the device (words 78, 79 bit 3).
+    pub fn device_link_power(&self) -> Switch {
+        Switch::new(self.sata(78) >> 3 & 1 == 1, self.sata(79) >> 3 & 1 == 1)
+    }
+
+    /// Software settings preservation: settings survive a COMRESET (words 78, 79 bit 6).
+    pub fn settings_preservation(&self) -> Switch {
+        Switch::new(self.sata(78) >> 6 & 1 == 1, self.sata(79) >> 6 & 1 == 1)
+    }
+
+    /// Asynchronous notification (words 78, 79 bit 5, in IDENTIFY PACKET DEVICE).
+    pub fn asynchronous_notification(&self) -> Switch {
+        Switch::new(self.sata(78) >> 5 & 1 == 1, self.sata(79) >> 5 & 1 == 1)
+    }
+
+    /// Device sleep (words 78, 79 bit 8).
+    pub fn device_sleep(&self) -> Switch {
+        Switch::new(self.sata(78) >> 8 & 1 == 1, self.sata(79) >> 8 & 1 == 1)
+    }
+
+    /// Whether the transport is serial (word 222 bits 15:12).
+    pub fn is_serial(&self) -> bool {
+        self.word(222) >> 12 == 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +321,32 @@ mod tests {
         assert_eq!(identify(&[(75, 31), (76, 0x0100)]).queue_depth(), 32);
         assert_eq!(identify(&[(75, 31), (76, 0xffff)]).queue_depth(), 0);
         assert_eq!(identify(&[(75, 31)]).queue_depth(), 0);
+    }
+
+    #[test]
+    fn features_need_words_that_are_valid() {
+        let all = [(82, 0x046b), (83, 0x4008), (85, 0x0401), (86, 0x0008), (91, 0x40fe)];
+        let modern = identify(&all);
+        assert_eq!((modern.smart(), modern.write_cache_switch()), (Switch::On, Switch::Off));
+        assert_eq!((modern.look_ahead(), modern.advanced_power()), (Switch::Off, Switch::On));
+        assert_eq!((modern.power_level(), modern.has_protected_area()), (0xfe, true));
+        assert!(modern.has_power_management() && !modern.has_self_tests());
+        let invalid = identify(&[(82, 0xffff), (83, 0xffff), (84, 0xffff), (85, 0xffff)]);
+        assert_eq!((invalid.smart(), invalid.advanced_power()), (Switch::Absent, Switch::Absent));
+        assert!(!invalid.has_error_log() && !invalid.has_accessible_max());
+    }
+
+    #[test]
+    fn serial_features_need_valid_capabilities() {
+        let words = [(76, 0x020e), (77, 0x0006), (78, 0x0148), (79, 0x0040)];
+        let disk = identify(&words);
+        assert_eq!((disk.fastest_link(), disk.link_speed()), (3, 3));
+        assert_eq!(disk.settings_preservation(), Switch::On);
+        assert_eq!(disk.device_sleep(), Switch::Off);
+        assert!(disk.has_host_link_power());
+        let parallel = identify(&[(76, 0xffff), (77, 6), (78, 0xffff)]);
+        assert_eq!((parallel.fastest_link(), parallel.link_speed()), (0, 0));
+        assert_eq!(parallel.device_sleep(), Switch::Absent);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Logs that the driver reads (ACS §9).
 
+use super::ata::sums_to_zero;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// NCQ Command Error log (ACS §9.13).
@@ -41,8 +42,7 @@ impl NcqError {
     /// The tag of the command that failed; `None` if it was not a queued one, or if the page's
     /// checksum is wrong.
     pub fn failed_tag(&self) -> Option<u8> {
-        let sum = self.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-        (sum == 0 && self.tag & 1 << 7 == 0).then_some(self.tag & 0x1f)
+        (sums_to_zero(self.as_bytes()) && self.tag & 1 << 7 == 0).then_some(self.tag & 0x1f)
     }
 
     /// The address of the failure.
