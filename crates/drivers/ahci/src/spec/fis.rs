@@ -104,6 +104,12 @@ impl RegisterH2d {
         let ([a, b, c], [d, e, f]) = (self.lba_low, self.lba_high);
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
+
+    /// The 28-bit address, whose highest four bits are in DEVICE.
+    pub const fn address28(&self) -> u64 {
+        let [a, b, c] = self.lba_low;
+        u64::from_le_bytes([a, b, c, self.device & 0xf, 0, 0, 0, 0])
+    }
 }
 
 /// Register FIS, device to host: how a command ended (SATA §10.5.6).
@@ -185,5 +191,6 @@ mod tests {
         assert_eq!(fis.address48(), 0x1122_3344_5566);
         let fis = RegisterH2d::command(command::READ_DMA).lba28(0x0a12_3456);
         assert_eq!((fis.lba_low, fis.device), ([0x56, 0x34, 0x12], 0x4a));
+        assert_eq!(fis.address28(), 0x0a12_3456);
     }
 }

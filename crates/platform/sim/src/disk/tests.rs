@@ -1,0 +1,4 @@
+//! What the disk does, through its boundary.
+
+mod data;
+mod harness;
