@@ -4,6 +4,7 @@
 //! * [`DmaPool`]: hands out small equal blocks, as `DmaBuffer`s, in constant time.
 //! * [`SgList`]: the pieces of one transfer, merged and split to what a device accepts.
 //! * [`Arena`]: the allocator over one mapped region, which platforms build their [`DmaSpace`] on.
+//! * [`DeviceView`]: an arena as a device sees it, for devices that are software.
 //!
 //! A device may write its memory at any moment, so nothing here gives out a reference into it.
 //! Bytes and plain values are copied in and out, by accesses that the compiler can neither elide,
@@ -23,6 +24,7 @@ mod constraints;
 mod copy;
 mod pool;
 mod sg;
+mod view;
 
 pub use address::DeviceAddress;
 pub use arena::{Arena, ArenaMemory};
@@ -30,6 +32,7 @@ pub use buffer::{DmaBacking, DmaBuffer, RawDma};
 pub use constraints::Constraints;
 pub use pool::{CACHE_LINE_BYTES, DmaPool};
 pub use sg::{Segment, Segments, SgList};
+pub use view::{DeviceView, Unmapped};
 
 use thiserror::Error;
 

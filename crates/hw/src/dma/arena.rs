@@ -64,6 +64,18 @@ impl Arena {
         let memory = alloc::boxed::Box::new(memory);
         Self { shared: Arc::new(Shared { memory, state: Mutex::new(state) }) }
     }
+
+    /// Where the processor finds `bytes` at a device address, if all of them belong to buffers.
+    pub(super) fn locate_allocated(&self, address: u64, bytes: usize) -> Option<*mut u8> {
+        let memory = &self.shared.memory;
+        let offset = address.checked_sub(memory.device())?;
+        let end = address.checked_add(bytes as u64)?;
+        let size = memory.size_bytes() as u64 / GRANULE * GRANULE;
+        if end - memory.device() > size || self.shared.state.lock().overlaps_free(address, end) {
+            return None;
+        }
+        Some(memory.cpu().as_ptr().wrapping_add(offset as usize))
+    }
 }
 
 impl DmaSpace for Arena {
@@ -119,6 +131,12 @@ impl State {
             return Ok(start);
         }
         Err(exhausted)
+    }
+
+    /// Whether any of the addresses from `start` to `end` is free.
+    fn overlaps_free(&self, start: u64, end: u64) -> bool {
+        let next = self.free.partition_point(|free| free.end <= start);
+        self.free.get(next).is_some_and(|free| free.start < end)
     }
 
     fn give(&mut self, start: u64, len: usize) {
