@@ -5,6 +5,12 @@ use bitflags::bitflags;
 use outboard_hw::register_value;
 use outboard_hw::registers::{ReadOnly, ReadWrite, Register};
 
+mod enclosure;
+mod link;
+
+pub use enclosure::{EnclosureControl, EnclosureLocation, LedMessage};
+pub use link::{DeviceSleep, FisSwitching, SataControl, SataStatus, interface_state, serial_error};
+
 /// The base address register that holds all the others, "ABAR" (AHCI §2.1.11).
 pub const ABAR: u8 = 5;
 /// The most ports that an HBA has.
@@ -22,6 +28,10 @@ pub const IS: Register<u32, ReadWrite> = Register::at(0x08);
 pub const PI: Register<u32, ReadOnly> = Register::at(0x0c);
 /// Version, major in the upper half (AHCI §3.1.5).
 pub const VS: Register<u32, ReadOnly> = Register::at(0x10);
+/// Where the enclosure management buffers are (AHCI §3.1.7).
+pub const EM_LOC: Register<EnclosureLocation, ReadOnly> = Register::at(0x1c);
+/// Enclosure management control (AHCI §3.1.8).
+pub const EM_CTL: Register<EnclosureControl, ReadWrite> = Register::at(0x20);
 /// Host capabilities extended (AHCI §3.1.10).
 pub const CAP2: Register<Capabilities2, ReadOnly> = Register::at(0x24);
 /// BIOS/OS hand-off control and status (AHCI §3.1.11).
@@ -65,6 +75,13 @@ pub const PX_SERR: Register<u32, ReadWrite> = Register::at(0x30);
 pub const PX_SACT: Register<u32, ReadWrite> = Register::at(0x34);
 /// Command issue: slots that the HBA has still to work on (AHCI §3.3.14).
 pub const PX_CI: Register<u32, ReadWrite> = Register::at(0x38);
+/// SNotification, SCR4: a bit for each device behind a port multiplier, bit 0 for a device without
+/// one; write 1 to clear (AHCI §3.3.15).
+pub const PX_SNTF: Register<u32, ReadWrite> = Register::at(0x3c);
+/// FIS-based switching (AHCI §3.3.16).
+pub const PX_FBS: Register<FisSwitching, ReadWrite> = Register::at(0x40);
+/// Device sleep (AHCI §3.3.17).
+pub const PX_DEVSLP: Register<DeviceSleep, ReadWrite> = Register::at(0x44);
 
 /// Host capabilities (AHCI §3.1.1).
 #[bitfield(u32)]
@@ -277,7 +294,7 @@ pub struct PortCommand {
     pub link_power: bool,
     /// ASP: prefer slumber to partial.
     pub prefer_slumber: bool,
-    /// ICC: interface state asked for; 1 for active.
+    /// ICC: interface state asked for, as in [`interface_state`].
     #[bits(4)]
     pub interface_state: u8,
 }
@@ -293,54 +310,6 @@ pub struct TaskFile {
     __: u16,
 }
 
-/// Serial ATA status (AHCI §3.3.10).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct SataStatus {
-    /// DET: 0 nothing, 1 presence without communication, 3 communication, 4 offline.
-    #[bits(4)]
-    pub detection: u8,
-    /// SPD: link speed, as generation.
-    #[bits(4)]
-    pub speed: u8,
-    /// IPM: 1 active, 2 partial, 6 slumber, 8 device sleep.
-    #[bits(4)]
-    pub power: u8,
-    #[bits(20)]
-    __: u32,
-}
-
-impl SataStatus {
-    /// DET: no device, no PHY communication.
-    pub const NOTHING: u8 = 0;
-    /// DET: a device is present and PHY communication is established.
-    pub const COMMUNICATION: u8 = 3;
-}
-
-/// Serial ATA control (AHCI §3.3.11).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct SataControl {
-    /// DET: 0 nothing, 1 COMRESET for as long as it is set, 4 offline.
-    #[bits(4)]
-    pub detection: u8,
-    /// SPD: highest speed allowed, as generation; 0 for any.
-    #[bits(4)]
-    pub speed: u8,
-    /// IPM: power states that must not be entered: bit 0 partial, 1 slumber, 2 device sleep.
-    #[bits(4)]
-    pub no_power_states: u8,
-    #[bits(20)]
-    __: u32,
-}
-
-impl SataControl {
-    /// DET: send COMRESET.
-    pub const COMRESET: u8 = 1;
-    /// IPM: neither partial nor slumber nor device sleep.
-    pub const NO_POWER_STATES: u8 = 7;
-}
-
 register_value! {
     Capabilities: u32,
     GlobalControl: u32,
@@ -351,6 +320,10 @@ register_value! {
     TaskFile: u32,
     SataStatus: u32,
     SataControl: u32,
+    FisSwitching: u32,
+    DeviceSleep: u32,
+    EnclosureLocation: u32,
+    EnclosureControl: u32,
 }
 
 impl From<u32> for PortInterrupts {
@@ -367,12 +340,6 @@ impl From<PortInterrupts> for u32 {
 
 /// What a register reads as when the HBA is gone.
 pub const ALL_ONES: u32 = u32::MAX;
-
-/// Bits of PxSERR (AHCI §3.3.12).
-pub mod serial_error {
-    /// DIAG.X: a COMINIT was received.
-    pub const EXCHANGED: u32 = 1 << 26;
-}
 
 /// Signatures that devices report after a reset (AHCI §3.3.9, SATA §9.2).
 pub mod signature {
@@ -406,5 +373,24 @@ mod tests {
         assert_eq!(TaskFile::from_bits(0x4051).error(), 0x40);
         assert_eq!(SataStatus::from_bits(0x123).power(), 1);
         assert_eq!(port_base(31), 0x1080);
+        assert_eq!(EnclosureControl::new().with_transmit(true).into_bits(), 1 << 8);
+        assert_eq!(EnclosureControl::new().with_led(true).into_bits(), 1 << 16);
+        assert_eq!(EnclosureControl::new().with_port_multiplier(true).into_bits(), 1 << 27);
+        assert_eq!(EnclosureLocation::from_bits(0x0140_0010).offset_dwords(), 0x140);
+        assert_eq!(FisSwitching::new().with_device(1).into_bits(), 1 << 8);
+        assert_eq!(FisSwitching::new().with_device_with_error(1).into_bits(), 1 << 16);
+        assert_eq!(DeviceSleep::new().with_exit_timeout_ms(1).into_bits(), 1 << 2);
+        assert_eq!(DeviceSleep::new().with_minimum_assertion_ms(1).into_bits(), 1 << 10);
+        assert_eq!(DeviceSleep::new().with_idle_timeout_ms(1).into_bits(), 1 << 15);
+        assert_eq!(DeviceSleep::new().with_idle_multiplier_minus_one(1).into_bits(), 1 << 25);
+    }
+
+    #[test]
+    fn led_messages_are_read_as_they_were_written() {
+        for (locate, fault) in [(false, false), (true, false), (false, true), (true, true)] {
+            let message = LedMessage { port: 5, locate, fault };
+            assert_eq!(LedMessage::from_dwords(message.dwords()), Some(message));
+        }
+        assert_eq!(LedMessage::from_dwords([1 << 24 | 4 << 8, 0]), None);
     }
 }
