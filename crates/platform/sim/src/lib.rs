@@ -1,9 +1,26 @@
 //! Software models of devices, with faults, under a seeded scheduler.
+//!
+//! * [`hba`]: an AHCI host bus adapter, and [`sata`]: what may be at its ports, such as a [`Disk`].
+//! * [`fault`]: the catalogue of what can go wrong.
+//! * [`device`]: the model as the PCI function that a driver takes.
+//! * [`trial`]: a driver against the model, watched by an oracle; all of it from a seed.
+//!
+//! Models share the drivers' definitions of registers and structures. They reach memory through a
+//! [`DeviceView`](outboard_hw::dma::DeviceView), which lets them at what is allocated and at nothing else.
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod disk;
+pub mod fault;
+pub mod hba;
 pub mod random;
 pub mod sata;
+mod schedule;
+mod trace;
+pub mod trial;
 
+pub use device::SimDevice;
 pub use disk::{Disk, DiskConfig};
+pub use fault::Fault;
 pub use random::Random;
+pub use trace::Trace;

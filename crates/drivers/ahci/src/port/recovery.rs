@@ -128,10 +128,18 @@ impl<R: Registers> Port<R> {
         let Some(trouble) = self.trouble else { return self.become_ready(context) };
         // Slots that are still active were not let go of (AHCI §3.3.13, §3.3.14), and a device
         // that is busy will not take commands; COMRESET helps against both.
-        let kept = self.registers.get(PX_SACT) | self.registers.get(PX_CI);
+        let active = self.registers.get(PX_SACT);
+        if active != 0 && active != ALL_ONES {
+            // Queued commands that the HBA has not let go of would be mixed with others.
+            return self.call_for_hba_reset();
+        }
+        let kept = active | self.registers.get(PX_CI);
         let busy = Status::from_bits_retain(self.registers.get(PX_TFD).status()).is_busy();
         let cut_off = self.look_for_cut_off(context);
-        let dirty = kept != 0 && kept != ALL_ONES || busy || cut_off;
+        // A queue that has failed takes nothing until the log was read, or the device reset
+        // (SATA §13.6.4).
+        let blocked = trouble.find_culprit && !self.device.logs;
+        let dirty = kept != 0 && kept != ALL_ONES || busy || cut_off || blocked;
         if trouble.reset || dirty {
             return self.begin_port_reset(context);
         }

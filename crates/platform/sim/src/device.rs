@@ -1,0 +1,171 @@
+//! The model as a driver sees it: a PCI function.
+
+use crate::hba::HbaModel;
+use outboard_ahci::spec::registers::{ABAR, PORT_BYTES, PORTS_BASE};
+use outboard_hw::dma::{Arena, DmaSpace};
+use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
+use outboard_hw::{HwError, Registers};
+use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
+use outboard_pci::{Device, Identity};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of the registers of an HBA with 32 ports.
+const ABAR_BYTES: usize = PORTS_BASE + 32 * PORT_BYTES;
+/// Where the command register is in configuration space, and its bit of bus mastering.
+const COMMAND: u16 = 0x04;
+const BUS_MASTER: u16 = 1 << 2;
+
+/// Is told when the model has something to do that nobody waits for yet.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// A handle to a model, and the function that a driver takes.
+#[derive(Clone)]
+pub struct SimDevice {
+    hba: Arc<Mutex<HbaModel>>,
+    arena: Arena,
+    wake: Option<Wake>,
+}
+
+impl SimDevice {
+    /// The function of `hba`, whose memory is `arena`.
+    pub fn new(hba: HbaModel, arena: Arena) -> Self {
+        Self { hba: Arc::new(Mutex::new(hba)), arena, wake: None }
+    }
+
+    /// The model.
+    pub fn hba(&self) -> MutexGuard<'_, HbaModel> {
+        self.hba.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn woken(&self) {
+        if let Some(wake) = &self.wake {
+            wake();
+        }
+    }
+}
+
+/// The registers of a model.
+#[derive(Clone)]
+pub struct SimRegisters(SimDevice);
+
+impl Registers for SimRegisters {
+    fn size_bytes(&self) -> usize {
+        ABAR_BYTES
+    }
+
+    fn read_u32(&self, offset: usize) -> u32 {
+        self.0.hba().read(offset)
+    }
+
+    fn write_u32(&mut self, offset: usize, value: u32) {
+        self.0.hba().write(offset, value);
+        self.0.woken();
+    }
+
+    // AHCI registers are read and written by dwords; 64-bit accesses are two of these
+    // (AHCI §3). Nobody answers others.
+    fn read_u8(&self, _: usize) -> u8 {
+        u8::MAX
+    }
+
+    fn read_u16(&self, _: usize) -> u16 {
+        u16::MAX
+    }
+
+    fn read_u64(&self, offset: usize) -> u64 {
+        u64::from(self.read_u32(offset)) | u64::from(self.read_u32(offset + 4)) << 32
+    }
+
+    fn write_u8(&mut self, _: usize, _: u8) {}
+
+    fn write_u16(&mut self, _: usize, _: u16) {}
+
+    fn write_u64(&mut self, offset: usize, value: u64) {
+        self.write_u32(offset, value as u32);
+        self.write_u32(offset + 4, (value >> 32) as u32);
+    }
+}
+
+/// Nothing but identity and the command register, and of that nothing but bus mastering.
+impl ConfigSpace for SimDevice {
+    fn size_bytes(&self) -> u16 {
+        CONVENTIONAL_BYTES
+    }
+
+    fn read_u8(&mut self, offset: u16) -> u8 {
+        (self.read_u32(offset & !3) >> (offset % 4 * 8)) as u8
+    }
+
+    fn read_u16(&mut self, offset: u16) -> u16 {
+        (self.read_u32(offset & !3) >> (offset % 4 * 8)) as u16
+    }
+
+    fn read_u32(&mut self, offset: u16) -> u32 {
+        let hba = self.hba();
+        let identity = &hba.config().identity;
+        let class = identity.class;
+        match offset {
+            0x00 => u32::from(identity.device) << 16 | u32::from(identity.vendor),
+            COMMAND if hba.bus_master() => BUS_MASTER.into(),
+            0x08 => u32::from_le_bytes([identity.revision, class.interface, class.sub, class.base]),
+            _ => 0,
+        }
+    }
+
+    fn write_u8(&mut self, _: u16, _: u8) {}
+
+    fn write_u16(&mut self, offset: u16, value: u16) {
+        if offset == COMMAND {
+            self.hba().set_bus_master(value & BUS_MASTER != 0);
+            self.woken();
+        }
+    }
+
+    fn write_u32(&mut self, offset: u16, value: u32) {
+        self.write_u16(offset, value as u16);
+    }
+}
+
+impl Device for SimDevice {
+    type Registers = SimRegisters;
+
+    fn identity(&self) -> Identity {
+        self.hba().config().identity
+    }
+
+    fn config(&mut self) -> &mut dyn ConfigSpace {
+        self
+    }
+
+    fn map_bar(&mut self, bar: u8) -> Result<SimRegisters, HwError> {
+        if bar == ABAR { Ok(SimRegisters(self.clone())) } else { Err(HwError::NoSuchRegion { bar, expected: "the AHCI registers (BAR 5)" }) }
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        Arc::new(self.arena.clone())
+    }
+
+    fn enable_interrupts(&mut self, _: VectorRange) -> Result<Vectors, HwError> {
+        let kind =
+            if self.hba().config().pin { InterruptKind::Pin } else { InterruptKind::Msi };
+        Ok(Vectors { kind, count: 1 })
+    }
+
+    fn disable_interrupts(&mut self) {}
+
+    fn reset(&mut self) -> Result<(), HwError> {
+        Err(HwError::NoReset)
+    }
+}
+
+impl core::fmt::Debug for SimDevice {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.hba().fmt(f)
+    }
+}
+
+impl core::fmt::Debug for SimRegisters {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,368 @@
+//! The engine of a port: it fetches commands, and the device carries them out (AHCI §5.3).
+
+use super::port::Execution;
+use super::{Event, HbaModel};
+use crate::fault::Fault;
+use crate::sata::{Command, End, Plan, Protocol};
+use core::time::Duration;
+use outboard_ahci::spec::ata::{Error, command};
+use outboard_ahci::spec::fis::{RegisterH2d, kind};
+use outboard_ahci::spec::log::NCQ_ERROR;
+use outboard_ahci::spec::registers::{MAX_SLOTS, PortInterrupts};
+use outboard_ahci::spec::structures::CommandHeader;
+
+/// From a doorbell to the fetch of a command.
+const FETCH: Duration = Duration::from_nanos(600);
+
+/// Bit of the H2D register FIS's flags: a command, rather than device control.
+const IS_COMMAND: u8 = 1 << 7;
+
+impl HbaModel {
+    /// Sees to it that commands are fetched, if there are any.
+    pub(super) fn look_for_commands(&mut self, index: u8) {
+        let Some(port) = self.port_mut(index) else { return };
+        if port.issued & !port.fetched != 0 && !port.fetching {
+            port.fetching = true;
+            self.after(FETCH, Event::Fetch { port: index });
+        }
+    }
+
+    pub(super) fn fetch(&mut self, index: u8) {
+        let Some(port) = self.port_mut(index) else { return };
+        port.fetching = false;
+        for _ in 0..MAX_SLOTS {
+            let Some(port) = self.port_mut(index) else { return };
+            let waiting = port.issued & !port.fetched;
+            let works = port.command.list_running() && !port.halted && port.is_up();
+            if waiting == 0 || !works || port.is_busy() || port.report.is_some() {
+                return;
+            }
+            // Round robin, from the slot after the last (AHCI §5.3.8).
+            let rotated = waiting.rotate_right(port.next_slot.into());
+            let slot = (rotated.trailing_zeros() as u8 + port.next_slot) % 32;
+            port.next_slot = (slot + 1) % 32;
+            port.fetched |= 1 << slot;
+            port.command.set_current_slot(slot);
+            self.take_command(index, slot);
+        }
+    }
+
+    /// Fetches the command in a slot, and sends it to the device.
+    fn take_command(&mut self, index: u8, slot: u8) {
+        let Some((header, command)) = self.fetch_command(index, slot) else { return };
+        if command.fis.kind != kind::REGISTER_H2D {
+            // Nothing that can be sent; the slot stays as it is.
+            return;
+        }
+        self.trace.note(
+            self.now,
+            format_args!(
+                "port {index} slot {slot}: command {:#04x} lba {} count {:?} features {}",
+                command.fis.command,
+                command.fis.address48(),
+                command.fis.count,
+                command.fis.features_low,
+            ),
+        );
+        let (now, config) = (self.now, self.config.capabilities);
+        let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
+        let Some(device) = &mut port.device else { return };
+        let is_log = command.fis.command == command::READ_LOG_EXT
+            && command.fis.lba_low[0] == NCQ_ERROR;
+        let queued_command = is_queued(&command.fis);
+        let mut wrong = None;
+        let tagged = port.active >> slot & 1 == 1;
+        let others = port.executing.iter().flatten();
+        let mixed = others.clone().any(|other| other.plan.protocol.is_queued() != queued_command);
+        match () {
+            () if queued_command && !tagged => wrong = Some("queued without its bit in PxSACT"),
+            () if !queued_command && tagged && !port.kept => wrong = Some("not queued, with a bit in PxSACT"),
+            () if queued_command && command.fis.count[0] >> 3 != slot => {
+                wrong = Some("queued with another tag than its slot");
+            }
+            () if queued_command && !config.ncq() => wrong = Some("queued, for an HBA without NCQ"),
+            () if mixed => wrong = Some("sent while commands of the other kind were outstanding"),
+            () if header.flags.get() & 0x1f != u16::from(RegisterH2d::DWORDS) => {
+                wrong = Some("of another length than its FIS");
+            }
+            () => {}
+        }
+        if command.fis.flags & IS_COMMAND == 0 {
+            return self.device_control(index, slot, &command);
+        }
+        if port.queue_failed && !is_log {
+            wrong = wrong.or(Some("sent before log 10h was read, or the port reset"));
+        }
+        let plan = if port.queue_failed && !is_log {
+            Err(End::bad(Error::ABORTED.bits(), 0))
+        } else {
+            device.plan(&command, now, &mut self.random)
+        };
+        if let Some(wrong) = wrong {
+            self.violation(format_args!(
+                "port {index} slot {slot}: command {:#04x} was {wrong}",
+                command.fis.command
+            ));
+        }
+        let (plan, refusal) = match plan {
+            Ok(plan) => (plan, None),
+            Err(end) => {
+                let protocol = if queued_command { Protocol::QueuedIn } else { Protocol::NonData };
+                let takes = Duration::from_micros(20);
+                (Plan { protocol, bytes: 0, takes }, Some(end))
+            }
+        };
+        self.start_command(index, slot, command, plan, refusal);
+    }
+
+    fn start_command(
+        &mut self,
+        index: u8,
+        slot: u8,
+        command: Command,
+        mut plan: Plan,
+        refusal: Option<End>,
+    ) {
+        self.issues += 1;
+        let issue = self.issues;
+        let fault = if refusal.is_none() { self.draw_for(index, &command) } else { None };
+        if fault == Some(Fault::VerySlow) {
+            plan.takes += Duration::from_millis(self.random.between(1_000, 20_000));
+        }
+        let Some(port) = self.port_mut(index) else { return };
+        if plan.protocol.is_queued() {
+            // The device lets go of the bus, and the HBA of the slot (AHCI §5.6.4.1).
+            port.issued &= !(1 << slot);
+            port.fetched &= !(1 << slot);
+            port.task_file = 0x50;
+        } else {
+            port.task_file = 0xd0;
+        }
+        port.executing[usize::from(slot)] =
+            Some(Execution { command, plan, refusal, fault, issue });
+        port.stuck |= fault == Some(Fault::Stuck);
+        const NEVER: [Fault; 4] = [
+            Fault::NeverEnds,
+            Fault::Stuck,
+            Fault::LogNeverEnds,
+            Fault::IdentifyNeverEnds,
+        ];
+        if !fault.is_some_and(|fault| NEVER.contains(&fault)) && plan.takes != Duration::MAX {
+            self.after(plan.takes, Event::Finish { port: index, slot, issue });
+        }
+    }
+
+    /// A device control FIS: SRST (SATA §11.4).
+    fn device_control(&mut self, index: u8, slot: u8, command: &Command) {
+        const SOFT_RESET: u8 = 1 << 2;
+        if let Some(port) = self.port_mut(index) {
+            port.issued &= !(1 << slot);
+            port.fetched &= !(1 << slot);
+        }
+        if command.fis.control & SOFT_RESET != 0 {
+            self.drop_commands(index);
+        } else {
+            self.soft_reset(index);
+        }
+    }
+
+    /// The device has done its work on a command.
+    pub(super) fn finish(&mut self, index: u8, slot: u8, issue: u64) {
+        let now = self.now;
+        let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
+        let place = &mut port.executing[usize::from(slot)];
+        let Some(execution) = place.filter(|execution| execution.issue == issue) else { return };
+        if port.stuck {
+            return;
+        }
+        *place = None;
+        let Execution { command, plan, fault, .. } = execution;
+        if !port.command.list_running() && !port.engine_stuck {
+            // Given up by the HBA: nothing is transferred, and nobody is told.
+            if !plan.protocol.is_queued() {
+                port.task_file = 0x50;
+            }
+            return;
+        }
+        if let Some(end) = execution.refusal.or_else(|| spoiled(fault)) {
+            return self.end(index, slot, &execution, end);
+        }
+        if let Some(bits) = halting(fault) {
+            // The command is neither done nor forgotten: the device waits for what does not come.
+            port.executing[usize::from(slot)] = Some(Execution { issue: 0, ..execution });
+            return self.stop_with(index, bits);
+        }
+        let mut data = core::mem::take(&mut self.scratch);
+        data.clear();
+        data.resize(plan.bytes, 0);
+        let gathered = !plan.protocol.is_out() || self.gather(index, slot, &mut data);
+        if !gathered {
+            self.scratch = data;
+            return self.host_bus_failed(index);
+        }
+        let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
+        let Some(device) = &mut port.device else { return };
+        let mut end = device.carry_out(&command, &mut data, now, &mut self.random);
+        self.falsify(index, &command, fault, &mut data, &mut end);
+        let transferred = end.bytes.min(plan.bytes);
+        let moved = plan.protocol.is_out() || self.scatter(index, slot, &data[..transferred]);
+        self.scratch = data;
+        if !moved {
+            return self.host_bus_failed(index);
+        }
+        self.end(index, slot, &execution, end);
+    }
+
+    /// A command has ended, in whatever way: the device's last FIS arrives.
+    pub(super) fn end(&mut self, index: u8, slot: u8, execution: &Execution, end: End) {
+        self.trace.note(
+            self.now,
+            format_args!(
+                "port {index} slot {slot}: ends, status {:#04x} error {:#04x} lba {} bytes {}{}",
+                end.status,
+                end.error,
+                end.lba,
+                end.bytes,
+                execution.fault.map(|fault| format!(" ({fault})")).unwrap_or_default()
+            ),
+        );
+        let Execution { command, plan, fault, .. } = execution;
+        let queued = plan.protocol.is_queued();
+        let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
+        port.task_file = u32::from(end.error) << 8 | u32::from(end.status);
+        let log_read = command.fis.command == command::READ_LOG_EXT
+            && command.fis.lba_low[0] == NCQ_ERROR
+            && !end.is_bad();
+        if log_read {
+            port.queue_failed = false;
+        }
+        let mut interrupts = PortInterrupts::empty();
+        if end.is_bad() {
+            port.halted = true;
+            interrupts |= PortInterrupts::TASK_FILE_ERROR;
+            if queued {
+                port.queue_failed = true;
+                if let Some(device) = &mut port.device {
+                    device.note_queued_failure(slot, command, &end);
+                }
+                // The device has forgotten all the others (SATA §13.6.4).
+                for place in &mut port.executing {
+                    place.take_if(|other| other.plan.protocol.is_queued());
+                }
+            }
+        } else {
+            port.issued &= !(1 << slot);
+            port.fetched &= !(1 << slot);
+            if queued {
+                port.active &= !(1 << slot);
+            }
+        }
+        if !queued {
+            let count = match fault {
+                Some(Fault::CountShort) => end.bytes as u32 / 2 & !1,
+                Some(Fault::CountLong) => end.bytes as u32 + 512,
+                _ => end.bytes as u32,
+            };
+            self.write_count(index, slot, count);
+        }
+        let stale = *fault == Some(Fault::ReceivedStale);
+        interrupts |= match plan.protocol {
+            Protocol::QueuedIn | Protocol::QueuedOut => {
+                let finished = if end.is_bad() { 0 } else { 1 << slot };
+                if !stale {
+                    self.post_bits(index, end.status, end.error, finished);
+                }
+                PortInterrupts::SET_DEVICE_BITS_FIS
+            }
+            Protocol::PioIn if !end.is_bad() => PortInterrupts::PIO_SETUP_FIS,
+            _ => {
+                if !stale {
+                    self.post_register(index, &end);
+                }
+                PortInterrupts::REGISTER_FIS
+            }
+        };
+        match fault {
+            Some(Fault::StatusNotSet) if !end.is_bad() => interrupts = PortInterrupts::empty(),
+            Some(Fault::InterfaceNonFatal) => interrupts |= PortInterrupts::INTERFACE_NON_FATAL,
+            Some(Fault::ReceivedGarbage) => self.garbage_received(index),
+            Some(Fault::BusyStuck) => self.stick(index, 0x80),
+            Some(Fault::DataRequestStuck) => self.stick(index, 0x08),
+            _ => {}
+        }
+        if let Some(port) = self.port_mut(index) {
+            port.status |= interrupts;
+        }
+        self.update_pending(index);
+        self.look_for_commands(index);
+    }
+
+    fn stick(&mut self, index: u8, bits: u32) {
+        if let Some(port) = self.port_mut(index) {
+            port.stuck_bits = bits;
+        }
+    }
+
+    /// Memory could not be reached: the HBA stops (AHCI §6.2.2).
+    pub(super) fn host_bus_failed(&mut self, index: u8) {
+        self.stop_with(index, PortInterrupts::HOST_BUS_DATA);
+    }
+
+    /// The HBA stops working on a port, with these bits.
+    pub(super) fn stop_with(&mut self, index: u8, bits: PortInterrupts) {
+        if let Some(port) = self.port_mut(index) {
+            port.halted = true;
+            port.status |= bits;
+        }
+        self.update_pending(index);
+    }
+
+    /// The device has forgotten all commands.
+    pub(super) fn drop_commands(&mut self, index: u8) {
+        if let Some(port) = self.port_mut(index) {
+            port.executing = [None; 32];
+            port.stuck = false;
+            port.stuck_bits = 0;
+            port.queue_failed = false;
+        }
+    }
+
+    /// The header of a slot's command, and the command.
+    fn fetch_command(&mut self, index: u8, slot: u8) -> Option<(CommandHeader, Command)> {
+        let fetched = self.read_command(index, slot);
+        if fetched.is_none() {
+            self.host_bus_failed(index);
+        }
+        fetched
+    }
+}
+
+/// How a fault ends a command before the device carries it out, if it does.
+fn spoiled(fault: Option<Fault>) -> Option<End> {
+    let crc = Error::INTERFACE_CRC.union(Error::ABORTED);
+    match fault? {
+        Fault::Aborted | Fault::LogAborted | Fault::IdentifyAborted => {
+            Some(End::bad(Error::ABORTED.bits(), 0))
+        }
+        Fault::ErrorWithoutReason => Some(End::bad(0, 0)),
+        Fault::WriteFault => Some(End { status: 0x71, ..End::bad(0, 0) }),
+        Fault::InterfaceCrc | Fault::CrcBurst => Some(End::bad(crc.bits(), 0)),
+        _ => None,
+    }
+}
+
+/// With which bits of PxIS a fault makes the HBA stop, if it does.
+const fn halting(fault: Option<Fault>) -> Option<PortInterrupts> {
+    match fault {
+        Some(Fault::InterfaceFatal) => Some(PortInterrupts::INTERFACE_FATAL),
+        Some(Fault::HostBusData) => Some(PortInterrupts::HOST_BUS_DATA),
+        Some(Fault::HostBusFatal) => Some(PortInterrupts::HOST_BUS_FATAL),
+        Some(Fault::Overflow) => Some(PortInterrupts::OVERFLOW),
+        _ => None,
+    }
+}
+
+/// Whether a FIS is that of a queued command.
+pub(super) const fn is_queued(fis: &RegisterH2d) -> bool {
+    matches!(fis.command, command::READ_FPDMA_QUEUED | command::WRITE_FPDMA_QUEUED)
+}

@@ -1,0 +1,383 @@
+//! A port's registers (AHCI §3.3).
+
+use super::{Event, HbaConfig, HbaModel};
+use crate::fault::Fault;
+use crate::sata::{Command, End, Plan, SataDevice};
+use core::time::Duration;
+use outboard_ahci::spec::ata::Status;
+use outboard_ahci::spec::registers::{
+    PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SACT, PX_SCTL, PX_SERR, PX_SIG,
+    PX_SSTS, PX_TFD, PortCommand, PortInterrupts, SataStatus, serial_error,
+};
+use outboard_hw::Instant;
+
+/// What is on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Nothing.
+    Down,
+    /// A device that does not talk.
+    Presence,
+    /// Communication, at this generation.
+    Up(u8),
+}
+
+/// A command that a device works on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Execution {
+    pub(super) command: Command,
+    pub(super) plan: Plan,
+    /// How it ends, if the device has refused it.
+    pub(super) refusal: Option<End>,
+    /// The fault that it was drawn for.
+    pub(super) fault: Option<Fault>,
+    pub(super) issue: u64,
+}
+
+/// A port.
+pub(super) struct Port {
+    pub(super) list: u64,
+    pub(super) received: u64,
+    pub(super) status: PortInterrupts,
+    pub(super) enabled: u32,
+    pub(super) command: PortCommand,
+    pub(super) task_file: u32,
+    pub(super) signature: u32,
+    pub(super) control: u32,
+    pub(super) errors: u32,
+    pub(super) active: u32,
+    pub(super) issued: u32,
+    /// Slots of `issued` that were fetched.
+    pub(super) fetched: u32,
+    /// Where the search for the next slot begins.
+    pub(super) next_slot: u8,
+    pub(super) fetching: bool,
+    /// After an error nothing is fetched until ST was cleared.
+    pub(super) halted: bool,
+    /// Counts stops of the engine.
+    pub(super) engine_epoch: u32,
+    /// CR does not clear until the HBA is reset.
+    pub(super) engine_stuck: bool,
+    /// Bits were kept across a stop, so that others may be set twice.
+    pub(super) kept: bool,
+
+    pub(super) device: Option<Box<dyn SataDevice>>,
+    /// Pulled out, to be plugged in again.
+    pub(super) pulled: Option<Box<dyn SataDevice>>,
+    /// To be plugged in instead.
+    pub(super) spare: Option<Box<dyn SataDevice>>,
+    pub(super) link: Link,
+    /// Counts resets and losses of the link.
+    pub(super) link_epoch: u32,
+    /// The signature that the device has still to report after a reset.
+    pub(super) report: Option<u32>,
+    /// It is ready to report.
+    pub(super) ready: bool,
+    /// The device was without power.
+    pub(super) unpowered: bool,
+    pub(super) reset_began: Option<Instant>,
+    /// The device works on nothing any more.
+    pub(super) stuck: bool,
+    /// BSY or DRQ stay set.
+    pub(super) stuck_bits: u32,
+    /// A queued command has failed, and log 10h was not read.
+    pub(super) queue_failed: bool,
+    pub(super) executing: [Option<Execution>; 32],
+
+    pub(super) armed: Vec<Fault>,
+}
+
+impl Port {
+    pub(super) fn new(config: &HbaConfig) -> Self {
+        Self {
+            list: 0,
+            received: 0,
+            status: PortInterrupts::empty(),
+            enabled: 0,
+            command: Self::initial(config),
+            task_file: 0x7f,
+            signature: u32::MAX,
+            control: 0,
+            errors: 0,
+            active: 0,
+            issued: 0,
+            fetched: 0,
+            next_slot: 0,
+            fetching: false,
+            halted: false,
+            engine_epoch: 0,
+            engine_stuck: false,
+            kept: false,
+            device: None,
+            pulled: None,
+            spare: None,
+            link: Link::Down,
+            link_epoch: 0,
+            report: None,
+            ready: false,
+            unpowered: false,
+            reset_began: None,
+            stuck: false,
+            stuck_bits: 0,
+            queue_failed: false,
+            executing: [None; 32],
+            armed: Vec::new(),
+        }
+    }
+
+    fn initial(config: &HbaConfig) -> PortCommand {
+        let up = !config.capabilities.staggered();
+        PortCommand::new().with_spin_up(up).with_power_on(true).with_hot_plug(true)
+    }
+
+    /// What a reset of the HBA leaves.
+    pub(super) fn hba_reset(&mut self, config: &HbaConfig) {
+        let fresh = Self::new(config);
+        *self = Self {
+            device: self.device.take(),
+            pulled: self.pulled.take(),
+            spare: self.spare.take(),
+            unpowered: self.unpowered,
+            armed: core::mem::take(&mut self.armed),
+            link_epoch: self.link_epoch + 1,
+            engine_epoch: self.engine_epoch + 1,
+            fetching: self.fetching,
+            ..fresh
+        };
+    }
+
+    /// PxIS, with the bits that PxSERR shows there.
+    pub(super) fn interrupts(&self) -> u32 {
+        let shown = [
+            (serial_error::EXCHANGED, PortInterrupts::CONNECT),
+            (serial_error::PHY_READY, PortInterrupts::PHY_READY),
+            (serial_error::UNKNOWN_FIS, PortInterrupts::UNKNOWN_FIS),
+        ];
+        let shown = shown.into_iter().filter(|(error, _)| self.errors & error != 0);
+        shown.fold(self.status, |status, (_, bit)| status | bit).bits()
+    }
+
+    pub(super) const fn task_status(&self) -> u32 {
+        self.task_file & 0xff | self.stuck_bits
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        Status::from_bits_retain(self.task_status() as u8).is_busy()
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up(_))
+    }
+
+    fn sata_status(&self) -> u32 {
+        match self.link {
+            Link::Down => 0,
+            Link::Presence => 1,
+            Link::Up(speed) => SataStatus::new()
+                .with_detection(SataStatus::COMMUNICATION)
+                .with_speed(speed)
+                .with_power(1)
+                .into(),
+        }
+    }
+
+    /// Takes one of these faults, if one is armed.
+    pub(super) fn take_armed(&mut self, wanted: &[Fault]) -> Option<Fault> {
+        let found = self.armed.iter().position(|fault| wanted.contains(fault))?;
+        Some(self.armed.swap_remove(found))
+    }
+}
+
+impl HbaModel {
+    pub(super) fn read_port(&mut self, index: u8, offset: usize) -> u32 {
+        let garbage = self.garble(index, offset);
+        let Some(port) = self.port_mut(index) else { return 0 };
+        let value = match offset {
+            _ if offset == PX_CLB.offset() => port.list as u32,
+            _ if offset == PX_CLBU.offset() => (port.list >> 32) as u32,
+            _ if offset == PX_FB.offset() => port.received as u32,
+            _ if offset == PX_FBU.offset() => (port.received >> 32) as u32,
+            _ if offset == PX_IS.offset() => port.interrupts(),
+            _ if offset == PX_IE.offset() => port.enabled,
+            _ if offset == PX_CMD.offset() => port.command.into(),
+            _ if offset == PX_TFD.offset() => port.task_file | port.stuck_bits,
+            _ if offset == PX_SIG.offset() => port.signature,
+            _ if offset == PX_SSTS.offset() => port.sata_status(),
+            _ if offset == PX_SCTL.offset() => port.control,
+            _ if offset == PX_SERR.offset() => port.errors,
+            _ if offset == PX_SACT.offset() => port.active,
+            _ if offset == PX_CI.offset() => port.issued,
+            _ => 0,
+        };
+        garbage.map_or(value, |garbage| garbage(value))
+    }
+
+    /// A lie about a register, if one was drawn.
+    fn garble(&mut self, index: u8, offset: usize) -> Option<fn(u32) -> u32> {
+        if self.port_mut(index)?.armed.is_empty() {
+            return None;
+        }
+        let (fault, lie): (_, fn(u32) -> u32) = match offset {
+            _ if offset == PX_IS.offset() => (Fault::InterruptGarbage, |value| value | 0x0030_ff00),
+            _ if offset == PX_TFD.offset() => (Fault::TaskFileGarbage, |value| value ^ 0xa5a5_5a20),
+            _ if offset == PX_SSTS.offset() => (Fault::StatusGarbage, |value| value ^ 0xbad6),
+            _ if offset == PX_CI.offset() => (Fault::StrayIssue, |value| value | !value & 1 << 31),
+            _ if offset == PX_SACT.offset() => (Fault::StrayActive, |value| value | 0x8000_0000),
+            _ => (Fault::OnesOnce, |_| u32::MAX),
+        };
+        if let Some(fault) = self.strike(index, &[fault]) {
+            self.trace.note(self.now, format_args!("port {index}: {fault} at {offset:#x}"));
+            return Some(lie);
+        }
+        let all_ones: &[usize] = &[PX_IS.offset(), PX_CMD.offset(), PX_TFD.offset()];
+        if all_ones.contains(&offset) && self.strike(index, &[Fault::OnesOnce]).is_some() {
+            return Some(|_| u32::MAX);
+        }
+        None
+    }
+
+    pub(super) fn write_port(&mut self, index: u8, offset: usize, value: u32) {
+        let Some(port) = self.port_mut(index) else { return };
+        let (start, receive) = (port.command.start(), port.command.fis_receive());
+        let low = |whole: u64, value: u32| whole >> 32 << 32 | u64::from(value);
+        let high = |whole: u64, value: u32| u64::from(value) << 32 | whole & 0xffff_ffff;
+        match offset {
+            _ if offset == PX_CLB.offset() => port.list = low(port.list, value & !0x3ff),
+            _ if offset == PX_CLBU.offset() => port.list = high(port.list, value),
+            _ if offset == PX_FB.offset() => port.received = low(port.received, value & !0xff),
+            _ if offset == PX_FBU.offset() => port.received = high(port.received, value),
+            _ if offset == PX_IS.offset() => {
+                port.status.remove(PortInterrupts::from_bits_retain(value));
+                self.update_pending(index);
+            }
+            _ if offset == PX_IE.offset() => {
+                port.enabled = value;
+                self.update_pending(index);
+            }
+            _ if offset == PX_SERR.offset() => {
+                port.errors &= !value;
+                self.update_pending(index);
+                self.try_report(index);
+            }
+            _ if offset == PX_SACT.offset() => self.write_active(index, value),
+            _ if offset == PX_CI.offset() => self.write_issue(index, value),
+            _ if offset == PX_SCTL.offset() => self.write_link_control(index, value),
+            _ if offset == PX_CMD.offset() => self.write_command(index, value.into()),
+            _ => {}
+        }
+        let moved = [PX_CLB.offset(), PX_CLBU.offset()].contains(&offset) && start
+            || [PX_FB.offset(), PX_FBU.offset()].contains(&offset) && receive;
+        if moved {
+            self.violation(format_args!("port {index}: an address was changed under an engine"));
+        }
+    }
+
+    fn write_command(&mut self, index: u8, asked: PortCommand) {
+        let Some(port) = self.port_mut(index) else { return };
+        let before = port.command;
+        let mut next = asked
+            .with_current_slot(before.current_slot())
+            .with_list_running(before.list_running())
+            .with_fis_running(asked.fis_receive())
+            .with_hot_plug(before.hot_plug())
+            .with_command_list_override(false)
+            .with_interface_state(0);
+        if asked.command_list_override() {
+            port.task_file &= !0x88;
+        }
+        let mut wrong = None;
+        if asked.start() && !before.start() {
+            wrong = match () {
+                () if !asked.fis_receive() => Some("ST was set without FRE"),
+                () if before.list_running() => Some("ST was set while CR was"),
+                () if port.is_busy() => Some("ST was set while the device was busy"),
+                () if !port.is_up() => Some("ST was set without a link"),
+                () => None,
+            };
+            next = next.with_list_running(true);
+            port.halted = false;
+            port.fetched = 0;
+        }
+        if !asked.fis_receive() && before.fis_receive() && before.list_running() {
+            wrong = Some("FRE was cleared while CR was set");
+        }
+        let (stops, spins_up) =
+            (before.start() && !asked.start(), !before.spin_up() && asked.spin_up());
+        port.command = next;
+        if let Some(wrong) = wrong {
+            self.violation(format_args!("port {index}: {wrong}"));
+        }
+        if stops {
+            self.stop_engine(index);
+        }
+        if spins_up {
+            self.begin_link(index);
+        }
+        self.try_report(index);
+        self.look_for_commands(index);
+    }
+
+    fn stop_engine(&mut self, index: u8) {
+        let kept = [Fault::IssueKept, Fault::ActiveKept, Fault::EngineStuck, Fault::EngineSlow];
+        let fault = self.strike(index, &kept);
+        let takes = match fault {
+            Some(Fault::EngineSlow) => Duration::from_millis(self.random.between(1, 450)),
+            _ => Duration::from_nanos(self.random.between(0, 20_000)),
+        };
+        let Some(port) = self.port_mut(index) else { return };
+        port.halted = false;
+        port.engine_epoch += 1;
+        let epoch = port.engine_epoch;
+        if fault == Some(Fault::EngineStuck) || port.engine_stuck {
+            port.engine_stuck = true;
+            // What it works on goes on, and so does its hold on memory.
+            return;
+        }
+        port.kept |= matches!(fault, Some(Fault::IssueKept | Fault::ActiveKept));
+        if fault != Some(Fault::IssueKept) {
+            port.issued = 0;
+        }
+        if fault != Some(Fault::ActiveKept) {
+            port.active = 0;
+        }
+        port.fetched = 0;
+        self.after(takes, Event::EngineStops { port: index, epoch });
+    }
+
+    pub(super) fn engine_stops(&mut self, index: u8, epoch: u32) {
+        if let Some(port) = self.port_mut(index).filter(|port| port.engine_epoch == epoch) {
+            port.command.set_list_running(false);
+        }
+    }
+
+    fn write_active(&mut self, index: u8, value: u32) {
+        let Some(port) = self.port_mut(index) else { return };
+        let twice = if port.kept { 0 } else { port.active & value };
+        if port.command.start() {
+            port.active |= value;
+        }
+        if twice != 0 {
+            self.violation(format_args!("port {index}: tags {twice:#x} were made active twice"));
+        }
+    }
+
+    fn write_issue(&mut self, index: u8, value: u32) {
+        let slots = self.config.capabilities.slots_minus_one();
+        let Some(port) = self.port_mut(index) else { return };
+        let twice = if port.kept { 0 } else { port.issued & value };
+        let started = port.command.start();
+        if started {
+            port.issued |= value;
+        }
+        if twice != 0 {
+            self.violation(format_args!("port {index}: slots {twice:#x} were issued twice"));
+        }
+        if !started {
+            self.violation(format_args!("port {index}: commands were issued with ST clear"));
+        }
+        if u64::from(value) >> (slots + 1) != 0 {
+            self.violation(format_args!("port {index}: {value:#x} has slots that do not exist"));
+        }
+        self.look_for_commands(index);
+    }
+}

@@ -1,0 +1,214 @@
+//! Somebody who uses a disk, and watches what comes back.
+
+use super::oracle::{Oracle, Pending};
+use crate::Random;
+use crate::hba::Struck;
+use core::time::Duration;
+use outboard_block::{
+    BlockDriver, Completion, Durability, Operation, RefusedReason, Request, Tag, UnitId, UnitState,
+};
+use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, DmaSpace, SgList};
+use std::collections::BTreeMap;
+
+/// No request takes longer, whatever happens: four attempts of half a minute, for it and for the
+/// 31 that it may have to wait for.
+const LONGEST: Duration = Duration::from_secs(3 * 3600);
+
+/// A client of one disk.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) unit: UnitId,
+    pub(super) oracle: Oracle,
+    random: Random,
+    pending: BTreeMap<u64, Pending>,
+    next_tag: u64,
+    /// Requests that are still to be submitted.
+    left: u32,
+    depth: usize,
+    generation: u32,
+    /// Nothing more comes of this disk.
+    over: bool,
+    pub(super) good: u64,
+    pub(super) failed: u64,
+}
+
+impl Client {
+    pub(super) fn new(unit: UnitId, oracle: Oracle, requests: u32, random: Random) -> Self {
+        let mut random = random;
+        let depth = random.between(1, 32) as usize;
+        Self {
+            unit,
+            oracle,
+            random,
+            pending: BTreeMap::new(),
+            next_tag: 0,
+            left: requests,
+            depth,
+            generation: 0,
+            over: false,
+            good: 0,
+            failed: 0,
+        }
+    }
+
+    /// Whether it has nothing more to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.pending.is_empty() && (self.left == 0 || self.over)
+    }
+
+    pub(super) fn struck(&mut self, struck: Struck) {
+        let mut pending: Vec<_> = self.pending.values_mut().collect();
+        self.oracle.struck(struck, &mut pending);
+    }
+
+    /// Looks at the disk's state; what is wrong with it is an error.
+    pub(super) fn look(&mut self, driver: &dyn BlockDriver) -> Result<(), String> {
+        let Some(unit) = driver.unit(self.unit) else { return Err("the unit is gone".into()) };
+        match unit.state {
+            UnitState::Ready if unit.generation != self.generation => {
+                self.generation = unit.generation;
+                let serial = unit.identity.serial.as_str();
+                if super::disk_key(serial) != self.oracle.disk {
+                    self.oracle.replaced(super::disk_key(serial));
+                }
+                self.over = false;
+            }
+            UnitState::Absent | UnitState::Failed(_) => {
+                if !self.oracle.may_be_lost() {
+                    return Err(format!("{} without reason", unit.state));
+                }
+                self.over = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Submits what it can.
+    pub(super) fn submit(&mut self, driver: &mut dyn BlockDriver, dma: &dyn DmaSpace, now: Instant) {
+        let Some(unit) = driver.unit(self.unit) else { return };
+        let usable = matches!(unit.state, UnitState::Ready | UnitState::Recovering);
+        if !usable || self.generation != unit.generation {
+            return;
+        }
+        let geometry = unit.geometry;
+        while self.left > 0 && self.pending.len() < self.depth {
+            let most = (self.oracle.len() as u64).min(geometry.max_transfer_sectors.into());
+            let sectors = match self.random.below(16) {
+                0 => self.random.between(1, most.min(128)),
+                1..6 => 1,
+                _ => self.random.between(1, most.min(16)),
+            };
+            let lba = self.oracle.base + self.random.below(self.oracle.len() as u64 - sectors + 1);
+            let operation = match self.random.below(100) {
+                0..46 => Operation::Read,
+                46..80 => Operation::Write(Durability::Cached),
+                80..88 => Operation::Write(Durability::Durable),
+                88..96 => Operation::Flush,
+                _ if geometry.max_discard_sectors > 0 => Operation::Discard,
+                _ => Operation::Read,
+            };
+            let changes = matches!(operation, Operation::Write(_) | Operation::Discard);
+            if changes && !self.oracle.is_quiet(lba, sectors) {
+                // Two writes at once to the same sector have no order; nobody could tell.
+                if self.pending.is_empty() {
+                    continue;
+                }
+                return;
+            }
+            if !self.submit_one(driver, dma, now, operation, lba, sectors) {
+                return;
+            }
+        }
+    }
+
+    /// Submits a request; whether another may follow.
+    fn submit_one(
+        &mut self,
+        driver: &mut dyn BlockDriver,
+        dma: &dyn DmaSpace,
+        now: Instant,
+        operation: Operation,
+        lba: u64,
+        sectors: u64,
+    ) -> bool {
+        let moves = matches!(operation, Operation::Read | Operation::Write(_));
+        let bytes = if moves { sectors as usize * self.oracle.sector_bytes } else { 0 };
+        let mut data = vec![0; if operation == Operation::Read { 0 } else { bytes }];
+        let pending = self.oracle.submit(operation, lba, sectors, now, &mut data);
+        let Some(memory) = self.memory(dma, &data, bytes) else {
+            self.oracle.refused(&pending);
+            return false;
+        };
+        let (lba, sectors) = if operation == Operation::Flush { (0, 0) } else { (lba, sectors) };
+        let tag = self.next_tag;
+        let request = Request { operation, lba, sectors, data: memory };
+        match driver.submit(self.unit, Tag(tag), request) {
+            Ok(()) => {
+                self.next_tag += 1;
+                self.left -= 1;
+                self.pending.insert(tag, pending);
+                true
+            }
+            Err(refused) => {
+                self.oracle.refused(&pending);
+                // Everything else was made so that it fits.
+                debug_assert!(matches!(
+                    refused.reason,
+                    RefusedReason::QueueFull | RefusedReason::NotReady(_)
+                ));
+                false
+            }
+        }
+    }
+
+    /// Memory for a request, in one piece or in several.
+    fn memory(&mut self, dma: &dyn DmaSpace, data: &[u8], bytes: usize) -> Option<SgList> {
+        if bytes == 0 {
+            return Some(SgList::EMPTY);
+        }
+        let pieces = if self.random.once_in(3) { self.random.between(2, 4) as usize } else { 1 };
+        let each = (bytes / pieces / 2 * 2).max(2);
+        let (mut list, mut at, mut count) = (SgList::EMPTY, 0, 0);
+        while at < bytes {
+            count += 1;
+            let len = if count == pieces { bytes - at } else { each.min(bytes - at) };
+            let mut buffer = dma.allocate(len, &Constraints::NONE.aligned(2)).ok()?;
+            if !data.is_empty() {
+                buffer.write_bytes(0, &data[at..at + len]);
+            }
+            list.push(buffer, 0..len);
+            at += len;
+        }
+        Some(list)
+    }
+
+    /// A request has ended; the error says what is wrong with that.
+    pub(super) fn complete(&mut self, completion: Completion) -> Result<(), String> {
+        let Completion { tag, result, data, .. } = completion;
+        let Some(pending) = self.pending.remove(&tag.0) else {
+            return Err(format!("request {} has ended twice, or was never submitted", tag.0));
+        };
+        if result.is_ok() {
+            self.good += 1;
+        } else {
+            self.failed += 1;
+        }
+        let mut bytes = Vec::new();
+        for buffer in data.into_buffers() {
+            let start = bytes.len();
+            bytes.resize(start + buffer.len(), 0);
+            buffer.read_bytes(0, &mut bytes[start..]);
+        }
+        self.oracle.complete(&pending, result, &bytes)
+    }
+
+    /// Whether a request takes too long.
+    pub(super) fn overdue(&self, now: Instant) -> Result<(), String> {
+        let late = self.pending.values().find(|p| now.since(p.submitted) > LONGEST);
+        late.map_or(Ok(()), |late| {
+            Err(format!("{:?} of {}+{} does not end", late.operation, late.lba, late.sectors))
+        })
+    }
+}

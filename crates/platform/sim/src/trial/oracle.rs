@@ -1,0 +1,338 @@
+//! What a disk must hold, and what it may say.
+//!
+//! For each sector the oracle knows which versions were written, which were acknowledged, and which
+//! must be durable. A read may return any version from the *floor* (the newest that was
+//! acknowledged, unless power was cut since) to the newest that was written.
+
+use super::content;
+use crate::fault::{Cost, Fault};
+use crate::hba::Struck;
+use outboard_block::{BlockError, Operation};
+use outboard_hw::Instant;
+
+/// A sector.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sector {
+    /// The newest version that was submitted.
+    newest: u32,
+    /// The newest version that was acknowledged, and how often power had been cut when it was
+    /// submitted.
+    acknowledged: (u32, u32),
+    /// No older version may be seen.
+    floor: u32,
+    /// No older version may be left after a loss of power.
+    durable: u32,
+    /// It was trimmed, and may hold anything.
+    undefined: bool,
+    /// Likewise after a loss of power: nothing that was written since is durable.
+    undefined_durable: bool,
+    /// The newest version when it was last trimmed.
+    trimmed: u32,
+    /// A write or a TRIM of it is under way.
+    changing: bool,
+}
+
+/// A request that is under way.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) operation: Operation,
+    pub(super) lba: u64,
+    pub(super) sectors: u64,
+    pub(super) submitted: Instant,
+    /// How often power had been cut.
+    cuts: u32,
+    /// Faults that had struck.
+    faults: usize,
+    /// For a read: the floor of each sector; for a write: its version; for a flush: what had been
+    /// acknowledged of every sector.
+    versions: Vec<(u32, u32)>,
+    /// For a read: a sector that may hold anything.
+    loose: bool,
+}
+
+/// What is known of one disk.
+#[derive(Debug)]
+pub(super) struct Oracle {
+    /// What marks its content.
+    pub(super) disk: u64,
+    pub(super) base: u64,
+    pub(super) sector_bytes: usize,
+    sectors: Vec<Sector>,
+    /// How often power was cut.
+    cuts: u32,
+    /// Up to which of these the driver has said that the cache may be lost.
+    told: u32,
+    /// The faults that have struck its port, and those of the HBA.
+    faults: Vec<Struck>,
+    /// Faults of the disk's or the controller's kind among them.
+    fatal: bool,
+}
+
+/// So many faults may well make a driver give a disk up.
+const MANY: usize = 8;
+
+impl Oracle {
+    pub(super) fn new(disk: u64, base: u64, sectors: usize, sector_bytes: usize) -> Self {
+        Self {
+            disk,
+            base,
+            sector_bytes,
+            sectors: vec![Sector::default(); sectors],
+            cuts: 0,
+            told: 0,
+            faults: Vec::new(),
+            fatal: false,
+        }
+    }
+
+    /// Another disk has taken the place: an empty one.
+    pub(super) fn replaced(&mut self, disk: u64) {
+        self.disk = disk;
+        self.sectors.fill(Sector::default());
+        self.told = self.cuts;
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.sectors.len()
+    }
+
+    fn range(&self, lba: u64, sectors: u64) -> core::ops::Range<usize> {
+        let start = (lba - self.base) as usize;
+        start..start + sectors as usize
+    }
+
+    /// Whether none of these sectors is being changed.
+    pub(super) fn is_quiet(&self, lba: u64, sectors: u64) -> bool {
+        !self.sectors[self.range(lba, sectors)].iter().any(|sector| sector.changing)
+    }
+
+    /// A request is about to be submitted. `data` is filled for a write.
+    pub(super) fn submit(
+        &mut self,
+        operation: Operation,
+        lba: u64,
+        sectors: u64,
+        now: Instant,
+        data: &mut [u8],
+    ) -> Pending {
+        let mut pending = Pending {
+            operation,
+            lba,
+            sectors,
+            submitted: now,
+            cuts: self.cuts,
+            faults: self.faults.len(),
+            versions: Vec::new(),
+            loose: false,
+        };
+        match operation {
+            Operation::Read => {
+                let range = self.range(lba, sectors);
+                pending.loose = self.sectors[range.clone()].iter().any(|sector| sector.undefined);
+                pending.versions = self.sectors[range].iter().map(|s| (s.floor, 0)).collect();
+            }
+            Operation::Write(_) => {
+                let (disk, bytes) = (self.disk, self.sector_bytes);
+                let range = self.range(lba, sectors);
+                let chunks = data.chunks_exact_mut(bytes);
+                for ((lba, sector), chunk) in (lba..).zip(&mut self.sectors[range]).zip(chunks) {
+                    sector.newest += 1;
+                    sector.changing = true;
+                    pending.versions.push((sector.newest, 0));
+                    content::fill(chunk, disk, lba, sector.newest);
+                }
+            }
+            Operation::Discard => {
+                let range = self.range(lba, sectors);
+                for sector in &mut self.sectors[range] {
+                    (sector.undefined, sector.undefined_durable) = (true, true);
+                    (sector.durable, sector.trimmed) = (0, sector.newest);
+                    sector.changing = true;
+                }
+            }
+            _ => pending.versions = self.sectors.iter().map(|s| s.acknowledged).collect(),
+        }
+        pending
+    }
+
+    /// It was refused; nothing has happened.
+    pub(super) fn refused(&mut self, pending: &Pending) {
+        if matches!(pending.operation, Operation::Write(_) | Operation::Discard) {
+            let range = self.range(pending.lba, pending.sectors);
+            self.sectors[range].iter_mut().for_each(|sector| sector.changing = false);
+        }
+    }
+
+    /// A fault has struck at the disk's port, or at the HBA.
+    pub(super) fn struck(&mut self, struck: Struck, others: &mut [&mut Pending]) {
+        self.faults.push(struck);
+        self.fatal |= matches!(struck.fault.cost(), Cost::Disk | Cost::Controller);
+        let cuts = matches!(
+            struck.fault,
+            Fault::BrownOut | Fault::PowerCut | Fault::Unplug | Fault::Replug | Fault::ReplugOther
+        );
+        if cuts {
+            self.cuts += 1;
+            for sector in &mut self.sectors {
+                sector.floor = sector.durable;
+                sector.undefined |= sector.undefined_durable;
+            }
+            for pending in others.iter_mut().filter(|p| p.operation == Operation::Read) {
+                let durable = pending.versions.iter().map(|(floor, _)| *floor);
+                let range = self.range(pending.lba, pending.sectors);
+                let lowered = durable.zip(&self.sectors[range]);
+                pending.versions = lowered.map(|(floor, s)| (floor.min(s.durable), 0)).collect();
+            }
+        }
+    }
+
+    /// A request has ended; the error says what is wrong with that.
+    pub(super) fn complete(
+        &mut self,
+        pending: &Pending,
+        result: Result<(), BlockError>,
+        data: &[u8],
+    ) -> Result<(), String> {
+        self.refused(pending);
+        if let Err(error) = result {
+            if error == BlockError::CacheLost && pending.operation == Operation::Flush {
+                self.told = self.cuts;
+                for sector in &mut self.sectors {
+                    sector.acknowledged.0 = sector.acknowledged.0.min(sector.durable);
+                    sector.floor = sector.floor.min(sector.durable);
+                }
+            }
+            return self.excuse(pending, error);
+        }
+        match pending.operation {
+            Operation::Read => self.check_read(pending, data),
+            Operation::Write(durability) => {
+                let durable = durability == outboard_block::Durability::Durable;
+                let range = self.range(pending.lba, pending.sectors);
+                let uncut = pending.cuts == self.cuts;
+                for (sector, (version, _)) in self.sectors[range].iter_mut().zip(&pending.versions)
+                {
+                    sector.acknowledged = (*version, pending.cuts);
+                    if uncut || durable {
+                        sector.undefined = false;
+                        sector.floor = sector.floor.max(*version);
+                    }
+                    if durable {
+                        sector.undefined_durable = false;
+                        sector.durable = sector.durable.max(*version);
+                    }
+                }
+                Ok(())
+            }
+            Operation::Flush => {
+                for (sector, (version, cuts)) in self.sectors.iter_mut().zip(&pending.versions) {
+                    if *cuts >= self.told && *version > sector.trimmed {
+                        (sector.undefined, sector.undefined_durable) = (false, false);
+                        sector.durable = sector.durable.max(*version);
+                        sector.floor = sector.floor.max(*version);
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_read(&mut self, pending: &Pending, data: &[u8]) -> Result<(), String> {
+        let range = self.range(pending.lba, pending.sectors);
+        let chunks = data.chunks_exact(self.sector_bytes);
+        let lbas = pending.lba..;
+        for (((lba, sector), chunk), (floor, _)) in
+            lbas.zip(&mut self.sectors[range]).zip(chunks).zip(&pending.versions)
+        {
+            if sector.undefined || pending.loose {
+                continue;
+            }
+            let version = content::version(chunk, self.disk, lba)
+                .map_err(|what| format!("sector {lba} reads as {what}"))?;
+            if version < *floor || version > sector.newest {
+                return Err(format!(
+                    "sector {lba} reads as version {version}, not {floor} to {}",
+                    sector.newest
+                ));
+            }
+            if pending.cuts == self.cuts && !sector.changing {
+                // What was seen once does not go away.
+                sector.floor = sector.floor.max(version);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the faults that have struck are reason enough for an error.
+    fn excuse(&self, pending: &Pending, error: BlockError) -> Result<(), String> {
+        let since = &self.faults[pending.faults.min(self.faults.len())..];
+        let struck = |wanted: &[Fault]| self.faults.iter().any(|f| wanted.contains(&f.fault));
+        let cost = |wanted: Cost| self.faults.iter().any(|f| f.fault.cost() == wanted);
+        let excused = match error {
+            BlockError::Media { lba: Some(lba) } => {
+                let inside = pending.operation == Operation::Flush
+                    || (pending.lba..pending.lba + pending.sectors).contains(&lba);
+                inside && self.faults.iter().any(|fault| fault.lba == Some(lba))
+            }
+            BlockError::Media { lba: None } => struck(&[
+                Fault::WriteFault,
+                Fault::LogNamesInnocent,
+                Fault::ReceivedStale,
+                Fault::ReceivedGarbage,
+                Fault::TaskFileGarbage,
+                Fault::UncorrectableForGood,
+                Fault::IdNotFound,
+            ]),
+            BlockError::Aborted => since.len() >= 2,
+            BlockError::Transport | BlockError::Timeout => since.len() >= 4,
+            BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
+            BlockError::Gone => self.fatal || self.faults.len() >= MANY,
+            _ => false,
+        };
+        if excused {
+            return Ok(());
+        }
+        Err(format!(
+            "{:?} of {}+{} failed without reason: {error}; {} faults since",
+            pending.operation,
+            pending.lba,
+            pending.sectors,
+            since.len()
+        ))
+    }
+
+    /// Whether the disk may be out of use.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.fatal || self.faults.len() >= MANY
+    }
+
+    /// Compares the disk with what it must hold, once nothing is under way.
+    pub(super) fn check_disk(&self, disk: &mut crate::Disk) -> Result<(), String> {
+        let mut bytes = vec![0; self.sector_bytes];
+        for (lba, sector) in (self.base..).zip(&self.sectors) {
+            if disk.defect(lba).is_some() || sector.undefined {
+                continue;
+            }
+            for (what, floor) in [("now", sector.floor), ("after a power cut", sector.durable)] {
+                if what != "now" && sector.undefined_durable {
+                    continue;
+                }
+                if what == "now" {
+                    disk.visible(lba, &mut bytes);
+                } else {
+                    disk.durable(lba, &mut bytes);
+                }
+                let version = content::version(&bytes, self.disk, lba)
+                    .map_err(|found| format!("sector {lba} holds {found} {what}"))?;
+                if version < floor || version > sector.newest {
+                    return Err(format!(
+                        "sector {lba} holds version {version} {what}, not {floor} to {}",
+                        sector.newest
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
