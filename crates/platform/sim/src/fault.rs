@@ -120,11 +120,11 @@ faults! {
     /// The link comes and goes.
     LinkFlapping "link-flapping" Cache;
     /// A COMRESET is not answered.
-    ComresetIgnored "comreset-ignored" Nothing;
+    ComresetIgnored "comreset-ignored" Cache;
     /// The link takes long to come up after a COMRESET.
-    LinkSlow "link-slow" Nothing;
+    LinkSlow "link-slow" Cache;
     /// Something is there after a COMRESET, and does not talk until the next.
-    PresenceOnly "presence-only" Nothing;
+    PresenceOnly "presence-only" Cache;
     /// A device announces itself, and nothing has happened to it.
     Announced "announced" Cache;
     /// Bits of PxSERR are set for no reason.

@@ -45,6 +45,8 @@ pub(crate) struct Command {
     pub(crate) alone: bool,
     /// How often it was issued and something went wrong.
     pub(crate) failures: u8,
+    /// How often the device aborted it.
+    pub(crate) aborts: u8,
     /// How often it was issued again because of other commands.
     pub(crate) requeued: u8,
     /// When it is overdue, once it is issued.
@@ -55,7 +57,7 @@ impl Command {
     pub(crate) const fn new(tag: Tag, request: Request) -> Self {
         let deadline = Instant::ORIGIN;
         let (step, alone) = (Step::First, false);
-        Self { tag, request, step, alone, failures: 0, requeued: 0, deadline }
+        Self { tag, request, step, alone, failures: 0, aborts: 0, requeued: 0, deadline }
     }
 
     /// What the device is asked to do at this step.
@@ -241,6 +243,11 @@ impl Slots {
             let _ = self.waiting.push_front(slot);
         }
         (self.queued, self.alone) = (0, None);
+    }
+
+    /// Lets all commands begin with their first step again.
+    pub(crate) fn restart(&mut self) {
+        self.held.iter_mut().flatten().for_each(|command| command.step = Step::First);
     }
 
     /// Takes a slot out of those that wait.

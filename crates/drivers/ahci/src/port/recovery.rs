@@ -243,10 +243,12 @@ impl<R: Registers> Port<R> {
     ) {
         let Some(command) = self.slots.get_mut(slot) else { return };
         command.failures = command.failures.saturating_add(1);
+        let aborted = verdict == Verdict::Retry(BlockError::Aborted);
+        command.aborts = command.aborts.saturating_add(aborted.into());
         let error = match verdict {
             Verdict::Final(error) => error,
             // A device that aborts the same command twice means it.
-            Verdict::Retry(error @ BlockError::Aborted) if command.failures >= 2 => error,
+            Verdict::Retry(error @ BlockError::Aborted) if command.aborts >= 2 => error,
             Verdict::Retry(error) if command.failures >= context.config.attempts => error,
             Verdict::Retry(_) => {
                 self.counters.retried += 1;
@@ -261,6 +263,8 @@ impl<R: Registers> Port<R> {
     /// be lost, which the next flush has to say.
     pub(super) fn doubt_cache(&mut self) {
         self.cache_lost |= self.unflushed;
+        // What was written and only waits for its flush has to be written again as well.
+        self.slots.restart();
     }
 
     /// Whether the device was cut off, or is: to be asked before a reset takes the traces away.

@@ -220,16 +220,19 @@ impl Store {
 
     fn write_durable(&mut self, lba: u64, data: &[u8]) -> Result<(), Failure> {
         let end = lba + (data.len() / self.sector_bytes) as u64;
-        // What was cached is older, and must never get to the medium any more.
-        self.cache.remove_range(lba, end);
-        self.trimmed.remove(lba, end);
-        put_all(
+        let written = put_all(
             &mut *self.medium,
             &mut self.defects,
             &mut self.wear,
             (lba, data),
             self.sector_bytes,
-        )?;
+        );
+        // What was cached of it is older, and must never get to the medium any more. From the
+        // sector that failed on, what is cached is the newest that there is.
+        let end = written.err().map_or(end, |failure| failure.lba);
+        self.cache.remove_range(lba, end);
+        self.trimmed.remove(lba, end);
+        written?;
         self.medium.flush().map_err(|error| Failure { kind: Kind::Fault, lba: error.lba })
     }
 

@@ -106,9 +106,13 @@ impl HbaModel {
                 self.link_down(index, Some(back));
             }
             Fault::BrownOut | Fault::PowerCut => {
-                let brief = fault == Fault::BrownOut;
-                let back =
-                    if brief { millis(self, 1, 30) } else { millis(self, 100, 8_000) };
+                // In the middle of a reset of its own a driver cannot tell a short loss from the
+                // reset's effect, and no disk says.
+                let works = self.port_mut(index).is_some_and(|port| port.command.start());
+                let back = match fault {
+                    Fault::BrownOut if works => millis(self, 1, 30),
+                    _ => millis(self, 300, 8_000),
+                };
                 self.cut_power(index);
                 self.link_down(index, Some(back));
             }
@@ -297,12 +301,12 @@ impl HbaModel {
         end: &mut End,
     ) {
         match fault {
-            Some(Fault::IdentifyDamaged) => {
-                // The checksum is wrong, and so is the capacity.
+            // The checksum is wrong, and so is the capacity. Nobody could tell without a checksum.
+            Some(Fault::IdentifyDamaged) if data[510] == 0xa5 => {
                 data[200] ^= 0x40;
-                data[120] ^= 0x40;
+                data[120] ^= 0x20;
             }
-            Some(Fault::IdentifyBlank) => data.fill(0),
+            Some(Fault::IdentifyDamaged | Fault::IdentifyBlank) => data.fill(0),
             Some(Fault::LogDamaged) => data[20] ^= 0x10,
             Some(Fault::LogNotQueued) => rewrite_log(data, |log| log.tag |= 1 << 7),
             Some(Fault::LogNamesStranger) => {

@@ -68,8 +68,9 @@ pub(super) struct Oracle {
     fatal: bool,
 }
 
-/// So many faults may well make a driver give a disk up.
-const MANY: usize = 8;
+/// So many faults may well make a driver give a disk up: it is tried four times before it was of
+/// use, and longer afterwards.
+const MANY: usize = 4;
 
 impl Oracle {
     pub(super) fn new(disk: u64, base: u64, sectors: usize, sector_bytes: usize) -> Self {
@@ -285,7 +286,7 @@ impl Oracle {
                 Fault::IdNotFound,
             ]),
             BlockError::Aborted => since.len() >= 2,
-            BlockError::Transport | BlockError::Timeout => since.len() >= 4,
+            BlockError::Transport | BlockError::Timeout => since.len() >= 4 || self.fatal,
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
             BlockError::Gone => self.fatal || self.faults.len() >= MANY,
             _ => false,
