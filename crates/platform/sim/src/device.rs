@@ -138,7 +138,11 @@ impl Device for SimDevice {
     }
 
     fn map_bar(&mut self, bar: u8) -> Result<SimRegisters, HwError> {
-        if bar == ABAR { Ok(SimRegisters(self.clone())) } else { Err(HwError::NoSuchRegion { bar, expected: "the AHCI registers (BAR 5)" }) }
+        if bar == ABAR {
+            Ok(SimRegisters(self.clone()))
+        } else {
+            Err(HwError::NoSuchRegion { bar, expected: "the AHCI registers (BAR 5)" })
+        }
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
@@ -146,8 +150,7 @@ impl Device for SimDevice {
     }
 
     fn enable_interrupts(&mut self, _: VectorRange) -> Result<Vectors, HwError> {
-        let kind =
-            if self.hba().config().pin { InterruptKind::Pin } else { InterruptKind::Msi };
+        let kind = if self.hba().config().pin { InterruptKind::Pin } else { InterruptKind::Msi };
         Ok(Vectors { kind, count: 1 })
     }
 

@@ -15,11 +15,11 @@ mod content;
 mod oracle;
 mod scenario;
 
+use crate::Random;
 use crate::device::SimDevice;
 use crate::disk::Disk;
 use crate::fault::{Fault, FaultCounts};
 use crate::hba::HbaModel;
-use crate::Random;
 use client::Client;
 use core::time::Duration;
 use oracle::Oracle;
@@ -124,8 +124,7 @@ impl Trial {
         }
         let device = SimDevice::new(hba, arena.clone());
         #[cfg(feature = "sabotage")]
-        let config =
-            outboard_ahci::AhciConfig { sabotage: options.sabotage, ..scenario.driver };
+        let config = outboard_ahci::AhciConfig { sabotage: options.sabotage, ..scenario.driver };
         #[cfg(not(feature = "sabotage"))]
         let config = scenario.driver;
         let mut violations = Vec::new();
@@ -198,7 +197,8 @@ impl Trial {
     /// Lets time pass until something is due; whether anything is.
     fn wait(&mut self, turns_now: &mut u32) -> bool {
         let Some(driver) = &self.driver else { return false };
-        let next = outboard_hw::time::earlier(driver.next_deadline(), self.device.hba().next_event());
+        let next =
+            outboard_hw::time::earlier(driver.next_deadline(), self.device.hba().next_event());
         let Some(next) = next else { return false };
         *turns_now = if self.now.reached(next) { *turns_now + 1 } else { 0 };
         // Now and then whoever runs the driver has other things to do.

@@ -86,8 +86,9 @@ impl<R: Registers> Port<R> {
             true => received.address48(),
             false => received.address28(),
         };
-        // A FIS that is older than the error says nothing about it.
-        let current = received.filter(|r| (r.status, r.error) == (status, error));
+        // A FIS that is older than the error says nothing about it. BSY and DRQ change after it.
+        let same = |a: u8, b: u8| (a ^ b) & !(Status::BUSY | Status::DATA_REQUEST).bits() == 0;
+        let current = received.filter(|r| same(r.status, status) && r.error == error);
         self.judge(slot, status, error, current.map(address))
     }
 

@@ -33,7 +33,7 @@ impl HbaModel {
         for _ in 0..MAX_SLOTS {
             let Some(port) = self.port_mut(index) else { return };
             let waiting = port.issued & !port.fetched;
-            let works = port.command.list_running() && !port.halted && port.is_up();
+            let works = port.command.start() && !port.halted && port.is_up();
             if waiting == 0 || !works || port.is_busy() || port.report.is_some() {
                 return;
             }
@@ -67,8 +67,8 @@ impl HbaModel {
         let (now, config) = (self.now, self.config.capabilities);
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
         let Some(device) = &mut port.device else { return };
-        let is_log = command.fis.command == command::READ_LOG_EXT
-            && command.fis.lba_low[0] == NCQ_ERROR;
+        let is_log =
+            command.fis.command == command::READ_LOG_EXT && command.fis.lba_low[0] == NCQ_ERROR;
         let queued_command = is_queued(&command.fis);
         let mut wrong = None;
         let tagged = port.active >> slot & 1 == 1;
@@ -76,7 +76,9 @@ impl HbaModel {
         let mixed = others.clone().any(|other| other.plan.protocol.is_queued() != queued_command);
         match () {
             () if queued_command && !tagged => wrong = Some("queued without its bit in PxSACT"),
-            () if !queued_command && tagged && !port.kept => wrong = Some("not queued, with a bit in PxSACT"),
+            () if !queued_command && tagged && !port.kept => {
+                wrong = Some("not queued, with a bit in PxSACT")
+            }
             () if queued_command && command.fis.count[0] >> 3 != slot => {
                 wrong = Some("queued with another tag than its slot");
             }
@@ -141,12 +143,8 @@ impl HbaModel {
         port.executing[usize::from(slot)] =
             Some(Execution { command, plan, refusal, fault, issue });
         port.stuck |= fault == Some(Fault::Stuck);
-        const NEVER: [Fault; 4] = [
-            Fault::NeverEnds,
-            Fault::Stuck,
-            Fault::LogNeverEnds,
-            Fault::IdentifyNeverEnds,
-        ];
+        const NEVER: [Fault; 4] =
+            [Fault::NeverEnds, Fault::Stuck, Fault::LogNeverEnds, Fault::IdentifyNeverEnds];
         if !fault.is_some_and(|fault| NEVER.contains(&fault)) && plan.takes != Duration::MAX {
             self.after(plan.takes, Event::Finish { port: index, slot, issue });
         }

@@ -350,10 +350,7 @@ const fn is_write(code: u8) -> bool {
 
 const fn transfers(code: u8) -> bool {
     is_write(code)
-        || matches!(
-            code,
-            command::READ_DMA | command::READ_DMA_EXT | command::READ_FPDMA_QUEUED
-        )
+        || matches!(code, command::READ_DMA | command::READ_DMA_EXT | command::READ_FPDMA_QUEUED)
 }
 
 /// How many sectors a command transfers.

@@ -55,8 +55,7 @@ impl HbaModel {
         if held.is_none_or(|held| held < Duration::from_millis(1)) {
             self.violation(format_args!("port {index}: COMRESET was held for {held:?}"));
         }
-        const ANSWERS: [Fault; 3] =
-            [Fault::ComresetIgnored, Fault::LinkSlow, Fault::PresenceOnly];
+        const ANSWERS: [Fault; 3] = [Fault::ComresetIgnored, Fault::LinkSlow, Fault::PresenceOnly];
         let fault = self.strike(index, &ANSWERS);
         let slow = Duration::from_millis(self.random.between(20, 1_800));
         let Some(port) = self.port_mut(index) else { return };

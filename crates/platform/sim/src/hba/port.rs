@@ -325,7 +325,6 @@ impl HbaModel {
             _ => Duration::from_nanos(self.random.between(0, 20_000)),
         };
         let Some(port) = self.port_mut(index) else { return };
-        port.halted = false;
         port.engine_epoch += 1;
         let epoch = port.engine_epoch;
         if fault == Some(Fault::EngineStuck) || port.engine_stuck {
@@ -333,6 +332,7 @@ impl HbaModel {
             // What it works on goes on, and so does its hold on memory.
             return;
         }
+        port.halted = false;
         port.kept |= matches!(fault, Some(Fault::IssueKept | Fault::ActiveKept));
         if fault != Some(Fault::IssueKept) {
             port.issued = 0;

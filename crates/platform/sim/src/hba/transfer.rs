@@ -76,8 +76,7 @@ impl HbaModel {
                 self.violation(format_args!("port {index} slot {slot}: an odd PRDT entry"));
             }
             let len = ((count & 0x3f_ffff) as usize + 1).min(bytes - done);
-            let address =
-                u64::from(entry.base_low.get()) | u64::from(entry.base_high.get()) << 32;
+            let address = u64::from(entry.base_low.get()) | u64::from(entry.base_high.get()) << 32;
             if !each(self, address, done..done + len) {
                 return false;
             }

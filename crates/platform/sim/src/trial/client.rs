@@ -86,7 +86,12 @@ impl Client {
     }
 
     /// Submits what it can.
-    pub(super) fn submit(&mut self, driver: &mut dyn BlockDriver, dma: &dyn DmaSpace, now: Instant) {
+    pub(super) fn submit(
+        &mut self,
+        driver: &mut dyn BlockDriver,
+        dma: &dyn DmaSpace,
+        now: Instant,
+    ) {
         let Some(unit) = driver.unit(self.unit) else { return };
         let usable = matches!(unit.state, UnitState::Ready | UnitState::Recovering);
         if !usable || self.generation != unit.generation {

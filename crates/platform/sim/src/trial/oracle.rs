@@ -286,7 +286,7 @@ impl Oracle {
                 Fault::IdNotFound,
             ]),
             BlockError::Aborted => since.len() >= 2,
-            BlockError::Transport | BlockError::Timeout => since.len() >= 4 || self.fatal,
+            BlockError::Transport | BlockError::Timeout => since.len() >= 3 || self.fatal,
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
             BlockError::Gone => self.fatal || self.faults.len() >= MANY,
             _ => false,

@@ -1,9 +1,9 @@
 //! What a seed stands for: an HBA, disks, work, and faults.
 
+use crate::Random;
 use crate::disk::{Abilities, DiskConfig};
 use crate::fault::Fault;
 use crate::hba::HbaConfig;
-use crate::Random;
 use core::time::Duration;
 use outboard_ahci::spec::registers::HandOff;
 use outboard_ahci::{AhciConfig, Reaping};
