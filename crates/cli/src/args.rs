@@ -3,6 +3,8 @@
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
+use outboard_sim::Fault;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// What a lab can have.
@@ -90,6 +92,16 @@ pub(crate) enum Verb {
     Cp(CpArgs),
     /// Measure drivers and server in the lab
     Bench(BenchArgs),
+    /// Try drivers against a simulator that lies
+    ///
+    /// Each seed stands for a trial: a controller and disks in software, requests, and faults that
+    /// strike at certain moments of virtual time. An oracle watches that no write which was
+    /// acknowledged and flushed is lost, that every request ends once and in time, that errors name
+    /// the right sectors and have a reason, and that the driver does nothing that the specification
+    /// forbids. The same seed always gives the same trial.
+    ///
+    /// The exit code is 1 if anything was violated.
+    Sim(SimArgs),
     /// Print a script that completes command lines in a shell
     Completions(CompletionsArgs),
     /// Write manual pages
@@ -296,6 +308,37 @@ pub(crate) enum Through {
     /// Through a server, over 9P
     #[value(name = "9p")]
     Ninep,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// How many trials to run [default: 1000, or as many as fit into --seconds]
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+
+    /// The first seed
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) from: u64,
+
+    /// For how long to begin new trials
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+
+    /// Run the trial of this seed only, and print all that happens in it
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from", "seconds"])]
+    pub(crate) seed: Option<u64>,
+
+    /// Let only these faults strike (see --list)
+    #[arg(long, value_name = "FAULT", value_delimiter = ',')]
+    pub(crate) only: Vec<Fault>,
+
+    /// How many trials to run at once [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// Name all faults, and what each may cost
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "seconds", "only"])]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, Args)]

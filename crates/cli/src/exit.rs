@@ -9,7 +9,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 /// Something failed.
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// No server answers.
 const NO_SERVER: u8 = 3;
 /// The server refused, or a disk failed.

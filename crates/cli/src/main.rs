@@ -32,6 +32,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let json = arguments.json;
     match arguments.verb {
         Verb::Serve(serve) => return verb::serve::run(serve, json),
+        Verb::Sim(sim) => return verb::sim::run(&sim, json),
         Verb::List(list) => verb::list::run(list, json)?,
         Verb::Ls(ls) => verb::ls::run(&ls, json)?,
         Verb::Cat(cat) => verb::cat::run(&cat, json)?,

@@ -8,4 +8,5 @@ pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod read;
 pub(crate) mod serve;
+pub(crate) mod sim;
 pub(crate) mod write;

@@ -10,6 +10,7 @@
 //! that the specification forbids, and reaches for no memory that is not its own; all memory is
 //! back at the end.
 
+pub mod campaign;
 mod client;
 mod content;
 mod oracle;

@@ -1,0 +1,185 @@
+//! Tries drivers against the simulator.
+
+use crate::args::SimArgs;
+use crate::{exit, print};
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use outboard_sim::Fault;
+use outboard_sim::fault::{Cost, FaultCounts};
+use outboard_sim::trial::campaign::{Campaign, Totals};
+use outboard_sim::trial::{TrialOptions, TrialReport};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+#[derive(Serialize)]
+struct Summary {
+    trials: u64,
+    first_seed: u64,
+    faults: u64,
+    faults_by_kind: BTreeMap<&'static str, u64>,
+    requests_good: u64,
+    requests_failed: u64,
+    virtual_seconds: u64,
+    seconds: f64,
+    violations: u64,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    seed: u64,
+    violations: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Kind {
+    fault: &'static str,
+    costs: &'static str,
+}
+
+pub(crate) fn run(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
+    if arguments.list {
+        list(json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seed) = arguments.seed {
+        return replay(seed, arguments, json);
+    }
+    let time = arguments.seconds.map(Duration::from_secs);
+    // For a time means as many as fit into it, unless a number is given as well.
+    let seeds = arguments.seeds.unwrap_or(if time.is_some() { u64::MAX } else { 1000 });
+    let campaign = Campaign {
+        first: arguments.from,
+        seeds,
+        time,
+        jobs: arguments.jobs,
+        options: options(arguments, false),
+    };
+    let bar = progress(seeds, time, json);
+    let began = Instant::now();
+    let totals = campaign.run(&|totals| {
+        match time {
+            Some(_) => bar.set_position(began.elapsed().as_secs()),
+            None => bar.set_position(totals.trials),
+        }
+        bar.set_message(format!(
+            "{} faults, {} violations",
+            totals.faults.total(),
+            totals.violations
+        ));
+        true
+    })?;
+    bar.finish_and_clear();
+    report(&totals, arguments, began.elapsed(), json)
+}
+
+fn options(arguments: &SimArgs, trace: bool) -> TrialOptions {
+    TrialOptions { trace, only: arguments.only.clone(), ..TrialOptions::default() }
+}
+
+fn progress(seeds: u64, time: Option<Duration>, json: bool) -> ProgressBar {
+    if json {
+        return ProgressBar::hidden();
+    }
+    let (length, unit) = time.map_or((seeds, "trials"), |time| (time.as_secs(), "s"));
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}, {{msg}} ({{eta}} left)");
+    let style = ProgressStyle::with_template(&template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
+fn list(json: bool) -> Result<()> {
+    for fault in Fault::ALL {
+        let kind = Kind { fault: fault.name(), costs: costs(fault.cost()) };
+        if json {
+            print::json("fault", &kind)?;
+        } else {
+            print::line_out(&format!("{:26} {}", kind.fault, kind.costs))?;
+        }
+    }
+    Ok(())
+}
+
+const fn costs(cost: Cost) -> &'static str {
+    match cost {
+        Cost::Nothing => "nothing but time",
+        Cost::Retries => "a request, if it strikes as often as that is tried",
+        Cost::Sectors => "the sectors that it damages",
+        Cost::Cache => "what was not flushed, which the next flush says",
+        Cost::Disk => "the disk",
+        Cost::Controller => "the controller",
+    }
+}
+
+/// Runs one trial, and prints all that happens.
+fn replay(seed: u64, arguments: &SimArgs, json: bool) -> Result<ExitCode> {
+    let campaign = Campaign {
+        first: seed,
+        seeds: 1,
+        time: None,
+        jobs: None,
+        options: options(arguments, true),
+    };
+    let began = Instant::now();
+    let totals = campaign.run(&|_| true)?;
+    for line in &totals.last_trace {
+        if json {
+            print::json("trace", &BTreeMap::from([("line", line)]))?;
+        } else {
+            print::line_out(line)?;
+        }
+    }
+    report(&totals, arguments, began.elapsed(), json)
+}
+
+fn report(totals: &Totals, arguments: &SimArgs, took: Duration, json: bool) -> Result<ExitCode> {
+    for failure in &totals.failures {
+        tell(failure, json)?;
+    }
+    let first_seed = arguments.seed.unwrap_or(arguments.from);
+    let by_kind = |counts: &FaultCounts| {
+        counts.iter().filter(|(_, n)| *n > 0).map(|(f, n)| (f.name(), n)).collect()
+    };
+    let summary = Summary {
+        trials: totals.trials,
+        first_seed,
+        faults: totals.faults.total(),
+        faults_by_kind: by_kind(&totals.faults),
+        requests_good: totals.good,
+        requests_failed: totals.failed,
+        virtual_seconds: totals.lasted.as_secs(),
+        seconds: took.as_secs_f64(),
+        violations: totals.violations,
+    };
+    if json {
+        print::json("summary", &summary)?;
+    } else {
+        for (fault, count) in totals.faults.iter().filter(|(_, count)| *count > 0) {
+            print::line_out(&format!("{count:>10}  {fault}"))?;
+        }
+        print::line_out(&format!(
+            "{} trials, {} faults, {} violations; {} requests ended well, {} failed for a reason; \
+             {:.1} s, for {} s of virtual time",
+            summary.trials,
+            summary.faults,
+            summary.violations,
+            summary.requests_good,
+            summary.requests_failed,
+            summary.seconds,
+            summary.virtual_seconds
+        ))?;
+    }
+    Ok(if totals.violations == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+fn tell(failure: &TrialReport, json: bool) -> Result<()> {
+    if json {
+        let TrialReport { seed, violations, .. } = failure;
+        return Ok(print::json("violation", &Failure { seed: *seed, violations })?);
+    }
+    for violation in &failure.violations {
+        print::line_out(&format!("seed {}: {violation}", failure.seed))?;
+    }
+    Ok(print::line_out(&format!("  all of it: outboard sim --seed {}", failure.seed))?)
+}
