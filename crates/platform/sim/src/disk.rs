@@ -5,12 +5,18 @@
 //! but under a fault that is named so ([`Lies`]).
 
 mod cache;
+mod capacity;
 mod config;
 mod identify;
 mod logs;
 mod medium;
+mod power;
 mod ranges;
 mod script;
+mod security;
+mod selftest;
+mod settings;
+mod smart;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,16 +24,22 @@ mod transfer;
 
 pub use config::{Abilities, DiskConfig, Timing, TrimPromise};
 pub use medium::{Medium, MediumError, MemoryMedium};
+pub use power::PowerState;
 pub use script::{Lies, Mishap};
 pub use store::Defect;
 
 use crate::Random;
 use crate::sata::{Command, End, Plan, Protocol, Report, Reset, SataDevice};
+use capacity::Capacity;
 use core::time::Duration;
 use outboard_ahci::spec::ata::{self, command};
 use outboard_ahci::spec::fis::RegisterH2d;
 use outboard_hw::Instant;
+use power::Power;
 use script::Script;
+use security::Security;
+use settings::Settings;
+use smart::Smart;
 use store::{Depth, Failure, Kind, Store};
 use transfer::Transfer;
 
@@ -58,8 +70,20 @@ pub struct Disk {
     script: Script,
     /// What it is wrong about.
     pub lies: Lies,
-    /// Whether the write cache is on.
-    write_cache: bool,
+    settings: Settings,
+    power: Power,
+    security: Security,
+    capacity: Capacity,
+    smart: Smart,
+    /// Generation of the link's speed.
+    link_speed: u8,
+    /// How many sectors it turns out to have after the next reset.
+    sectors_after_reset: Option<u64>,
+    /// The code of the last command that it took.
+    before: u8,
+    /// The same of the one before that.
+    before_that: u8,
+    now: Instant,
     /// The last queued command that failed, for log 10h.
     failure: Option<logs::QueuedFailure>,
     /// Whether a queued command has failed and log 10h was not read since.
@@ -91,7 +115,16 @@ impl Disk {
             store: Store::new(medium, bytes, config.cache_sectors, config.trim_promise),
             script: Script::default(),
             lies: Lies::empty(),
-            write_cache: config.has(Abilities::WRITE_CACHE),
+            settings: Settings::at_power_on(&config, false),
+            power: Power::new(),
+            security: Security::new(),
+            capacity: Capacity::new(config.sectors),
+            smart: Smart::new(),
+            link_speed: config.generation,
+            sectors_after_reset: None,
+            before: 0,
+            before_that: 0,
+            now: Instant::ORIGIN,
             failure: None,
             queue_failed: false,
             counters: DiskCounters::default(),
@@ -111,7 +144,17 @@ impl Disk {
 
     /// Sectors that the host may use.
     pub const fn sectors(&self) -> u64 {
-        self.config.sectors
+        self.capacity.sectors
+    }
+
+    /// Tells it which generation of speed the link has, for its identification.
+    pub const fn set_link_speed(&mut self, generation: u8) {
+        self.link_speed = generation;
+    }
+
+    /// Lets it turn out to have another number of sectors after the next reset, of whatever kind.
+    pub const fn resize_at_reset(&mut self, sectors: u64) {
+        self.sectors_after_reset = Some(sectors);
     }
 
     /// Gives a sector a defect; it takes the place of one that it has.
@@ -174,9 +217,27 @@ impl Disk {
         let takes = self.config.timing.command;
         match fis.command {
             command::IDENTIFY_DEVICE => plan(Protocol::PioIn, ata::BLOCK_BYTES, takes),
+            command::SMART => self.plan_smart(fis),
+            command::SECURITY_SET_PASSWORD..=command::SECURITY_DISABLE_PASSWORD => {
+                self.plan_security(fis, self.before_that)
+            }
+            command::STANDBY_IMMEDIATE..=command::IDLE
+            | command::CHECK_POWER_MODE
+            | command::SLEEP => plan(Protocol::NonData, 0, takes + self.power_takes(fis)),
+            command::SET_FEATURES => {
+                let flushes = u16::from(fis.features_low) == ata::features::DISABLE_WRITE_CACHE
+                    && self.store.cached() > 0;
+                let flush = if flushes { self.config.timing.flush } else { Duration::ZERO };
+                plan(Protocol::NonData, 0, takes + flush)
+            }
+            command::READ_NATIVE_MAX
+            | command::READ_NATIVE_MAX_EXT
+            | command::SET_MAX
+            | command::SET_MAX_EXT
+            | command::ACCESSIBLE_MAX_ADDRESS => plan(Protocol::NonData, 0, takes),
             command::FLUSH_CACHE | command::FLUSH_CACHE_EXT => self.plan_flush(fis, random),
             command::DATA_SET_MANAGEMENT => self.plan_trim(fis),
-            command::READ_LOG_EXT => self.plan_read_log(fis),
+            command::READ_LOG_EXT | command::READ_LOG_DMA_EXT => self.plan_read_log(fis),
             _ => Err(ABORTED),
         }
     }
@@ -197,30 +258,64 @@ impl Disk {
                 self.counters.others += 1;
                 match other {
                     command::IDENTIFY_DEVICE => self.identify(data),
-                    command::READ_LOG_EXT => self.read_log(fis, data),
-                    _ => ABORTED,
+                    command::READ_LOG_EXT | command::READ_LOG_DMA_EXT => self.read_log(fis, data),
+                    command::SMART => self.carry_out_smart(fis, data),
+                    command::SECURITY_SET_PASSWORD..=command::SECURITY_DISABLE_PASSWORD => {
+                        self.secure(fis, data)
+                    }
+                    command::SET_FEATURES => self.set_features(fis),
+                    command::ACCESSIBLE_MAX_ADDRESS => self.configure_max_address(fis),
+                    command::READ_NATIVE_MAX
+                    | command::READ_NATIVE_MAX_EXT
+                    | command::SET_MAX
+                    | command::SET_MAX_EXT => self.protect_area(fis, self.before_that),
+                    _ => self.manage_power(fis),
                 }
             }
         }
     }
 }
 
+impl Disk {
+    /// Time has passed: timers expire, and a self-test gets on.
+    fn advance(&mut self, now: Instant) {
+        self.now = now;
+        self.power.advance(now);
+        self.advance_test();
+    }
+
+    /// Settings are as they are when power comes.
+    fn forget_settings(&mut self) {
+        self.settings = Settings::at_power_on(&self.config, self.settings.starts_in_standby);
+        self.security.at_power_on();
+        self.power.stop_timer();
+    }
+}
+
 impl SataDevice for Disk {
-    fn plan(&mut self, command: &Command, _now: Instant, random: &mut Random) -> Result<Plan, End> {
+    fn plan(&mut self, command: &Command, now: Instant, random: &mut Random) -> Result<Plan, End> {
         let fis = &command.fis;
-        let planned = match self.script.next(fis.command) {
-            _ if self.queue_failed && !logs::is_queued_failure_read(fis) => Err(ABORTED),
-            Some(Mishap::Abort) => Err(ABORTED),
-            Some(Mishap::Fault) => Err(FAULTY),
-            Some(Mishap::Hang) => {
-                let plan = self.plan_command(fis, random);
-                plan.map(|plan| Plan { takes: Duration::MAX, ..plan })
+        self.advance(now);
+        if self.asleep() {
+            return Ok(Plan { protocol: Protocol::NonData, bytes: 0, takes: Duration::MAX });
+        }
+        (self.before_that, self.before) = (self.before, fis.command);
+        let planned = if self.queue_failed && !logs::is_queued_failure_read(fis)
+            || self.security.refuses(fis.command)
+        {
+            Err(ABORTED)
+        } else {
+            match self.script.next(fis.command) {
+                Some(Mishap::Abort) => Err(ABORTED),
+                Some(Mishap::Fault) => Err(FAULTY),
+                Some(Mishap::Hang) => {
+                    self.plan_command(fis, random).map(|plan| Plan { takes: Duration::MAX, ..plan })
+                }
+                Some(Mishap::Slow(by)) => self
+                    .plan_command(fis, random)
+                    .map(|plan| Plan { takes: plan.takes.saturating_add(by), ..plan }),
+                None => self.plan_command(fis, random),
             }
-            Some(Mishap::Slow(by)) => {
-                let plan = self.plan_command(fis, random);
-                plan.map(|plan| Plan { takes: plan.takes.saturating_add(by), ..plan })
-            }
-            None => self.plan_command(fis, random),
         };
         self.counters.failed += u64::from(planned.is_err());
         planned
@@ -230,11 +325,17 @@ impl SataDevice for Disk {
         &mut self,
         command: &Command,
         data: &mut [u8],
-        _now: Instant,
+        now: Instant,
         random: &mut Random,
     ) -> End {
+        self.advance(now);
         let end = self.carry_out_command(&command.fis, data, random);
-        self.counters.failed += u64::from(end.is_bad());
+        if end.is_bad() {
+            self.counters.failed += 1;
+            if end.error != ABORTED.error || end.status != ABORTED.status {
+                self.smart.note_error(&command.fis, &end, now);
+            }
+        }
         end
     }
 
@@ -243,25 +344,54 @@ impl SataDevice for Disk {
         self.queue_failed = true;
     }
 
-    fn reset(&mut self, reset: Reset, _now: Instant) -> Report {
+    fn reset(&mut self, reset: Reset, now: Instant) -> Report {
+        self.advance(now);
         self.queue_failed = false;
-        let takes = match reset {
-            Reset::PowerOn => self.config.timing.spin_up,
-            Reset::Hard | Reset::Soft => self.config.timing.command,
-        };
+        (self.before, self.before_that) = (0, 0);
+        let hours = self.smart.hours(now);
+        self.smart.tests.interrupt(now, hours);
+        if let Some(sectors) = self.sectors_after_reset.take() {
+            self.config.sectors = sectors;
+            self.capacity = Capacity::new(sectors);
+        }
+        let mut takes = self.config.timing.command;
+        match reset {
+            Reset::PowerOn => {
+                self.forget_settings();
+                self.capacity.at_power_on();
+                self.smart.at_power_on(now);
+                self.power.at_power_on(self.settings.starts_in_standby, now);
+                if self.power.state == PowerState::Active {
+                    takes = self.config.timing.spin_up;
+                }
+            }
+            Reset::Hard if !self.settings.are_preserved() => {
+                self.forget_settings();
+                self.capacity.revert();
+            }
+            Reset::Hard | Reset::Soft => {}
+        }
+        self.power.end_sleep();
         Report { signature: SIGNATURE, takes }
     }
 
-    fn cut_power(&mut self, _now: Instant, random: &mut Random) {
+    fn cut_power(&mut self, now: Instant, random: &mut Random) {
+        self.advance(now);
+        let hours = self.smart.hours(now);
+        self.smart.tests.interrupt(now, hours);
         self.store.lose_power(random);
-        self.queue_failed = false;
         self.failure = None;
-        self.write_cache = self.config.has(Abilities::WRITE_CACHE);
     }
 
     fn as_any(&mut self) -> &mut dyn core::any::Any {
         self
     }
+}
+
+/// The same with the address as after a 28-bit command: its highest four bits in DEVICE.
+const fn in_28_bits(end: End) -> End {
+    let high = (end.lba >> 24 & 0xf) as u8;
+    End { lba: end.lba & 0x00ff_ffff, device: end.device | high, ..end }
 }
 
 /// The command was aborted.

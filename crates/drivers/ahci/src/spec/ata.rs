@@ -20,6 +20,8 @@ pub mod command {
     pub const SET_MAX_EXT: u8 = 0x37;
     /// WRITE DMA FUA EXT, 48-bit and durable (ACS §7.59).
     pub const WRITE_DMA_FUA_EXT: u8 = 0x3d;
+    /// READ LOG DMA EXT (ACS §7, "READ LOG DMA EXT").
+    pub const READ_LOG_DMA_EXT: u8 = 0x47;
     /// READ FPDMA QUEUED (ACS §7.23).
     pub const READ_FPDMA_QUEUED: u8 = 0x60;
     /// WRITE FPDMA QUEUED (ACS §7.60).

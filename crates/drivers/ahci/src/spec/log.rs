@@ -3,6 +3,10 @@
 use super::ata::sums_to_zero;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// General Purpose Log Directory: pages of each log (ACS §9.2).
+pub const DIRECTORY: u8 = 0x00;
+/// IDENTIFY DEVICE data log (ACS §9.11).
+pub const IDENTIFY_DEVICE_DATA: u8 = 0x30;
 /// NCQ Command Error log (ACS §9.13).
 pub const NCQ_ERROR: u8 = 0x10;
 
@@ -37,6 +41,22 @@ pub struct NcqError {
 }
 
 const _: () = assert!(size_of::<NcqError>() == 512);
+
+/// Pages of the IDENTIFY DEVICE data log (ACS §9.11).
+pub mod identify_page {
+    /// Which pages there are.
+    pub const SUPPORTED: u16 = 0x00;
+    /// What IDENTIFY DEVICE returns.
+    pub const COPY: u16 = 0x01;
+    /// Capacity.
+    pub const CAPACITY: u16 = 0x02;
+    /// Serial ATA.
+    pub const SERIAL_ATA: u16 = 0x08;
+    /// In the Serial ATA page: a qword with the timing of device sleep. Bit 63: valid. Bits 15:8:
+    /// milliseconds until it is out of it (DETO). Bits 4:0: milliseconds for which the signal
+    /// has to be held (MDAT).
+    pub const DEVICE_SLEEP_TIMING: usize = 48;
+}
 
 impl NcqError {
     /// The tag of the command that failed; `None` if it was not a queued one, or if the page's

@@ -128,7 +128,8 @@ impl DiskConfig {
             serial: "OBSIM0001".into(),
             firmware: "1.0".into(),
             queue_depth: 32,
-            abilities: Abilities::all().difference(Abilities::PUIS),
+            // The two ways of limiting the capacity exclude each other.
+            abilities: Abilities::all().difference(Abilities::PUIS | Abilities::HPA),
             trim_promise: TrimPromise::Zeros,
             trim_blocks: 8,
             rotation: 0,
@@ -162,7 +163,8 @@ impl DiskConfig {
         Self {
             model: "OUTBOARD SIMULATED HDD".into(),
             rotation: 7200,
-            abilities: modern.abilities.difference(Abilities::TRIM),
+            abilities: (modern.abilities | Abilities::HPA)
+                .difference(Abilities::TRIM | Abilities::AMA | Abilities::DEVICE_SLEEP),
             timing,
             ..modern
         }

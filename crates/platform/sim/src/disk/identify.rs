@@ -1,6 +1,7 @@
 //! What it says of itself (ACS §7.12).
 
-use super::{Abilities, Disk, Lies, TrimPromise, logs};
+use super::settings::sata_features;
+use super::{Abilities, Disk, Lies, PowerState, TrimPromise, logs};
 use crate::sata::End;
 
 /// The words of an identification.
@@ -82,16 +83,44 @@ impl Disk {
     /// Feature sets, and which are on.
     fn identify_features(&self, words: &mut Words<'_>) {
         let has = |ability, bit: u32| u16::from(self.config.has(ability)) << bit;
+        let on = |on: bool, bit: u32| u16::from(on) << bit;
+        let settings = &self.settings;
         words.set(80, 0x07f0);
-        words.set(82, has(Abilities::WRITE_CACHE, 5));
-        words.set(85, u16::from(self.write_cache) << 5);
-        let supported =
-            0x4000 | 1 << 12 | has(Abilities::LBA48, 10) | has(Abilities::FLUSH_EXT, 13);
-        words.set(83, supported);
-        words.set(86, supported & !0x4000);
-        let extended = 0x4000 | has(Abilities::LOGS, 5) | has(Abilities::FUA, 6);
+        let always = has(Abilities::POWER_MANAGEMENT, 3) | has(Abilities::HPA, 10);
+        let supported = always
+            | has(Abilities::SMART, 0)
+            | has(Abilities::SECURITY, 1)
+            | has(Abilities::WRITE_CACHE, 5)
+            | has(Abilities::LOOK_AHEAD, 6);
+        words.set(82, supported);
+        let enabled = always
+            | on(self.config.has(Abilities::SMART) && self.smart.enabled, 0)
+            | on(self.security.is_enabled(), 1)
+            | on(settings.write_cache, 5)
+            | on(settings.look_ahead, 6);
+        words.set(85, enabled);
+        // FLUSH CACHE; spinning up by SET FEATURES.
+        let always = 1 << 12
+            | has(Abilities::PUIS, 6)
+            | has(Abilities::LBA48, 10)
+            | has(Abilities::FLUSH_EXT, 13);
+        words.set(83, 0x4000 | always | has(Abilities::APM, 3) | has(Abilities::PUIS, 5));
+        // Words 119 and 120 are valid.
+        let enabled = on(settings.power_level > 0, 3) | on(settings.starts_in_standby, 5);
+        words.set(86, 0x8000 | always | enabled);
+        let tests = has(Abilities::SELF_TESTS, 1) | has(Abilities::SELF_TESTS, 0);
+        let extended = 0x4000 | tests | has(Abilities::LOGS, 5) | has(Abilities::FUA, 6);
         words.set(84, extended);
         words.set(87, extended);
+        words.set(91, settings.power_level.into());
+        let second = 0x4000 | has(Abilities::LOGS_BY_DMA, 3) | has(Abilities::AMA, 8);
+        words.set(119, second);
+        words.set(120, second);
+        if self.power.state == PowerState::WaitsForSpinUp {
+            // SET FEATURES is needed, and this data is complete all the same.
+            words.set(2, 0x738c);
+        }
+        self.identify_security(words);
         if self.config.has(Abilities::TRIM) {
             words.set(169, 1);
             words.set(105, self.config.trim_blocks);
@@ -102,6 +131,21 @@ impl Disk {
             };
             words.set(69, promise);
         }
+    }
+
+    fn identify_security(&self, words: &mut Words<'_>) {
+        if !self.config.has(Abilities::SECURITY) {
+            return;
+        }
+        // In units of two minutes, in the format that has eight bits.
+        let minutes = self.config.timing.erase.as_secs().div_ceil(60);
+        let units = minutes.div_ceil(2).clamp(1, 254) as u16;
+        words.set(89, units);
+        if self.config.has(Abilities::ENHANCED_ERASE) {
+            words.set(90, units);
+        }
+        words.set(92, self.security.master_number);
+        words.set(128, self.security.status(&self.config));
     }
 
     /// Transfer modes and the link.
@@ -118,7 +162,12 @@ impl Disk {
             words.set(75, u16::from(depth.min(31)));
             capabilities |= 1 << 8;
         }
+        // The host may save power; READ LOG DMA EXT is as good as READ LOG EXT.
+        capabilities |= 1 << 9 | u16::from(self.config.has(Abilities::LOGS_BY_DMA)) << 15;
         words.set(76, capabilities);
+        words.set(77, u16::from(self.link_speed) << 1);
+        words.set(78, sata_features(&self.config));
+        words.set(79, self.settings.sata);
         words.set(222, 0x107f);
     }
 }

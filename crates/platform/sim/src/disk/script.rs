@@ -40,6 +40,10 @@ bitflags! {
         const QUEUE_LOG_WRONG_SECTOR = 1 << 8;
         /// **Loses data.** Flushing does nothing and says that it went well; nor is FUA obeyed.
         const LOSES_FLUSHED = 1 << 9;
+        /// Checksums of SMART's blocks are wrong.
+        const SMART_CHECKSUM = 1 << 10;
+        /// SMART RETURN STATUS answers neither yes nor no.
+        const SMART_VERDICT = 1 << 11;
     }
 }
 

@@ -106,8 +106,20 @@ impl Store {
         }
     }
 
+    /// Sectors that cannot be read until they are written.
+    pub(super) fn pending(&self) -> u64 {
+        self.defects.values().filter(|defect| **defect == Defect::Uncorrectable).count() as u64
+    }
+
+    /// The first sector before `end` that the medium cannot give.
+    pub(super) fn first_defect_below(&self, end: u64) -> Option<u64> {
+        let unreadable =
+            |defect: &Defect| !matches!(defect, Defect::WriteFault | Defect::Passing(_));
+        self.defects.range(..end).find(|(_, defect)| unreadable(defect)).map(|(lba, _)| *lba)
+    }
+
     /// The first sector of some that cannot be read.
-    pub(super) fn first_unreadable(&mut self, lba: u64, sectors: u64) -> Option<Failure> {
+    fn first_unreadable(&mut self, lba: u64, sectors: u64) -> Option<Failure> {
         let mut failure = None;
         for (at, defect) in self.defects.range_mut(lba..lba + sectors) {
             let kind = match defect {

@@ -2,3 +2,6 @@
 
 mod data;
 mod harness;
+mod power;
+mod security;
+mod smart;

@@ -1,6 +1,6 @@
 //! Reads, writes, flushes and TRIM.
 
-use super::{ABORTED, Abilities, Depth, Disk, Lies, failed};
+use super::{ABORTED, Abilities, Depth, Disk, Lies, PowerState, failed, in_28_bits};
 use crate::Random;
 use crate::sata::{End, Plan, Protocol};
 use core::time::Duration;
@@ -75,13 +75,23 @@ impl Disk {
         }
         if u64::from(sectors) > self.sectors().saturating_sub(lba) {
             // Addresses behind the end are not found (ACS §6.2.8).
-            return Err(End::bad(ata::Error::ID_NOT_FOUND.bits(), lba));
+            let end = End::bad(ata::Error::ID_NOT_FOUND.bits(), lba);
+            return Err(if transfer.long { end } else { in_28_bits(end) });
         }
         let timing = self.config.timing;
         let moving = timing.sector.saturating_mul(sectors);
         let bytes = sectors as usize * self.config.sector_bytes as usize;
-        let takes = timing.command + seek(timing.seek, random) + moving;
+        let woken = self.wake()?;
+        let takes = timing.command + woken + seek(timing.seek, random) + moving;
         Ok(Plan { protocol, bytes, takes })
+    }
+
+    /// Gets the medium ready; returns how long that takes.
+    fn wake(&mut self) -> Result<Duration, End> {
+        match self.power.state {
+            PowerState::WaitsForSpinUp => Err(ABORTED),
+            _ => Ok(self.power.wake(self.config.timing.spin_up, self.now)),
+        }
     }
 
     pub(super) fn transfer(
@@ -97,20 +107,21 @@ impl Disk {
         let ended = if transfer.protocol.is_out() {
             self.counters.writes += 1;
             let honest = !self.lies.contains(Lies::LOSES_FLUSHED);
-            let durable = !self.write_cache || transfer.forced && honest;
+            let durable = !self.settings.write_cache || transfer.forced && honest;
             let depth = if durable { Depth::Durable } else { Depth::Cached };
             self.store.write(transfer.lba, data, depth, random)
         } else {
             self.counters.reads += 1;
             self.store.read(transfer.lba, data, random)
         };
-        match ended {
+        let end = match ended {
             Ok(()) => End::good(data.len()),
             Err(failure) => {
                 let sectors = failure.lba.saturating_sub(transfer.lba) as usize;
                 failed(failure, sectors * self.config.sector_bytes as usize)
             }
-        }
+        };
+        if transfer.long { end } else { in_28_bits(end) }
     }
 
     pub(super) fn plan_flush(
@@ -124,12 +135,18 @@ impl Disk {
         }
         let something = self.store.cached() > 0;
         let flush = if something { seek(self.config.timing.flush, random) } else { Duration::ZERO };
-        let takes = self.config.timing.command + flush;
+        let woken = if something { self.wake()? } else { Duration::ZERO };
+        let takes = self.config.timing.command + woken + flush;
         Ok(Plan { protocol: Protocol::NonData, bytes: 0, takes })
     }
 
     pub(super) fn flush(&mut self) -> End {
         self.counters.flushes += 1;
+        self.write_back()
+    }
+
+    /// Makes what is cached durable.
+    pub(super) fn write_back(&mut self) -> End {
         if self.lies.contains(Lies::LOSES_FLUSHED) {
             return End::good(0);
         }
@@ -147,7 +164,8 @@ impl Disk {
             return Err(ABORTED);
         }
         let bytes = usize::from(blocks) * ata::BLOCK_BYTES;
-        Ok(Plan { protocol: Protocol::DmaOut, bytes, takes: self.config.timing.command })
+        let takes = self.config.timing.command + self.wake()?;
+        Ok(Plan { protocol: Protocol::DmaOut, bytes, takes })
     }
 
     pub(super) fn trim(&mut self, data: &[u8]) -> End {
