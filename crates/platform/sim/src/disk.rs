@@ -8,6 +8,7 @@ mod cache;
 mod capacity;
 mod config;
 mod identify;
+mod image;
 mod logs;
 mod medium;
 mod power;
@@ -23,6 +24,7 @@ mod tests;
 mod transfer;
 
 pub use config::{Abilities, DiskConfig, Timing, TrimPromise};
+pub use image::{ImageAccess, ImageError, ImageMedium};
 pub use medium::{Medium, MediumError, MemoryMedium};
 pub use power::PowerState;
 pub use script::{Lies, Mishap};

@@ -167,10 +167,7 @@ impl Store {
                 }
             }
         }
-        for (at, sector) in self.cache.range(lba, end) {
-            let place = (at - lba) as usize * self.sector_bytes;
-            data[place..place + self.sector_bytes].copy_from_slice(sector);
-        }
+        self.cache.overlay(lba, data);
         match failure {
             Some(failure) => {
                 self.wear.uncorrectable += 1;
@@ -207,21 +204,27 @@ impl Store {
 
     fn write_cached(&mut self, lba: u64, data: &[u8], random: &mut Random) {
         for (at, sector) in (lba..).zip(data.chunks_exact(self.sector_bytes)) {
-            if self.cache.contains(at) {
+            if let Some(cached) = self.cache.get_mut(at) {
                 // The older data may have got to the medium, or not.
                 if random.once_in(4) {
-                    self.evict(at);
+                    self.trimmed.remove(at, at + 1);
+                    let (defects, wear) = (&mut self.defects, &mut self.wear);
+                    let written = put(&mut *self.medium, defects, wear, at, cached);
+                    self.deferred = self.deferred.or(written.err());
                 }
-            } else if self.cache.is_full()
-                && let Some(victim) = self.cache.next_to_evict()
+                cached.copy_from_slice(sector);
+                continue;
+            }
+            if self.cache.is_full()
+                && let Some(victim) = self.cache.oldest()
             {
                 self.evict(victim);
             }
-            self.cache.put(at, sector);
+            self.cache.insert(at, sector);
         }
     }
 
-    /// Puts a cached sector on the medium.
+    /// Moves a cached sector to the medium.
     fn evict(&mut self, lba: u64) {
         let Some(sector) = self.cache.get(lba) else { return };
         let written = put(&mut *self.medium, &mut self.defects, &mut self.wear, lba, sector);
@@ -252,10 +255,13 @@ impl Store {
     /// is forgotten.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         let mut failure = self.deferred.take();
-        for (lba, data) in self.cache.runs() {
-            self.trimmed.remove(lba, lba + (data.len() / self.sector_bytes) as u64);
+        let sorted = self.cache.take_sorted();
+        let mut rest = &sorted[..];
+        while let Some(first) = rest.first() {
+            let (length, mut data) = self.cache.run(rest);
+            let mut lba = *first;
+            self.trimmed.remove(lba, lba + length as u64);
             // The sectors behind one that fails are still to be written.
-            let (mut lba, mut data) = (lba, data);
             while let Err(error) = put_all(
                 &mut *self.medium,
                 &mut self.defects,
@@ -267,8 +273,9 @@ impl Store {
                 data = &data[((error.lba - lba) as usize + 1) * self.sector_bytes..];
                 lba = error.lba + 1;
             }
+            rest = &rest[length..];
         }
-        self.cache.clear();
+        self.cache.clear(sorted);
         let flushed = self.medium.flush();
         let failure = failure.or(flushed.err().map(|e| Failure { kind: Kind::Fault, lba: e.lba }));
         failure.map_or(Ok(()), Err)
@@ -293,7 +300,7 @@ impl Store {
 
     /// Makes sectors zeros, for good.
     pub(super) fn erase(&mut self, sectors: u64) -> Result<(), Failure> {
-        self.cache.clear();
+        self.cache.clear(Vec::new());
         self.trimmed = Ranges::default();
         self.defects.retain(|_, defect| *defect != Defect::Uncorrectable);
         let discarded = self.medium.discard(0, sectors).and_then(|()| self.medium.flush());
@@ -302,19 +309,15 @@ impl Store {
 
     /// Power is cut: each cached sector has got to the medium, or has not.
     pub(super) fn lose_power(&mut self, random: &mut Random) {
-        self.deferred = None;
         // All of it, none of it, or each by lot.
         let lot = random.below(4);
-        if lot == 0 || self.cache.is_empty() {
-            return self.cache.clear();
-        }
-        while let Some(lba) = self.cache.next_to_evict() {
-            if lot == 1 || random.once_in(2) {
-                self.evict(lba);
-            } else {
-                self.cache.remove(lba);
+        let sorted = self.cache.take_sorted();
+        for lba in &sorted {
+            if lot == 1 || lot > 1 && random.once_in(2) {
+                self.evict(*lba);
             }
         }
+        self.cache.clear(sorted);
         self.deferred = None;
     }
 }

@@ -1,5 +1,6 @@
 //! What the disk does, through its boundary.
 
+mod content;
 mod data;
 mod harness;
 mod power;
