@@ -196,6 +196,8 @@ fn trim_keeps_its_promise() {
                 (true, TrimPromise::Nothing) => assert_ne!(a, b),
             }
         }
+        assert!(!host.flush().is_bad());
+        assert_eq!(host.fills(7, 1), [9], "{promise:?}: what is written is not trimmed any more");
     }
 }
 
