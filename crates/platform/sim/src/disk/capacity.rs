@@ -46,7 +46,7 @@ impl Disk {
         let reading = match fis.command {
             command::READ_NATIVE_MAX | command::READ_NATIVE_MAX_EXT => {
                 let most = if long { u64::MAX } else { 0x0fff_ffff };
-                return answer((native - 1).min(most), long);
+                return answer(native.saturating_sub(1).min(most), long);
             }
             command::SET_MAX => command::READ_NATIVE_MAX,
             _ => command::READ_NATIVE_MAX_EXT,
@@ -75,7 +75,7 @@ impl Disk {
         }
         let native = self.config.sectors;
         match u16::from_le_bytes([fis.features_low, fis.features_high]) {
-            accessible_max::GET_NATIVE => answer(native - 1, true),
+            accessible_max::GET_NATIVE => answer(native.saturating_sub(1), true),
             accessible_max::SET => {
                 let lba = fis.address48();
                 if self.capacity.frozen || self.capacity.set || lba >= native {

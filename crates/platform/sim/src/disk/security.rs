@@ -135,7 +135,7 @@ impl Security {
             return true;
         }
         if !self.is_let_in(block) {
-            self.attempts -= 1;
+            self.attempts = self.attempts.saturating_sub(1);
             return false;
         }
         (self.locked, self.attempts) = (false, ATTEMPTS);

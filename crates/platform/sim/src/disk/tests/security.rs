@@ -190,4 +190,9 @@ fn a_disk_may_turn_out_to_be_another_after_a_reset() {
     host.reset(Reset::Hard);
     assert_eq!(host.identity().unwrap().sectors(), 10);
     assert!(host.read(9, 2).0.is_bad() && !host.read(9, 1).0.is_bad());
+    host.disk.resize_at_reset(0);
+    host.reset(Reset::Soft);
+    assert!(host.read(0, 1).0.is_bad() && host.word(100) == 0);
+    let native = RegisterH2d::command(command::ACCESSIBLE_MAX_ADDRESS);
+    assert_eq!(host.run(native, &[]).0.lba, 0);
 }
