@@ -83,8 +83,6 @@ enum Event {
     ResetEnds { epoch: u32 },
     /// An interrupt that was late comes.
     Message,
-    /// A link is lost again.
-    LinkDown { port: u8 },
     /// A disk is plugged in.
     Plug { port: u8 },
     /// A fault strikes.
@@ -220,7 +218,6 @@ impl HbaModel {
             Event::EngineStops { port, epoch } => self.engine_stops(port, epoch),
             Event::ResetEnds { epoch } => self.reset_ends(epoch),
             Event::Message => self.messages += 1,
-            Event::LinkDown { port } => self.link_down(port, None),
             Event::Plug { port } => self.plug(port),
             Event::Strike { port, fault } => self.inject(port, fault),
         }

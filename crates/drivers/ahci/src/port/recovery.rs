@@ -270,6 +270,10 @@ impl<R: Registers> Port<R> {
 
     /// Whether the device was cut off, or is: to be asked before a reset takes the traces away.
     pub(crate) fn look_for_cut_off(&mut self, context: &Context<'_>) -> bool {
+        // A reset of the port's own looks the same.
+        if matches!(self.state, State::PortReset { .. } | State::Link { .. }) {
+            return false;
+        }
         // Where the bits mean tags, this one means tag 26.
         let announced = !context.quirks.queued_failure_in_serr
             && self.registers.get(PX_SERR) & serial_error::EXCHANGED != 0;

@@ -21,7 +21,14 @@ impl HbaModel {
         }
         port.link_epoch += 1;
         let epoch = port.link_epoch;
-        self.after(LINK_UP, Event::LinkUp { port: index, epoch });
+        self.link_up_after(index, LINK_UP, epoch);
+    }
+
+    /// The link comes up after a while, if the device is not away for longer.
+    fn link_up_after(&mut self, index: u8, time: Duration, epoch: u32) {
+        let at = self.now + time;
+        let away = self.port_mut(index).map_or(at, |port| port.away_until);
+        self.schedule.add(at.max(away), Event::LinkUp { port: index, epoch });
     }
 
     pub(super) fn write_link_control(&mut self, index: u8, value: u32) {
@@ -68,9 +75,9 @@ impl HbaModel {
             Some(Fault::PresenceOnly) => port.link = Link::Presence,
             Some(_) => {
                 port.link = Link::Presence;
-                self.after(slow, Event::LinkUp { port: index, epoch });
+                self.link_up_after(index, slow, epoch);
             }
-            None => self.after(LINK_UP, Event::LinkUp { port: index, epoch }),
+            None => self.link_up_after(index, LINK_UP, epoch),
         }
     }
 
@@ -163,6 +170,7 @@ impl HbaModel {
         port.errors |= serial_error::PHY_READY;
         port.task_file = 0x7f;
         let epoch = port.link_epoch;
+        port.away_until = back.map_or(now, |back| now + back);
         self.trace.note(now, format_args!("port {index}: link down"));
         self.drop_commands(index);
         if let Some(back) = back {

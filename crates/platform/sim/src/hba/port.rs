@@ -75,6 +75,8 @@ pub(super) struct Port {
     pub(super) ready: bool,
     /// The device was without power.
     pub(super) unpowered: bool,
+    /// Until then it answers to nothing.
+    pub(super) away_until: Instant,
     pub(super) reset_began: Option<Instant>,
     /// The device works on nothing any more.
     pub(super) stuck: bool,
@@ -116,6 +118,7 @@ impl Port {
             report: None,
             ready: false,
             unpowered: false,
+            away_until: Instant::ORIGIN,
             reset_began: None,
             stuck: false,
             stuck_bits: 0,
@@ -138,6 +141,7 @@ impl Port {
             pulled: self.pulled.take(),
             spare: self.spare.take(),
             unpowered: self.unpowered,
+            away_until: self.away_until,
             armed: core::mem::take(&mut self.armed),
             link_epoch: self.link_epoch + 1,
             engine_epoch: self.engine_epoch + 1,
