@@ -136,6 +136,8 @@ impl From<RefusedReason> for BlockError {
         match reason {
             RefusedReason::Unsupported => Self::Unsupported,
             RefusedReason::NotReady(_) => Self::Gone,
+            RefusedReason::Frozen => Self::Frozen,
+            RefusedReason::SwitchedOff => Self::SwitchedOff,
             _ => Self::Aborted,
         }
     }

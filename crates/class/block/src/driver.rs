@@ -158,6 +158,21 @@ pub enum BlockError {
     /// The disk is locked, or the password was wrong.
     #[error("the disk is locked, or the password is wrong")]
     Locked,
+    /// Passwords cannot be changed until the disk loses power.
+    #[error("the disk's passwords are frozen until it loses power: cut its power first")]
+    Frozen,
+    /// What this needs is switched off on the disk.
+    #[error("what this needs is switched off on the disk: switch it on first")]
+    SwitchedOff,
+    /// The disk was reset or cut off while it carried out what must not be done twice. Perhaps it
+    /// was done, perhaps not.
+    #[error(
+        "the disk was interrupted, and may have done it or not: look how it is before another try"
+    )]
+    Interrupted,
+    /// The disk's answer is damaged, or contradicts what it has said before.
+    #[error("the disk's answer makes no sense")]
+    BadAnswer,
 }
 
 struct SectorName(Option<u64>);
@@ -205,6 +220,12 @@ pub enum RefusedReason {
     /// The device cannot do this.
     #[error("the disk does not support this")]
     Unsupported,
+    /// Passwords cannot be changed until the disk loses power.
+    #[error("the disk's passwords are frozen until it loses power: cut its power first")]
+    Frozen,
+    /// What this needs is switched off on the disk.
+    #[error("what this needs is switched off on the disk: switch it on first")]
+    SwitchedOff,
 }
 
 impl Request {
@@ -226,6 +247,11 @@ impl Request {
     /// A flush of the device's cache.
     pub const fn flush() -> Self {
         Self { operation: Operation::Flush, lba: 0, sectors: 0, data: SgList::EMPTY }
+    }
+
+    /// Something beside the data, with a password.
+    pub const fn manage_with(what: Management, password: SgList) -> Self {
+        Self { operation: Operation::Manage(what), lba: 0, sectors: 0, data: password }
     }
 
     /// Something beside the data, without a password.

@@ -10,6 +10,11 @@ use heapless::Vec;
 pub const PASSWORD_BYTES: usize = 32;
 
 /// Something that a disk is asked or told beside its data.
+///
+/// Settings that a reset of the disk undoes are applied again after it. What destroys data or
+/// counts wrong attempts is never issued twice: if nobody knows how it ended, it fails with
+/// [`Interrupted`](crate::BlockError::Interrupted). The driver wipes its own copy of a password;
+/// the request's memory is the caller's to wipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Management {
@@ -138,6 +143,19 @@ pub enum Switch {
     Off,
     /// It is on.
     On,
+}
+
+impl Management {
+    /// Whether the request's memory holds a password.
+    pub const fn has_password(&self) -> bool {
+        matches!(
+            self,
+            Self::Unlock(_)
+                | Self::SetPassword { .. }
+                | Self::DisablePassword(_)
+                | Self::Erase { .. }
+        )
+    }
 }
 
 impl Switch {

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use outboard_block::{
-    BlockDriver, Completion, Refused, RefusedReason, Request, Tag, Unit, UnitId, UnitState,
+    BlockDriver, Completion, Health, Refused, RefusedReason, Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::interrupt::VectorRange;
@@ -249,6 +249,10 @@ impl<D: Device> BlockDriver for Hba<D> {
 
     fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped | State::Lost)
+    }
+
+    fn health(&self, unit: UnitId) -> Option<&Health> {
+        self.port(unit)?.health()
     }
 
     fn counters(&self, unit: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {

@@ -7,6 +7,8 @@ pub(crate) struct Counters {
     pub(crate) writes: u64,
     pub(crate) flushes: u64,
     pub(crate) discards: u64,
+    /// What was asked and told beside the data.
+    pub(crate) manage: u64,
     pub(crate) sectors_read: u64,
     pub(crate) sectors_written: u64,
     /// Doorbells rung: each is a batch of commands.
@@ -20,6 +22,8 @@ pub(crate) struct Counters {
     pub(crate) hba_resets: u64,
     /// Commands found ended at a check-up, without an interrupt.
     pub(crate) missed_interrupts: u64,
+    /// How often a disk was woken from sleep.
+    pub(crate) wakes: u64,
 }
 
 impl Counters {
@@ -29,6 +33,7 @@ impl Counters {
             writes,
             flushes,
             discards,
+            manage,
             sectors_read,
             sectors_written,
             kicks,
@@ -40,11 +45,13 @@ impl Counters {
             port_resets,
             hba_resets,
             missed_interrupts,
+            wakes,
         } = *self;
         counter("reads", reads);
         counter("writes", writes);
         counter("flushes", flushes);
         counter("discards", discards);
+        counter("manage", manage);
         counter("sectors-read", sectors_read);
         counter("sectors-written", sectors_written);
         counter("kicks", kicks);
@@ -56,5 +63,6 @@ impl Counters {
         counter("port-resets", port_resets);
         counter("hba-resets", hba_resets);
         counter("missed-interrupts", missed_interrupts);
+        counter("wakes", wakes);
     }
 }

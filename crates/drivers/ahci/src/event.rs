@@ -1,8 +1,9 @@
 //! What happened to a port, for whoever looks into trouble.
 
+use crate::port::Setting;
 use crate::spec::registers::PortInterrupts;
 use core::fmt;
-use outboard_block::{BlockError, FailedReason};
+use outboard_block::{BlockError, FailedReason, Management};
 
 /// Something out of the ordinary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,16 @@ pub(crate) enum Event {
     Trouble(Cause),
     /// A command failed for good.
     Failed { lba: u64, sectors: u64, error: BlockError },
+    /// Something beside the data was done.
+    Managed(Management),
+    /// Something beside the data could not be done.
+    NotManaged { what: Management, error: BlockError },
+    /// A setting that the disk had lost was applied again.
+    Restored(Setting),
+    /// A setting that the disk had lost could not be applied again.
+    NotRestored(Setting),
+    /// The disk is woken from sleep.
+    Waking,
     /// The device named the queued command that failed.
     Blamed { slot: u8, lba: u64 },
     /// The port was reset, for the nth time in a row.
@@ -58,6 +69,13 @@ impl fmt::Display for Event {
             Self::Failed { lba, sectors, error } => {
                 write!(f, "sectors {lba}+{sectors} failed: {error}")
             }
+            Self::Managed(what) => write!(f, "done: {what:?}"),
+            Self::NotManaged { what, error } => write!(f, "{what:?} failed: {error}"),
+            Self::Restored(setting) => write!(f, "{setting} set again"),
+            Self::NotRestored(setting) => {
+                write!(f, "{setting} was lost in a reset, and cannot be set again")
+            }
+            Self::Waking => f.write_str("waking from sleep"),
             Self::Blamed { slot, lba } => {
                 write!(f, "the command in slot {slot} failed at sector {lba}")
             }

@@ -2,10 +2,16 @@
 
 mod command;
 mod engine;
+mod health;
+mod manage;
 mod memory;
+mod order;
 mod recovery;
 mod service;
+mod settings;
 mod startup;
+
+pub(crate) use settings::Setting;
 
 use crate::config::{AhciConfig, Reaping, limit};
 use crate::counters::Counters;
@@ -13,6 +19,7 @@ use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
 use crate::spec::registers::{Capabilities, PX_IE, PortInterrupts};
 use command::{Command, Device, Slots, Step};
+use manage::Manager;
 use memory::PortMemory;
 use outboard_block::{
     BlockError, Completion, FailedReason, Operation, Refused, RefusedReason, Request, Tag, Unit,
@@ -50,8 +57,12 @@ enum State {
     Device { until: Instant },
     /// Reading the device's identification.
     Identifying { until: Instant },
+    /// Applying a setting that the disk has lost in a reset.
+    Restoring { setting: Setting, until: Instant },
     /// Serving requests.
     Ready,
+    /// The disk sleeps, and is woken by the next request.
+    Asleep,
     /// Trouble: bringing the command engine to rest.
     Stopping { until: Instant },
     /// Trouble: asking the device which queued command failed.
@@ -100,6 +111,7 @@ pub(crate) struct Port<R> {
     memory: Option<PortMemory>,
     slots: Slots,
     device: Device,
+    manager: Manager,
     trouble: Option<Trouble>,
     stopping: bool,
     /// When to look at registers in a state that waits for them to change.
@@ -139,6 +151,7 @@ impl<R: Registers> Port<R> {
             memory: None,
             slots: Slots::new(slots),
             device,
+            manager: Manager::default(),
             trouble: None,
             stopping: false,
             look_at: None,
@@ -193,7 +206,7 @@ impl<R: Registers> Port<R> {
         match self.state {
             State::Ready if self.slots.in_flight() => self.check_at,
             // There is nothing to wait for.
-            State::Ready | State::Idle if self.stopping => Some(Instant::ORIGIN),
+            State::Ready | State::Idle | State::Asleep if self.stopping => Some(Instant::ORIGIN),
             _ => self.look_at,
         }
     }
@@ -230,6 +243,11 @@ impl<R: Registers> Port<R> {
     fn admit(&self, request: &Request, constraints: &Constraints) -> Result<(), RefusedReason> {
         let geometry = &self.unit.geometry;
         if self.stopping || !matches!(self.unit.state, UnitState::Ready | UnitState::Recovering) {
+            if let (UnitState::Locked, Operation::Manage(what)) =
+                (self.unit.state, request.operation)
+            {
+                return self.admit_management(what, request);
+            }
             return Err(RefusedReason::NotReady(self.unit.state));
         }
         let end = request.lba.checked_add(request.sectors);
@@ -243,7 +261,7 @@ impl<R: Registers> Port<R> {
             }
             Operation::Discard => geometry.max_discard_sectors,
             Operation::Flush => 0,
-            Operation::Manage(_) => return Err(RefusedReason::Unsupported),
+            Operation::Manage(what) => return self.admit_management(what, request),
         };
         if request.sectors > most {
             return Err(RefusedReason::TooLong);
@@ -269,6 +287,9 @@ impl<R: Registers> Port<R> {
     /// Issues waiting commands, as many as may run together, with one doorbell.
     pub(crate) fn kick(&mut self, context: &Context<'_>) {
         if self.state != State::Ready {
+            if self.state == State::Asleep && self.slots.next_waiting().is_some() {
+                self.look_at = Some(context.now);
+            }
             return;
         }
         let mut batch = 0;
@@ -313,8 +334,9 @@ impl<R: Registers> Port<R> {
         let timeouts = &context.config.timeouts;
         let timeout = match command.operation() {
             Operation::Read | Operation::Write(_) => timeouts.transfer,
-            Operation::Flush | Operation::Manage(_) => timeouts.flush,
+            Operation::Flush => timeouts.flush,
             Operation::Discard => timeouts.discard,
+            Operation::Manage(_) => return self.prepare_order(slot, context),
         };
         command.deadline = context.now + timeout;
         if command.operation() == Operation::Discard {
@@ -347,8 +369,10 @@ impl<R: Registers> Port<R> {
         let (count, sectors_moved) = match command.request.operation {
             Operation::Read => (&mut counters.reads, Some(&mut counters.sectors_read)),
             Operation::Write(_) => (&mut counters.writes, Some(&mut counters.sectors_written)),
-            Operation::Flush | Operation::Manage(_) => (&mut counters.flushes, None),
+            Operation::Flush => (&mut counters.flushes, None),
             Operation::Discard => (&mut counters.discards, None),
+            // Ends in `managed`.
+            Operation::Manage(_) => (&mut counters.manage, None),
         };
         *count += 1;
         if let Some(moved) = sectors_moved {
@@ -374,7 +398,11 @@ impl<R: Registers> Port<R> {
         if let Some(command) = self.slots.get(slot) {
             let Request { lba, sectors, .. } = command.request;
             self.counters.failed += 1;
-            self.record(context, Event::Failed { lba, sectors, error });
+            let event = match command.request.operation {
+                Operation::Manage(what) => Event::NotManaged { what, error },
+                _ => Event::Failed { lba, sectors, error },
+            };
+            self.record(context, event);
         }
         self.complete(slot, Err(error), done);
     }
@@ -411,6 +439,7 @@ impl<R: Registers> Port<R> {
         self.state = State::Resting;
         self.unit.state = state;
         (self.trouble, self.look_at, self.check_at) = (None, None, None);
+        self.wipe_secret();
         let unit = self.id;
         for Command { tag, request, .. } in self.slots.drain() {
             self.counters.failed += 1;
@@ -431,7 +460,8 @@ impl<R: Registers> Port<R> {
     /// Accepts nothing more, and rests once everything in flight has ended.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
-        if matches!(self.unit.state, UnitState::Ready | UnitState::Recovering) {
+        let served = [UnitState::Ready, UnitState::Recovering, UnitState::Locked];
+        if served.contains(&self.unit.state) {
             self.unit.state = UnitState::Stopping;
         }
     }
@@ -451,7 +481,7 @@ impl<R: Registers> Port<R> {
             if self.stopping && self.slots.is_empty() && self.state == State::Ready {
                 self.begin_halt(context);
             }
-        } else if due(self.look_at) {
+        } else if due(self.look_at) || self.stopping && self.state == State::Asleep {
             self.step(context, done);
         } else if self.stopping && self.state == State::Idle {
             self.rest(UnitState::Stopping, done);
@@ -467,6 +497,10 @@ impl<R: Registers> Port<R> {
             }
             State::Device { until } => self.await_device(until, context, done),
             State::Identifying { until } => self.await_identity(until, context, done),
+            State::Restoring { setting, until } => {
+                self.await_restored(setting, until, context, done);
+            }
+            State::Asleep => self.serve_asleep(context, done),
             State::Stopping { until } => self.await_stop(until, context, done),
             State::ReadingLog { until } => self.await_log(until, context, done),
             State::PortReset { until } => self.end_port_reset(until, context),

@@ -59,6 +59,18 @@ impl SgList {
         self.bytes
     }
 
+    /// Copies the first bytes of all parts out; panics if `into` is longer than they are.
+    #[track_caller]
+    pub fn read_bytes(&self, into: &mut [u8]) {
+        assert!(into.len() <= self.bytes, "{} of {} bytes", into.len(), self.bytes);
+        let mut rest = into;
+        for part in self.parts() {
+            let (piece, after) = rest.split_at_mut(part.range.len().min(rest.len()));
+            part.buffer.read_bytes(part.range.start, piece);
+            rest = after;
+        }
+    }
+
     /// Takes the buffers out, in order.
     pub fn into_buffers(self) -> impl Iterator<Item = DmaBuffer> {
         self.first.into_iter().chain(self.rest).map(|part| part.buffer)

@@ -33,6 +33,8 @@ pub(crate) enum Step {
     First,
     /// The flush after a durable write, for devices that cannot make single writes durable.
     FlushAfterWrite,
+    /// So many orders of a program of management have been carried out.
+    Order(u8),
 }
 
 /// A request in a slot.
@@ -63,7 +65,7 @@ impl Command {
     /// What the device is asked to do at this step.
     pub(crate) const fn operation(&self) -> Operation {
         match self.step {
-            Step::First => self.request.operation,
+            Step::First | Step::Order(_) => self.request.operation,
             Step::FlushAfterWrite => Operation::Flush,
         }
     }
@@ -233,6 +235,11 @@ impl Slots {
     /// Lets a retired slot wait again, behind all others.
     pub(crate) fn wait_again(&mut self, slot: u8) {
         let _ = self.waiting.push_back(slot);
+    }
+
+    /// Lets a retired slot wait again, before all others.
+    pub(crate) fn wait_first(&mut self, slot: u8) {
+        let _ = self.waiting.push_front(slot);
     }
 
     /// Lets all issued slots wait again, before all others. Among themselves they keep the order

@@ -5,6 +5,7 @@ use crate::spec::fis::{
     RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits,
 };
 use crate::spec::registers::MAX_SLOTS;
+use crate::spec::security::PasswordBlock;
 use crate::spec::structures::{
     COMMAND_LIST_BYTES, COMMAND_TABLE_ALIGNMENT, CommandHeader, PRDT_OFFSET, PrdtEntry,
 };
@@ -27,6 +28,8 @@ const _: () = assert!(TRIM + BLOCK_BYTES <= TABLES);
 pub(crate) struct PortMemory {
     buffer: DmaBuffer,
     table_bytes: usize,
+    /// Whether the internal block holds a password.
+    secret: bool,
 }
 
 /// The data of a command.
@@ -51,7 +54,7 @@ impl PortMemory {
         let table_bytes = table_bytes.next_multiple_of(COMMAND_TABLE_ALIGNMENT);
         let bytes = TABLES + MAX_SLOTS * table_bytes;
         let whole = Constraints { boundary: 0, ..constraints.aligned(TABLES as u64) };
-        Ok(Self { buffer: dma.allocate(bytes, &whole)?, table_bytes })
+        Ok(Self { buffer: dma.allocate(bytes, &whole)?, table_bytes, secret: false })
     }
 
     pub(crate) fn command_list(&self) -> DeviceAddress {
@@ -151,6 +154,22 @@ impl PortMemory {
     pub(crate) fn clear_internal(&mut self) {
         self.buffer.fill(INTERNAL..INTERNAL + BLOCK_BYTES, 0xff);
         self.buffer.sync_for_device(INTERNAL..INTERNAL + BLOCK_BYTES);
+    }
+
+    /// Puts a password into the block, for a command to send.
+    pub(crate) fn write_secret(&mut self, block: &PasswordBlock) {
+        self.secret = true;
+        self.buffer.write(INTERNAL, block);
+        self.buffer.sync_for_device(INTERNAL..INTERNAL + BLOCK_BYTES);
+    }
+
+    /// Wipes the password in the block, if there is one. Its command has ended, or the HBA has let
+    /// go of it: what the HBA reads from then on would become the password.
+    pub(crate) fn wipe_secret(&mut self) {
+        if core::mem::take(&mut self.secret) {
+            self.buffer.fill(INTERNAL..INTERNAL + BLOCK_BYTES, 0);
+            self.buffer.sync_for_device(INTERNAL..INTERNAL + BLOCK_BYTES);
+        }
     }
 
     /// The block that the driver itself reads into.

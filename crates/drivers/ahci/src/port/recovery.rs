@@ -126,6 +126,7 @@ impl<R: Registers> Port<R> {
             // Until the HBA is reset it may go on transferring.
             return self.call_for_hba_reset();
         }
+        self.wipe_secret();
         let Some(trouble) = self.trouble else { return self.become_ready(context) };
         // Slots that are still active were not let go of (AHCI §3.3.13, §3.3.14), and a device
         // that is busy will not take commands; COMRESET helps against both.
@@ -201,6 +202,7 @@ impl<R: Registers> Port<R> {
     pub(super) fn settle(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let issued = self.slots.issued();
         self.slots.requeue_issued();
+        self.wipe_secret();
         // Without trouble of its own it was another port's, and all are innocent.
         let trouble = self.trouble;
         let culprit = trouble.and_then(|trouble| trouble.verdict);
@@ -208,14 +210,18 @@ impl<R: Registers> Port<R> {
         let error = trouble.map_or(BlockError::Transport, |trouble| trouble.error);
         let isolate = culprit.is_none() && trouble.is_some_and(|trouble| trouble.find_culprit);
         for slot in (0..32u8).filter(|slot| issued >> slot & 1 == 1) {
-            let Some(command) = self.slots.get_mut(slot) else { continue };
             let suspect = suspects >> slot & 1 == 1;
             let verdict = match culprit {
                 Some((culprit, verdict)) if culprit == slot => Some(verdict),
                 _ => suspect.then_some(Verdict::Retry(error)),
             };
-            // A device whose cache was lost has to write again what was to be flushed from it.
-            command.step = Step::First;
+            let managing = self.order_of(slot).is_some();
+            let verdict = if managing { self.order_failed(slot, verdict) } else { verdict };
+            let Some(command) = self.slots.get_mut(slot) else { continue };
+            if !managing {
+                // A device whose cache was lost has to write again what was to be flushed from it.
+                command.step = Step::First;
+            }
             if verdict.is_none() {
                 command.requeued = command.requeued.saturating_add(1);
             }
@@ -229,6 +235,7 @@ impl<R: Registers> Port<R> {
                 None => self.counters.retried += 1,
             }
         }
+        self.end_programs(context, done);
         // What is left of it is only that there was trouble.
         if let Some(trouble) = &mut self.trouble {
             (trouble.verdict, trouble.suspects, trouble.find_culprit) = (None, 0, false);

@@ -130,7 +130,10 @@ impl<R: Registers> Port<R> {
             return true;
         }
         self.slots.retire(slot);
-        self.succeed(slot, done);
+        match self.slots.get(slot).map(|command| command.request.operation) {
+            Some(Operation::Manage(_)) => self.order_ended(slot, context, done),
+            _ => self.succeed(slot, done),
+        }
         true
     }
 

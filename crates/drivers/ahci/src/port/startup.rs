@@ -14,7 +14,8 @@ use crate::spec::identify::Identify;
 use crate::spec::registers::{
     PX_CI, PX_IE, PX_IS, PX_SERR, PX_SIG, PX_SSTS, PX_TFD, PortInterrupts, SataStatus, signature,
 };
-use outboard_block::{Completion, FailedReason, Geometry, UnitState};
+use outboard_block::manage::Power;
+use outboard_block::{Completion, FailedReason, Geometry, Identity, UnitState};
 use outboard_hw::registers::RegistersExt;
 use outboard_hw::{Instant, Registers};
 
@@ -97,8 +98,14 @@ impl<R: Registers> Port<R> {
         if !self.start_engine(context) {
             return self.reset_again(FailedReason::GivenUp, context, done);
         }
-        let identify = RegisterH2d::command(command::IDENTIFY_DEVICE);
-        self.issue_internal(&identify);
+        self.manager.settings.doubt();
+        self.unit.features.power = Power::Unknown;
+        self.begin_identify(context);
+    }
+
+    /// Asks the device what it is.
+    pub(super) fn begin_identify(&mut self, context: &Context<'_>) {
+        self.issue_internal(&RegisterH2d::command(command::IDENTIFY_DEVICE));
         let until = context.now + context.config.timeouts.transfer;
         self.enter(State::Identifying { until }, context.now);
     }
@@ -161,24 +168,46 @@ impl<R: Registers> Port<R> {
         }
         let identity = identify.identity();
         let known = self.unit.generation > 0;
-        let changed = identity != self.unit.identity
-            || geometry.sectors != self.unit.geometry.sectors
-            || geometry.sector_bytes != self.unit.geometry.sector_bytes
-            // Requests that were accepted for this much may be held.
-            || geometry.max_transfer_sectors < self.unit.geometry.max_transfer_sectors
-            || geometry.queue_depth < self.unit.geometry.queue_depth;
+        let resized = geometry.sectors != self.unit.geometry.sectors;
+        let changed =
+            self.is_another(&identity, &geometry) || resized && !self.manager.capacity_doubtful;
         if known && changed {
             return self.give_up(FailedReason::Changed, context, done);
         }
         if !known {
-            self.unit.generation = 1;
+            self.forget_management();
         }
+        if !known || resized {
+            self.unit.generation += 1;
+        }
+        self.manager.capacity_doubtful = false;
         (self.unit.identity, self.unit.geometry, self.device) = (identity, geometry, device);
         self.port_resets = 0;
+        self.describe_features(&identify);
+        if self.restore_next(context) {
+            return;
+        }
+        if self.unit.features.security.locked {
+            self.fail_locked_out(context, done);
+        }
         self.become_ready(context);
     }
 
-    fn describe(&mut self, identify: &Identify, context: &Context<'_>) -> (Device, Geometry) {
+    /// Whether this is not the disk that was there, but for its number of sectors.
+    pub(super) fn is_another(&self, identity: &Identity, geometry: &Geometry) -> bool {
+        let before = &self.unit.geometry;
+        *identity != self.unit.identity
+            || geometry.sector_bytes != before.sector_bytes
+            // Requests that were accepted for this much may be held.
+            || geometry.max_transfer_sectors < before.max_transfer_sectors
+            || geometry.queue_depth < before.queue_depth
+    }
+
+    pub(super) fn describe(
+        &mut self,
+        identify: &Identify,
+        context: &Context<'_>,
+    ) -> (Device, Geometry) {
         let depth = identify.queue_depth();
         let queuing = context.config.queuing && context.capabilities.ncq() && depth > 1;
         let device = Device {
@@ -218,7 +247,7 @@ impl<R: Registers> Port<R> {
         }
         self.trouble = None;
         self.state = State::Ready;
-        self.unit.state = if self.stopping { UnitState::Stopping } else { UnitState::Ready };
+        self.unit.state = self.serving();
         (self.look_at, self.check_at) = (None, None);
         // Whatever the driver's own commands have left behind.
         self.registers.set(PX_IS, PortInterrupts::all());
@@ -255,10 +284,15 @@ impl<R: Registers> Port<R> {
 
     /// Sends COMRESET (AHCI §10.4.2).
     pub(super) fn begin_port_reset(&mut self, context: &Context<'_>) {
-        use crate::spec::registers::{PX_SCTL, SataControl};
         self.port_resets = self.port_resets.saturating_add(1);
         self.counters.port_resets += 1;
         self.record(context, Event::PortReset(self.port_resets));
+        self.send_port_reset(context);
+    }
+
+    /// The same, though nothing is wrong.
+    pub(super) fn send_port_reset(&mut self, context: &Context<'_>) {
+        use crate::spec::registers::{PX_SCTL, SataControl};
         self.registers.set(PX_IE, PortInterrupts::empty());
         self.stop_engine();
         self.registers.set(PX_SCTL, quiet_link().with_detection(SataControl::COMRESET));
