@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn erasing_is_waited_for_as_long_as_it_takes_but_not_for_ever() {
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert_eq!(erase_timeout(60), hours(2) + Duration::from_secs(600));
         assert_eq!((erase_timeout(0), erase_timeout(510)), (hours(48), hours(48)));
         assert_eq!(erase_timeout(65534), hours(14 * 24));

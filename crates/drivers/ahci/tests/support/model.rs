@@ -4,7 +4,9 @@
 //! says so, and time is the test's.
 
 mod device;
+pub mod firmware;
 
+use firmware::{Answer, Firmware};
 use outboard_ahci::spec::ata::command;
 use outboard_ahci::spec::fis::{
     RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits, kind,
@@ -51,6 +53,7 @@ pub struct Disk {
     /// The next commands that end with a damaged transfer.
     pub crc_errors: u32,
     log: NcqError,
+    pub firmware: Firmware,
 }
 
 impl Disk {
@@ -68,12 +71,14 @@ impl Disk {
             faults: BTreeMap::new(),
             crc_errors: 0,
             log: NcqError::read_from_bytes(&[0; 512]).unwrap(),
+            firmware: Firmware::new(),
         }
     }
 
     fn identify(&self) -> [u8; 512] {
         let mut words = [0u16; 256];
-        let sectors = (self.content.len() / 512) as u64;
+        let native = (self.content.len() / 512) as u64;
+        let sectors = self.firmware.visible.unwrap_or(native);
         for (index, pair) in self.serial.as_bytes().chunks(2).enumerate() {
             words[10 + index] = u16::from(pair[0]) << 8 | u16::from(*pair.get(1).unwrap_or(&32));
         }
@@ -82,7 +87,7 @@ impl Disk {
         words[76] = u16::from(self.queuing) << 8;
         words[83] = 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10;
         words[84] = 1 << 14 | u16::from(self.logs) << 5;
-        words[85] = 1 << 5;
+        self.firmware.identify(&mut words);
         words[87] = 1 << 14;
         for index in 0..4 {
             words[100 + index] = (sectors >> (16 * index)) as u16;
@@ -130,7 +135,7 @@ impl Port {
     /// then it looks busy.
     fn executes(&self) -> bool {
         let announced = self.errors & serial_error::EXCHANGED != 0;
-        let stuck = self.disk.as_ref().is_some_and(|disk| disk.stuck);
+        let stuck = self.disk.as_ref().is_some_and(|disk| disk.stuck || disk.firmware.asleep);
         self.command.list_running() && self.task_file & 1 == 0 && !announced && !stuck
     }
 
@@ -255,7 +260,26 @@ impl Model {
             }
         }
         let write = matches!(fis.command, 0x35 | 0x3d | 0x61);
+        if transfers && disk.firmware.locked {
+            outcome = Some((Fault::Error(4), lba));
+        }
+        let mut answer = Answer::Unknown;
+        if !transfers {
+            let mut data = vec![0; if Firmware::takes_data(fis.command) { 512 } else { 0 }];
+            self.transfer(&entries, &mut data, true);
+            let native = (disk.content.len() / 512) as u64;
+            answer = disk.firmware.carry_out(&fis, &data, native);
+        }
         match outcome {
+            _ if answer != Answer::Unknown => match answer {
+                Answer::Good(mut data, lba, count) => {
+                    self.transfer(&entries, &mut data, false);
+                    self.succeed(index, slot, false);
+                    self.register_fis_with(index, 0x50, 0, lba, count);
+                }
+                Answer::Aborted => self.fail(index, slot, false, 4, 0, &mut disk),
+                Answer::Never | Answer::Unknown => {}
+            },
             Some((Fault::Hang, _)) => disk.stuck = disk.one_at_a_time,
             Some((Fault::Fatal, _)) => {
                 self.ports[index].interrupts |= PortInterrupts::INTERFACE_FATAL.bits();
@@ -302,6 +326,9 @@ impl Model {
     fn transfer(&self, entries: &[PrdtEntry], data: &mut [u8], write: bool) {
         let mut rest = data;
         for entry in entries {
+            if rest.is_empty() {
+                break;
+            }
             let len = (entry.count.get() as usize & 0x3f_ffff) + 1;
             let address = u64::from(entry.base_low) | u64::from(entry.base_high) << 32;
             let (piece, after) = std::mem::take(&mut rest).split_at_mut(len);
@@ -347,6 +374,10 @@ impl Model {
     }
 
     fn register_fis(&mut self, index: usize, status: u8, error: u8, lba: u64) {
+        self.register_fis_with(index, status, error, lba, 1);
+    }
+
+    fn register_fis_with(&mut self, index: usize, status: u8, error: u8, lba: u64, count: u8) {
         let [a, b, c, d, e, f, ..] = lba.to_le_bytes();
         let fis = RegisterD2h {
             kind: kind::REGISTER_D2H,
@@ -357,7 +388,7 @@ impl Model {
             device: 0x40,
             lba_high: [d, e, f],
             reserved: 0,
-            count: [1, 0],
+            count: [count, 0],
             reserved_end: [0; 6],
         };
         self.write_memory(self.ports[index].received + RECEIVED_REGISTER as u64, fis.as_bytes());
@@ -492,6 +523,13 @@ impl Model {
         self.device_reset(index);
     }
 
+    /// Whether memory that the driver shares with the HBA holds `secret` anywhere.
+    pub fn knows(&self, secret: &[u8]) -> bool {
+        let mut all = vec![0; rustix::fs::fstat(&*self.memory).unwrap().st_size as usize];
+        rustix::io::pread(&*self.memory, &mut all, 0).unwrap();
+        all.windows(secret.len()).any(|window| window == secret)
+    }
+
     /// How many pieces of memory the HBA would give a disk that names the tag of `slot`.
     pub fn reachable(&self, index: usize, slot: u8) -> u16 {
         let header_at = self.ports[index].list + CommandHeader::offset(slot.into()) as u64;
@@ -504,6 +542,7 @@ impl Model {
         port.queue.clear();
         if let Some(disk) = &mut port.disk {
             disk.content.clone_from(&disk.durable);
+            disk.firmware.power_up();
         }
         port.interrupts |= PortInterrupts::PHY_READY.bits();
         self.device_reset(index);
@@ -514,6 +553,7 @@ impl Model {
         port.task_file = 0x7f;
         if let Some(disk) = &mut port.disk {
             disk.stuck = false;
+            disk.firmware.reset();
         }
         if port.disk.is_some() && !port.deaf {
             port.errors |= serial_error::EXCHANGED;
