@@ -3,9 +3,10 @@
 mod support;
 
 use outboard_ahci::{AhciConfig, Reaping};
+use outboard_block::manage::{Power, SelfTest, Switch, TestOutcome, Verdict};
 use outboard_block::{
-    BlockDriver, BlockError, Durability, FailedReason, Medium, RefusedReason, Request, Tag, UnitId,
-    UnitState,
+    BlockDriver, BlockError, Durability, FailedReason, Management, Medium, RefusedReason, Request,
+    Tag, UnitId, UnitState,
 };
 use outboard_hw::dma::SgList;
 use outboard_hw::interrupt::InterruptKind;
@@ -374,4 +375,77 @@ fn a_batch_costs_few_register_accesses() {
     let each = (reads + writes) as f64 / commands as f64;
     println!("{reads} reads and {writes} writes for {commands} commands: {each:.3} each");
     assert!(each <= 0.5, "{each} register accesses for each command");
+}
+
+#[test]
+fn qemus_disk_tells_its_health() {
+    let mut bench = Bench::new(vec![DiskConfig::null(1 << 20)]);
+    let features = bench.driver.unit(UnitId(0)).unwrap().features;
+    assert_eq!((features.health, features.write_cache), (Switch::On, Switch::On));
+    bench.one(0, Request::manage(Management::ReadHealth)).unwrap();
+    let health = bench.driver.health(UnitId(0)).unwrap();
+    assert_eq!(health.verdict, Verdict::Passed);
+    assert!(health.attributes.iter().any(|a| a.id == 9 && a.name == "power-on hours"));
+    assert!(health.attributes.iter().all(|attribute| !attribute.has_failed()));
+    assert!(health.temperature.is_some() && health.tests.is_empty());
+    for test in [SelfTest::Short, SelfTest::Extended] {
+        bench.one(0, Request::manage(Management::SelfTest(test))).unwrap();
+        bench.one(0, Request::manage(Management::ReadHealth)).unwrap();
+        let newest = bench.driver.health(UnitId(0)).unwrap().tests[0];
+        assert_eq!((newest.test, newest.outcome), (test, TestOutcome::Passed));
+    }
+    bench.one(0, Request::manage(Management::SetHealth(false))).unwrap();
+    let refused = bench.driver.submit(UnitId(0), Tag(1), Request::manage(Management::ReadHealth));
+    assert_eq!(refused.unwrap_err().reason, RefusedReason::SwitchedOff);
+    bench.one(0, Request::manage(Management::SetHealth(true))).unwrap();
+    bench.one(0, Request::manage(Management::ReadHealth)).unwrap();
+    assert_eq!(bench.counter(0, "failed"), 0);
+}
+
+#[test]
+fn qemus_disk_lets_its_cache_be_switched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = image(folder.path(), "disk", 4096);
+    let mut bench = Bench::new(vec![DiskConfig::image(&path)]);
+    for on in [false, true] {
+        bench.write(0, 7, &[on as u8; 512], Durability::Cached).unwrap();
+        bench.one(0, Request::manage(Management::SetWriteCache(on))).unwrap();
+        let unit = bench.driver.unit(UnitId(0)).unwrap();
+        assert_eq!(unit.features.write_cache, Switch::new(true, on));
+        assert_eq!(unit.geometry.write_cache, on);
+        assert_eq!(bench.read(0, 7, 1).unwrap(), [on as u8; 512]);
+    }
+}
+
+#[test]
+fn qemus_disk_saves_power_and_goes_on_working() {
+    let mut bench = Bench::new(vec![DiskConfig::null(1 << 20)]);
+    for power in [Power::Standby, Power::Idle, Power::Active] {
+        bench.one(0, Request::manage(Management::SetPower(power))).unwrap();
+        // It takes the commands, and says that it is active all the same.
+        assert_eq!(bench.driver.unit(UnitId(0)).unwrap().features.power, Power::Active);
+        assert!(bench.read(0, 0, 8).is_ok());
+    }
+    bench.one(0, Request::manage(Management::SetStandbyTimer(600))).unwrap();
+    bench.one(0, Request::manage(Management::ReadPower)).unwrap();
+    // Its sleep is none, but the driver resets it for the next request as it would any other.
+    bench.one(0, Request::manage(Management::SetPower(Power::Sleep))).unwrap();
+    assert_eq!(bench.driver.unit(UnitId(0)).unwrap().features.power, Power::Sleep);
+    assert!(bench.read(0, 0, 8).is_ok());
+    assert_eq!((bench.counter(0, "wakes"), bench.counter(0, "failed")), (1, 0));
+}
+
+#[test]
+fn qemus_disk_is_not_asked_for_what_it_does_not_have() {
+    let mut bench = Bench::new(vec![DiskConfig::null(1 << 20)]);
+    let absent = [
+        Management::SetLookAhead(false),
+        Management::SetPowerLevel(128),
+        Management::FreezeSecurity,
+        Management::ReadNativeCapacity,
+    ];
+    for what in absent {
+        let refused = bench.driver.submit(UnitId(0), Tag(1), Request::manage(what)).unwrap_err();
+        assert_eq!(refused.reason, RefusedReason::Unsupported, "{what:?}");
+    }
 }

@@ -1,9 +1,13 @@
 //! The driver with the model for a controller, in virtual time.
 
+use super::model::firmware::Firmware;
 use super::model::{Disk, Fault, ModelDevice};
 use super::pattern;
 use outboard_ahci::{AhciConfig, Hba};
-use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
+use outboard_block::{
+    BlockDriver, BlockError, Completion, Durability, Features, Management, RefusedReason, Request,
+    Tag, UnitId, UnitState,
+};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, SgList};
 use std::time::Duration;
@@ -90,6 +94,50 @@ impl ModelBench {
         self.submitted += 1;
     }
 
+    /// Asks or tells the disk something, with a password if it takes one, and waits for the end.
+    pub fn manage(
+        &mut self,
+        unit: u16,
+        what: Management,
+        password: &[u8],
+    ) -> Result<(), BlockError> {
+        self.submit_management(unit, what, password).unwrap();
+        self.finish().pop().unwrap().result
+    }
+
+    pub fn submit_management(
+        &mut self,
+        unit: u16,
+        what: Management,
+        password: &[u8],
+    ) -> Result<(), RefusedReason> {
+        let mut request = Request::manage(what);
+        if !password.is_empty() {
+            let mut buffer = self.driver.dma().allocate(32, &Constraints::NONE.aligned(2)).unwrap();
+            buffer.fill(0..32, 0);
+            buffer.write_bytes(0, password);
+            request = Request::manage_with(what, SgList::single(buffer, 0..32));
+        }
+        self.driver.submit(UnitId(unit), Tag(u64::MAX), request).map_err(|r| r.reason)?;
+        self.submitted += 1;
+        Ok(())
+    }
+
+    pub fn features(&self, unit: u16) -> Features {
+        self.driver.unit(UnitId(unit)).unwrap().features
+    }
+
+    /// The disk's firmware, to look at or to change.
+    pub fn firmware<T>(&self, unit: usize, with: impl FnOnce(&mut Firmware) -> T) -> T {
+        with(&mut self.device.model().ports[unit].disk.as_mut().unwrap().firmware)
+    }
+
+    /// The commands other than transfers that the disk has got since this was last asked.
+    pub fn trace(&self, unit: usize) -> Vec<u8> {
+        let trace = self.firmware(unit, |firmware| std::mem::take(&mut firmware.trace));
+        trace.into_iter().map(|(command, _)| command).collect()
+    }
+
     /// Runs until everything submitted has completed, and no port recovers any more.
     pub fn finish(&mut self) -> Vec<Completion> {
         self.driver.kick(self.now);
@@ -100,6 +148,11 @@ impl ModelBench {
         });
         self.submitted = 0;
         let mut done = std::mem::take(&mut self.done);
+        // Passwords are their owner's to wipe.
+        for completion in done.iter_mut().filter(|completion| completion.data.bytes() == 32) {
+            let data = std::mem::replace(&mut completion.data, SgList::EMPTY);
+            data.into_buffers().for_each(|mut buffer| buffer.fill(0..32, 0));
+        }
         done.sort_by_key(|completion| completion.tag.0);
         done
     }

@@ -28,6 +28,8 @@ pub struct Firmware {
     pub hangs: Vec<(u8, u32)>,
     /// Commands that are refused.
     pub refuses: Vec<u8>,
+    /// Subcommands of SMART that are refused.
+    pub refused_subcommands: Vec<u8>,
     /// Words of its identification that are other than they should be.
     pub words: Vec<(usize, u16)>,
     /// What SMART's blocks hold, whatever is asked for; with the right checksum.
@@ -60,6 +62,7 @@ impl Firmware {
             trace: Vec::new(),
             hangs: Vec::new(),
             refuses: Vec::new(),
+            refused_subcommands: Vec::new(),
             words: Vec::new(),
             smart_byte: None,
             damaged: false,
@@ -207,7 +210,8 @@ impl Firmware {
         let [low, middle, high] = fis.lba_low;
         let subcommand = u16::from(fis.features_low);
         let enabled = self.smart || subcommand == subcommand::ENABLE;
-        if u16::from_le_bytes([middle, high]) != smart::KEY || !enabled {
+        let refused = self.refused_subcommands.contains(&fis.features_low);
+        if u16::from_le_bytes([middle, high]) != smart::KEY || !enabled || refused {
             return Answer::Aborted;
         }
         let mut block = vec![self.smart_byte.unwrap_or_default(); 512];
