@@ -187,7 +187,7 @@ pub struct Features {
     pub look_ahead: Switch,
     /// Whether its power can be managed.
     pub power_management: bool,
-    /// How much it draws, as far as is known.
+    /// How much it drew when it was last asked or told. A request wakes it without changing this.
     pub power: Power,
     /// Advanced power management.
     pub advanced_power: Switch,

@@ -35,7 +35,14 @@
 //! against what was issued, identification by its checksum and its plausibility, addresses of
 //! failures against the request's. A register of all ones is a device that is gone.
 //!
-//! Not here yet: hot-plug, ATAPI, port multipliers, link power management, SMART and security.
+//! **Management.** What a disk is asked and told beside its data is a program of orders, each an
+//! ATA command that runs alone in the request's slot, with nothing between them. Passwords and
+//! answers go through one block of the port's own memory; a password is wiped from it once its
+//! command has ended or the HBA has let go of it. What destroys or counts attempts is never issued
+//! twice. Settings that a reset undoes are applied again after it. A sleeping disk is woken by
+//! COMRESET for the next request; a locked one serves management alone.
+//!
+//! Not here yet: hot-plug, ATAPI, port multipliers, link power management.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -181,6 +181,9 @@ impl<R: Registers> Port<R> {
         if let Err(error) = self.take_answer(what, order, context) {
             return self.fail(slot, error, context, done);
         }
+        if order == Order::Identify && self.unit.features.security.locked {
+            self.fail_locked_out(context, done);
+        }
         match self.next_order(what, index + 1) {
             Some((next, _)) => self.go_on_with(slot, next),
             None => self.managed(slot, what, context, done),
@@ -299,10 +302,10 @@ impl<R: Registers> Port<R> {
         }
         let features = &self.unit.features;
         let is = |switch: Switch, on: bool| switch == Switch::new(true, on);
+        // Not health reporting: QEMU's disks switch it and always say that it is on.
         let obeyed = match what {
             Management::SetWriteCache(on) => is(features.write_cache, on),
             Management::SetLookAhead(on) => is(features.look_ahead, on),
-            Management::SetHealth(on) => is(features.health, on),
             Management::SetPowerLevel(level) => is(features.advanced_power, level != u8::MAX),
             Management::Unlock(_) => !features.security.locked,
             Management::DisablePassword(_) => !features.security.enabled,
@@ -371,7 +374,7 @@ impl<R: Registers> Port<R> {
         self.manager.capacity_doubtful &= !answered;
         if order.is_once() {
             // It may have been carried out, unless the device itself says that it was not.
-            let error = if answered { refusal(order) } else { BlockError::Interrupted };
+            let error = if answered { self.refusal(order) } else { BlockError::Interrupted };
             return Some(Verdict::Final(error));
         }
         let orders = program(what, self.manager.accessible_max);
@@ -385,6 +388,20 @@ impl<R: Registers> Port<R> {
         let command = self.slots.get_mut(slot)?;
         command.step = Step::Order(restart);
         if answered && order.is_optional() { None } else { verdict }
+    }
+
+    /// What it means that the device refuses an order that is issued once.
+    const fn refusal(&self, order: Order) -> BlockError {
+        match order {
+            // No password comes into it, but a locked disk does not take a new one.
+            Order::Security { code: command::SECURITY_SET_PASSWORD, .. }
+                if !self.unit.features.security.locked =>
+            {
+                BlockError::Aborted
+            }
+            Order::Security { .. } => BlockError::Locked,
+            _ => BlockError::Aborted,
+        }
     }
 
     /// Ends programs whose last orders were optional and have failed.
@@ -451,14 +468,5 @@ fn power(mode: u8) -> Power {
         mode if power_mode::IDLE_A_TO_C.contains(&mode) => Power::Idle,
         power_mode::ACTIVE => Power::Active,
         _ => Power::Unknown,
-    }
-}
-
-/// What it means that the device refuses an order.
-const fn refusal(order: Order) -> BlockError {
-    match order {
-        Order::Security { code: command::SECURITY_SET_PASSWORD, .. } => BlockError::Aborted,
-        Order::Security { .. } => BlockError::Locked,
-        _ => BlockError::Aborted,
     }
 }

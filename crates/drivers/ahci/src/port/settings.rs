@@ -110,9 +110,9 @@ impl Settings {
                     let subcommand = features::DISABLE_ADVANCED_POWER;
                     Some(Order::SetFeature { subcommand, count: 0 })
                 }
-                (u8::MAX, _) => None,
+                (u8::MAX, _) | (_, Switch::Absent) => None,
                 (level, Switch::On) if level == features.power_level => None,
-                (level, _) => {
+                (level, Switch::On | Switch::Off) => {
                     let subcommand = features::ENABLE_ADVANCED_POWER;
                     Some(Order::SetFeature { subcommand, count: level })
                 }
