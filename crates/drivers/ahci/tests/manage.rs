@@ -176,6 +176,40 @@ fn what_destroys_or_counts_attempts_is_never_issued_twice() {
 }
 
 #[test]
+fn programs_that_are_cut_short_between_two_orders_begin_again_unless_they_must_not() {
+    let erase = Management::Erase { which: Password::User, enhanced: false };
+    let unlock = Management::Unlock(Password::User);
+    let look_ahead = Management::SetLookAhead(false);
+    let cases = [
+        (erase, SECRET, Ok(())),
+        (unlock, SECRET, Err(BlockError::Interrupted)),
+        (look_ahead, &[], Ok(())),
+    ];
+    for (what, password, expected) in cases {
+        let mut disk = Disk::new(512);
+        disk.firmware.password = Some(SECRET.try_into().unwrap());
+        let mut bench = ModelBench::new(vec![Some(disk), Some(Disk::new(512))]);
+        bench.firmware(0, |f| f.locked = what == unlock);
+        bench.trace(0);
+        bench.submit(1, 0, 1);
+        bench.submit_management(0, what, password).unwrap();
+        bench.driver.kick(bench.now);
+        bench.device.model().run();
+        bench.driver.interrupt(0);
+        // With two busy ports both ends and troubles are looked for before anything is issued.
+        bench.device.model().brown_out(0);
+        let done = bench.finish();
+        assert_eq!(done[1].result, expected, "{what:?}: {:#?}", bench.events);
+        let trace = bench.trace(0);
+        let first = trace.iter().filter(|code| **code == trace[0]).count();
+        assert_eq!(first, if what == unlock { 1 } else { 2 }, "{trace:x?}");
+        bench.firmware(0, |f| {
+            assert_eq!((f.erased == 1, f.look_ahead), (what == erase, what != look_ahead));
+        });
+    }
+}
+
+#[test]
 fn a_reset_for_another_port_does_not_make_a_command_be_issued_twice() {
     let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)]), Some(Disk::new(512))]);
     bench.device.model().ports[0].stuck = true;

@@ -252,9 +252,11 @@ impl Slots {
         (self.queued, self.alone) = (0, None);
     }
 
-    /// Lets all commands begin with their first step again.
+    /// Lets all writes that only wait for their flush begin with their first step again.
     pub(crate) fn restart(&mut self) {
-        self.held.iter_mut().flatten().for_each(|command| command.step = Step::First);
+        let commands = self.held.iter_mut().flatten();
+        let flushing = commands.filter(|command| command.step == Step::FlushAfterWrite);
+        flushing.for_each(|command| command.step = Step::First);
     }
 
     /// Takes a slot out of those that wait.

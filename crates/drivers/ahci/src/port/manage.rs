@@ -313,7 +313,13 @@ impl<R: Registers> Port<R> {
             Management::SetCapacity { sectors } => self.unit.geometry.sectors == sectors,
             _ => true,
         };
-        if obeyed { Ok(()) } else { Err(BlockError::Unsupported) }
+        let once = program(what, self.manager.accessible_max).iter().any(|order| order.is_once());
+        match (obeyed, once) {
+            (true, _) => Ok(()),
+            // It took it, and perhaps lost power since.
+            (false, true) => Err(BlockError::Interrupted),
+            (false, false) => Err(BlockError::Unsupported),
+        }
     }
 
     /// Fills in what else the disk can do.
@@ -377,17 +383,33 @@ impl<R: Registers> Port<R> {
             let error = if answered { self.refusal(order) } else { BlockError::Interrupted };
             return Some(Verdict::Final(error));
         }
-        let orders = program(what, self.manager.accessible_max);
-        let once = orders.iter().position(|order| order.is_once()).map(|index| index as u8);
-        let restart = match (answered && order.is_optional(), once) {
-            (true, _) => index + 1,
-            // What was done must not be done again.
-            (false, Some(once)) if index > once => once + 1,
-            (false, _) => 0,
+        let restart = match answered && order.is_optional() {
+            true => index + 1,
+            false => self.restart_at(what, index),
         };
         let command = self.slots.get_mut(slot)?;
         command.step = Step::Order(restart);
         if answered && order.is_optional() { None } else { verdict }
+    }
+
+    /// Where a program goes on that was cut short at order number `index`.
+    fn restart_at(&self, what: Management, index: u8) -> u8 {
+        let orders = program(what, self.manager.accessible_max);
+        let once = orders.iter().position(|order| order.is_once()).map(|once| once as u8);
+        // What was done must not be done again.
+        once.filter(|once| index > *once).map_or(0, |once| once + 1)
+    }
+
+    /// Programs in `slots` that were cut short between two orders go on where they can: what was
+    /// prepared or set before may be lost.
+    pub(super) fn restart_programs(&mut self, slots: u32) {
+        for slot in (0..32).filter(|slot| slots >> slot & 1 == 1) {
+            let Some((what, index, _)) = self.order_of(slot) else { continue };
+            let restart = self.restart_at(what, index);
+            if let Some(command) = self.slots.get_mut(slot) {
+                command.step = Step::Order(restart);
+            }
+        }
     }
 
     /// What it means that the device refuses an order that is issued once.

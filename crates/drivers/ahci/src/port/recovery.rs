@@ -203,6 +203,7 @@ impl<R: Registers> Port<R> {
         let issued = self.slots.issued();
         self.slots.requeue_issued();
         self.wipe_secret();
+        self.restart_programs(!issued);
         // Without trouble of its own it was another port's, and all are innocent.
         let trouble = self.trouble;
         let culprit = trouble.and_then(|trouble| trouble.verdict);
