@@ -124,6 +124,8 @@ pub(crate) struct Port<R> {
     unflushed: bool,
     /// Whether such writes may be lost, and nobody was told yet.
     cache_lost: bool,
+    /// A sector that the device could not write from its cache, and nobody was told yet.
+    unwritten: Option<u64>,
     /// Port resets in a row after which the device could not be identified.
     port_resets: u8,
     /// HBA resets in a row without a command that ended well.
@@ -159,6 +161,7 @@ impl<R: Registers> Port<R> {
             reaped: false,
             unflushed: false,
             cache_lost: false,
+            unwritten: None,
             port_resets: 0,
             hba_resets: 0,
             counters: Counters::default(),
@@ -381,9 +384,16 @@ impl<R: Registers> Port<R> {
         if command.request.operation == Operation::Read {
             command.request.data.sync_for_cpu();
         }
-        let lost = command.request.operation == Operation::Flush && self.cache_lost;
-        let result = if lost { Err(BlockError::CacheLost) } else { Ok(()) };
-        self.cache_lost &= !lost;
+        let flush = command.request.operation == Operation::Flush;
+        let result = if !flush {
+            Ok(())
+        } else if core::mem::take(&mut self.cache_lost) {
+            Err(BlockError::CacheLost)
+        } else if let Some(lba) = self.unwritten.take() {
+            Err(BlockError::Media { lba: Some(lba) })
+        } else {
+            Ok(())
+        };
         self.complete(slot, result, done);
     }
 

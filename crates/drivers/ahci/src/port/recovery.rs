@@ -15,7 +15,7 @@ use crate::spec::log::{NCQ_ERROR, NcqError};
 use crate::spec::registers::{
     ALL_ONES, PX_CI, PX_IE, PX_SACT, PX_SERR, PX_TFD, PortInterrupts, serial_error,
 };
-use outboard_block::{BlockError, Completion, UnitState};
+use outboard_block::{BlockError, Completion, Operation, UnitState};
 use outboard_hw::registers::RegistersExt;
 use outboard_hw::{Instant, Registers};
 use zerocopy::FromBytes;
@@ -80,7 +80,7 @@ impl<R: Registers> Port<R> {
     }
 
     /// What the error of a command that ran alone means.
-    fn judge_alone(&self, slot: u8, status: u8, error: u8) -> Verdict {
+    fn judge_alone(&mut self, slot: u8, status: u8, error: u8) -> Verdict {
         let received = self.memory.as_ref().map(|memory| memory.received_register());
         let address = |received: RegisterD2h| match self.device.lba48 {
             true => received.address48(),
@@ -93,16 +93,32 @@ impl<R: Registers> Port<R> {
     }
 
     /// What an error means, for the command in `slot`.
-    fn judge(&self, slot: u8, status: u8, error: u8, lba: Option<u64>) -> Verdict {
+    fn judge(&mut self, slot: u8, status: u8, error: u8, lba: Option<u64>) -> Verdict {
         let (status, error) = (Status::from_bits_retain(status), Error::from_bits_retain(error));
         if error.contains(Error::INTERFACE_CRC) {
             return Verdict::Retry(BlockError::Transport);
         }
-        if error.intersects(Error::UNCORRECTABLE | Error::ID_NOT_FOUND) {
-            // The device may say anything; only a sector of this request can have failed.
-            let request = self.slots.get(slot).map(|command| &command.request);
-            let inside =
-                |lba: &u64| request.is_some_and(|r| *lba >= r.lba && *lba - r.lba < r.sectors);
+        let command = self.slots.get(slot);
+        // The device may say anything; only a sector of this request can have failed.
+        let inside = |lba: &u64| {
+            let request = command.map(|command| &command.request);
+            request.is_some_and(|r| *lba >= r.lba && *lba - r.lba < r.sectors)
+        };
+        let defect = Error::UNCORRECTABLE | Error::ID_NOT_FOUND;
+        let flushes = command.is_some_and(|command| command.operation() == Operation::Flush);
+        if flushes && (status.contains(Status::FAULT) || error.intersects(defect)) {
+            // The device has dropped the sector from its cache, and the next flush would end well
+            // (ACS §7.10): nobody would be told that a write is lost.
+            let lba = lba.filter(|lba| *lba < self.unit.geometry.sectors);
+            let whole = command.is_some_and(|c| c.request.operation == Operation::Flush);
+            if whole || lba.is_none_or(|lba| inside(&lba)) {
+                return Verdict::Final(BlockError::Media { lba });
+            }
+            // Somebody else's, who is told by the next flush; this write's is repeated.
+            self.unwritten = self.unwritten.or(lba);
+            return Verdict::Retry(BlockError::Media { lba: None });
+        }
+        if error.intersects(defect) {
             return Verdict::Final(BlockError::Media { lba: lba.filter(inside) });
         }
         if status.contains(Status::FAULT) {
@@ -283,8 +299,10 @@ impl<R: Registers> Port<R> {
             return false;
         }
         // Where the bits mean tags, this one means tag 26.
+        let errors = self.registers.get(PX_SERR);
         let announced = !context.quirks.queued_failure_in_serr
-            && self.registers.get(PX_SERR) & serial_error::EXCHANGED != 0;
+            && errors != ALL_ONES
+            && errors & serial_error::EXCHANGED != 0;
         let cut_off = announced || self.link_is_down().is_some();
         if cut_off {
             self.doubt_cache();

@@ -129,7 +129,8 @@ impl HbaModel {
         let issue = self.issues;
         let fault = if refusal.is_none() { self.draw_for(index, &command) } else { None };
         if fault == Some(Fault::VerySlow) {
-            plan.takes += Duration::from_millis(self.random.between(1_000, 20_000));
+            let longer = Duration::from_millis(self.random.between(1_000, 20_000));
+            plan.takes = plan.takes.saturating_add(longer);
         }
         let Some(port) = self.port_mut(index) else { return };
         if plan.protocol.is_queued() {
@@ -257,7 +258,7 @@ impl HbaModel {
         }
         if !queued {
             let count = match fault {
-                Some(Fault::CountShort) => end.bytes as u32 / 2 & !1,
+                Some(Fault::CountShort) => (end.bytes as u32 / 2) & !1,
                 Some(Fault::CountLong) => end.bytes as u32 + 512,
                 _ => end.bytes as u32,
             };

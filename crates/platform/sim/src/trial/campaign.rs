@@ -110,8 +110,8 @@ impl Campaign {
         };
         thread::scope(|scope| {
             let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-            let ends = workers.into_iter().map(|worker| worker.join());
-            ends.map(|end| end.expect("a worker does not panic")).collect::<Result<(), _>>()
+            let mut ends = workers.into_iter().map(|worker| worker.join());
+            ends.try_for_each(|end| end.expect("a worker does not panic"))
         })?;
         Ok(totals.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
