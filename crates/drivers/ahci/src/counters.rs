@@ -20,6 +20,22 @@ pub(crate) struct Counters {
     pub(crate) hba_resets: u64,
     /// Commands found ended at a check-up, without an interrupt.
     pub(crate) missed_interrupts: u64,
+    /// Devices that appeared.
+    pub(crate) plugs: u64,
+    /// Devices that went.
+    pub(crate) unplugs: u64,
+    /// Failures of the link, fatal or not.
+    pub(crate) interface_errors: u64,
+    /// Looks at PxSERR that found errors which link or HBA had recovered from.
+    pub(crate) recovered_errors: u64,
+    /// Times that the link was made slower.
+    pub(crate) slower_links: u64,
+    /// Unknown FISes, as far as they were noticed.
+    pub(crate) unknown_fises: u64,
+    /// Commands issued again because of others.
+    pub(crate) requeued: u64,
+    /// Devices given up.
+    pub(crate) given_up: u64,
 }
 
 impl Counters {
@@ -40,6 +56,14 @@ impl Counters {
             port_resets,
             hba_resets,
             missed_interrupts,
+            plugs,
+            unplugs,
+            interface_errors,
+            recovered_errors,
+            slower_links,
+            unknown_fises,
+            requeued,
+            given_up,
         } = *self;
         counter("reads", reads);
         counter("writes", writes);
@@ -56,5 +80,13 @@ impl Counters {
         counter("port-resets", port_resets);
         counter("hba-resets", hba_resets);
         counter("missed-interrupts", missed_interrupts);
+        counter("plugs", plugs);
+        counter("unplugs", unplugs);
+        counter("interface-errors", interface_errors);
+        counter("recovered-errors", recovered_errors);
+        counter("slower-links", slower_links);
+        counter("unknown-fises", unknown_fises);
+        counter("requeued", requeued);
+        counter("given-up", given_up);
     }
 }

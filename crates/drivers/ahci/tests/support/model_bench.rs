@@ -3,7 +3,9 @@
 use super::model::{Disk, Fault, ModelDevice};
 use super::pattern;
 use outboard_ahci::{AhciConfig, Hba};
-use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
+use outboard_block::{
+    BlockDriver, BlockError, Completion, Durability, Management, Request, Tag, UnitId, UnitState,
+};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, SgList};
 use std::time::Duration;
@@ -38,6 +40,32 @@ impl ModelBench {
         self.driver.unit(UnitId(unit)).unwrap().state
     }
 
+    pub fn generation(&self, unit: u16) -> u32 {
+        self.driver.unit(UnitId(unit)).unwrap().generation
+    }
+
+    pub fn counter(&self, unit: u16, wanted: &str) -> u64 {
+        let mut found = None;
+        self.driver.counters(UnitId(unit), &mut |name, count| {
+            found = found.or((name == wanted).then_some(count));
+        });
+        found.unwrap()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run_until(|bench| bench.now.reached(end));
+    }
+
+    /// Asks for something beside the data; how it ended.
+    pub fn manage(&mut self, unit: u16, what: Management) -> Result<(), BlockError> {
+        self.driver.submit(UnitId(unit), Tag(7), Request::manage(what)).unwrap();
+        let count = self.done.len() + 1;
+        self.run_until(|bench| bench.done.len() == count);
+        self.done.pop().unwrap().result
+    }
+
     /// Executes and polls, at one moment.
     pub fn turn(&mut self) {
         if self.device.model().run() {
@@ -61,7 +89,7 @@ impl ModelBench {
             }
             assert!(!self.now.reached(end), "nothing came of it: {:#?}", self.events);
             if let Some(deadline) = self.driver.next_deadline() {
-                assert!(deadline.since(self.now) < Duration::from_secs(1), "nobody waits long");
+                assert!(deadline.since(self.now) <= Duration::from_secs(1), "nobody waits long");
                 self.now = self.now.max(deadline);
             }
             self.now = self.now + Duration::from_micros(100);
