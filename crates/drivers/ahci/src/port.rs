@@ -19,8 +19,8 @@ use command::{Command, Device, Slots, Step};
 use link::{Link, LocalOutcome, Locals};
 use memory::PortMemory;
 use outboard_block::{
-    BlockError, Completion, FailedReason, Operation, Refused, RefusedReason, Request, Tag, Unit,
-    UnitId, UnitState,
+    BlockError, Completion, FailedReason, Geometry, Identity, Operation, Refused, RefusedReason,
+    Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::events::EventRing;
@@ -126,6 +126,8 @@ pub(crate) struct Port<R> {
     local: Locals,
     /// Whether the unit's disk was identified, and has not gone since.
     known: bool,
+    /// Another device that has said once that it is in its place.
+    newcomer: Option<(Identity, Geometry)>,
     /// Whether a device came while the HBA was running, which has not been reset since.
     hot: bool,
     /// Whether the device was told to spin up since it was reset.
@@ -176,6 +178,7 @@ impl<R: Registers> Port<R> {
             link: Link::new(),
             local: Locals::new(),
             known: false,
+            newcomer: None,
             hot: false,
             spun_up: false,
             noisy: false,

@@ -342,3 +342,38 @@ fn a_disk_that_waits_in_standby_is_told_to_spin_up() {
     bench.submit(0, 0, 8);
     bench.finish().into_iter().for_each(good);
 }
+
+#[test]
+fn a_damaged_identification_is_not_another_disk() {
+    for times in [1, 2] {
+        let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
+        bench.device.model().ports[0].disk.as_mut().unwrap().nonsense = times;
+        bench.submit(0, 0, 8);
+        bench.device.model().brown_out(0);
+        bench.finish().into_iter().for_each(good);
+        assert_eq!(bench.device.model().ports[0].disk.as_ref().unwrap().nonsense, 0);
+        assert_eq!((bench.state(0), bench.generation(0)), (UnitState::Ready, 1));
+    }
+}
+
+#[test]
+fn a_disk_that_is_another_one_each_time_is_given_up() {
+    let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
+    bench.device.model().ports[0].disk.as_mut().unwrap().nonsense = u32::MAX;
+    bench.device.model().brown_out(0);
+    let took = until(&mut bench, UnitState::Failed(FailedReason::BadIdentity));
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
+fn an_engine_that_is_slow_to_stop_is_waited_for() {
+    let device = ModelDevice::new(vec![Some(Disk::new(512))]);
+    {
+        let mut model = device.model();
+        model.ports[0].slow_engine = 20;
+        model.ports[0].disk.as_mut().unwrap().nonsense = 2;
+    }
+    let mut bench = ModelBench::starting(device);
+    until(&mut bench, UnitState::Ready);
+    assert_eq!(bench.happened("port reset"), 1, "{:#?}", bench.events);
+}

@@ -166,7 +166,8 @@ impl<R: Registers> Port<R> {
             && geometry.sector_bytes.is_power_of_two()
             && SECTOR_BYTES.contains(&geometry.sector_bytes);
         if !sane {
-            return self.give_up(FailedReason::BadIdentity, context, done);
+            // Not every device has a checksum.
+            return self.reset_again(FailedReason::BadIdentity, context, done);
         }
         let identity = identify.identity();
         let changed = identity != self.unit.identity
@@ -176,6 +177,14 @@ impl<R: Registers> Port<R> {
             || geometry.max_transfer_sectors < self.unit.geometry.max_transfer_sectors
             || geometry.queue_depth < self.unit.geometry.queue_depth;
         if self.known && changed {
+            // Not every device has a checksum, so another one has to say who it is twice.
+            let newcomer = Some((identity.clone(), geometry));
+            let before = core::mem::replace(&mut self.newcomer, newcomer.clone());
+            match before {
+                None => return self.identify(context),
+                Some(_) if before == newcomer => {}
+                Some(_) => return self.reset_again(FailedReason::BadIdentity, context, done),
+            }
             self.counters.plugs += 1;
             self.record(context, Event::Replaced);
             self.forget_disk(done);
@@ -187,7 +196,7 @@ impl<R: Registers> Port<R> {
             }
             self.link_is_up(self.registers.get(PX_SSTS).speed(), context);
         }
-        self.known = true;
+        (self.known, self.newcomer) = (true, None);
         self.unit.generation = self.unit.generation.max(1);
         (self.unit.identity, self.unit.geometry, self.device) = (identity, geometry, device);
         if self.slots.is_empty() {
@@ -305,6 +314,11 @@ impl<R: Registers> Port<R> {
         use crate::spec::registers::PX_SCTL;
         if !context.now.reached(until) {
             self.look_at = Some(until);
+            return;
+        }
+        // It may be held for longer, until the command engine has come to rest.
+        if !self.is_stopped() && !context.now.reached(until + limit::ENGINE) {
+            self.look_at = Some(context.now + limit::LOOK);
             return;
         }
         self.registers.set(PX_SCTL, self.link.quiet());

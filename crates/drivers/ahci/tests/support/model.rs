@@ -51,6 +51,8 @@ pub struct Disk {
     pub log_fails: bool,
     /// The next commands that end with a damaged transfer.
     pub crc_errors: u32,
+    /// How often IDENTIFY DEVICE is answered with nonsense, and no checksum.
+    pub nonsense: u32,
     /// Highest generation of its link, and above which one all transfers are damaged.
     pub speed: u8,
     pub damaged_above: u8,
@@ -80,6 +82,7 @@ impl Disk {
             logs: true,
             faults: BTreeMap::new(),
             crc_errors: 0,
+            nonsense: 0,
             speed: 1,
             damaged_above: 3,
             saves_power: false,
@@ -156,6 +159,9 @@ pub struct Port {
     /// The device announces itself whenever it was identified.
     pub restless: bool,
     announces: bool,
+    /// CR clears only so many reads of PxCMD after ST was cleared.
+    pub slow_engine: u32,
+    stopping: std::cell::Cell<u32>,
     sleep: DeviceSleep,
 }
 
@@ -329,7 +335,9 @@ impl Model {
                 }
                 self.ports[index].announces |=
                     self.ports[index].restless && fis.command == command::IDENTIFY_DEVICE;
+                let nonsense = fis.command == command::IDENTIFY_DEVICE && disk.nonsense > 0;
                 let mut data = match fis.command {
+                    _ if nonsense => plug::nonsense(&mut disk),
                     command::IDENTIFY_DEVICE => disk.identify().to_vec(),
                     command::READ_LOG_EXT if fis.lba_low[0] == 0x30 => plug::sleep_timing_page(),
                     command::READ_LOG_EXT => {
@@ -472,7 +480,12 @@ impl Model {
         match offset {
             _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
-            _ if offset == PX_CMD.offset() => port.place.show(port.command).into(),
+            _ if offset == PX_CMD.offset() => {
+                let left = port.stopping.get();
+                port.stopping.set(left.saturating_sub(1));
+                let command = port.place.show(port.command);
+                command.with_list_running(command.list_running() || left > 0).into()
+            }
             _ if offset == PX_DEVSLP.offset() => port.sleep.into(),
             _ if offset == PX_TFD.offset() => port.task_file,
             _ if offset == PX_SIG.offset() => port.signature,
@@ -535,6 +548,7 @@ impl Model {
         let running = command.start() || port.stuck && port.command.list_running();
         port.command = command.with_list_running(running).with_fis_running(command.fis_receive());
         if started && !command.start() {
+            port.stopping.set(port.slow_engine);
             (port.active, port.issued) = (0, 0);
             port.queue.clear();
         }

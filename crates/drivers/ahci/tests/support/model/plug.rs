@@ -187,3 +187,17 @@ impl EnclosureModel {
         }
     }
 }
+
+/// An identification with a damaged byte: of the serial number, or, the last but one, of what the
+/// disk can do.
+pub fn nonsense(disk: &mut Disk) -> Vec<u8> {
+    let mut page = disk.identify().to_vec();
+    match disk.nonsense {
+        many @ 3.. => page[20] = b'a' + (many % 26) as u8,
+        2 => page[99] = 0,
+        _ => page[20] ^= 3,
+    }
+    page[510] = 0;
+    disk.nonsense -= 1;
+    page
+}
