@@ -377,3 +377,19 @@ fn an_engine_that_is_slow_to_stop_is_waited_for() {
     until(&mut bench, UnitState::Ready);
     assert_eq!(bench.happened("port reset"), 1, "{:#?}", bench.events);
 }
+
+#[test]
+fn a_disk_that_is_away_for_a_moment_while_it_starts_is_waited_for() {
+    let device = ModelDevice::new(vec![Some(Disk::new(512))]);
+    device.model().ports[0].busy = true;
+    let mut bench = ModelBench::starting(device);
+    bench.run_until(|bench| bench.happened("link up") > 0);
+    bench.device.model().ports[0].deaf = true;
+    bench.run_until(|bench| bench.happened("port reset") > 0);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.state(0), UnitState::Starting);
+    bench.device.model().ports[0].busy = false;
+    bench.device.model().come_back(0);
+    until(&mut bench, UnitState::Ready);
+    assert_eq!(bench.happened("port reset"), 1);
+}

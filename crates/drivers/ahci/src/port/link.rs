@@ -78,6 +78,11 @@ impl Link {
         self.applied = LinkPower::Full;
     }
 
+    /// Whether it has been up with the device that is, or was, at its other end.
+    pub(super) const fn was_up(&self) -> bool {
+        self.speed != 0
+    }
+
     /// Whether its loss makes an interrupt.
     pub(super) fn tells_its_loss(&self) -> bool {
         self.power == LinkPower::Full

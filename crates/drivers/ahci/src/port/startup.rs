@@ -53,14 +53,15 @@ impl<R: Registers> Port<R> {
             let until = context.now + limit::LINK;
             return self.enter(State::Link { until, seen: true, late }, context.now + limit::LOOK);
         }
+        let met = self.known || self.link.was_up();
         if !context.now.reached(until) {
             self.look_at = Some(context.now + limit::LOOK);
-        } else if self.known && !late {
+        } else if met && !late {
             // Its firmware may be starting anew, after a loss of power perhaps.
             self.doubt_cache();
             let until = context.now + limit::RETURN;
             self.enter(State::Link { until, seen, late: true }, context.now + limit::LOOK);
-        } else if self.known {
+        } else if met {
             self.reset_again(FailedReason::Removed, context, done);
         } else if seen {
             self.reset_again(FailedReason::GivenUp, context, done);
