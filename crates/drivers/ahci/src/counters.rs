@@ -12,6 +12,7 @@ pub(crate) struct Counters {
     /// Doorbells rung: each is a batch of commands.
     pub(crate) kicks: u64,
     pub(crate) failed: u64,
+    /// Commands issued again after they have failed.
     pub(crate) retried: u64,
     pub(crate) device_errors: u64,
     pub(crate) transport_errors: u64,
@@ -32,7 +33,7 @@ pub(crate) struct Counters {
     pub(crate) slower_links: u64,
     /// Unknown FISes, as far as they were noticed.
     pub(crate) unknown_fises: u64,
-    /// Commands issued again because of others.
+    /// Commands issued again because others may have failed.
     pub(crate) requeued: u64,
     /// Devices given up.
     pub(crate) given_up: u64,
