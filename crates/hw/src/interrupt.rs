@@ -21,11 +21,32 @@ pub struct VectorRange {
     pub min: u16,
     /// It has no use for more.
     pub max: u16,
+    /// Which kinds will do.
+    pub kinds: InterruptKinds,
+}
+
+/// Which kinds of interrupts work for a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InterruptKinds {
+    /// All that it says it has.
+    #[default]
+    Any,
+    /// Only the pin, whatever it says.
+    Pin,
+}
+
+impl InterruptKinds {
+    /// Whether a kind is among them.
+    pub const fn allow(self, kind: InterruptKind) -> bool {
+        matches!((self, kind), (Self::Any, _) | (Self::Pin, InterruptKind::Pin))
+    }
 }
 
 impl VectorRange {
     /// Exactly one vector.
-    pub const ONE: Self = Self { min: 1, max: 1 };
+    pub const ONE: Self = Self { min: 1, max: 1, kinds: InterruptKinds::Any };
+    /// The pin, for functions whose messages do not work.
+    pub const ONE_PIN: Self = Self { min: 1, max: 1, kinds: InterruptKinds::Pin };
 }
 
 /// The vectors that a driver was given, numbered from 0.

@@ -110,8 +110,8 @@ pub enum Power {
     Sleep,
 }
 
-/// How a link saves power while nothing is transferred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// How a link saves power while nothing is transferred, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum LinkPower {
     /// Never: the fastest.
     #[default]

@@ -91,6 +91,27 @@ pub(crate) mod limit {
     pub(crate) const LOOK: Duration = Duration::from_millis(1);
     /// Between two looks at a device that spins up.
     pub(crate) const LOOK_SLOWLY: Duration = Duration::from_millis(10);
+    /// A port without commands in flight is looked at this often, interrupt or not, for devices
+    /// that came or went.
+    pub(crate) const WATCH: Duration = Duration::from_secs(1);
+    /// How often a device may come, go or announce itself before it is made to pause.
+    pub(crate) const STRIKES_FREE: u8 = 5;
+    /// How often it may do so before it is given up.
+    pub(crate) const STRIKES: u8 = 13;
+    /// The first pause of such a device; each that follows is twice as long, the last of them some
+    /// two minutes.
+    pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+    /// For each such time without trouble, one is forgotten.
+    pub(crate) const STRIKE_FORGOTTEN: Duration = Duration::from_secs(60);
+    /// A place that was empty for so long makes them all forgotten: a person was there.
+    pub(crate) const EMPTY_FORGETS: Duration = Duration::from_secs(10);
+    /// Interface errors at one speed, each within `LINK_CALM` of the one before, after which the
+    /// link is made slower. Fewer than a command has attempts.
+    pub(crate) const LINK_ERRORS: u8 = 3;
+    /// Time without interface errors that makes those before it count no more.
+    pub(crate) const LINK_CALM: Duration = Duration::from_secs(300);
+    /// An enclosure takes a message within this.
+    pub(crate) const ENCLOSURE: Duration = Duration::from_secs(1);
     /// While commands are in flight the port is looked at this often, interrupt or not: interrupts
     /// get lost, deadlines pass, and some errors are silent.
     pub(crate) const CHECKUP: Duration = Duration::from_millis(100);

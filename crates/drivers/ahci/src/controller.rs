@@ -1,18 +1,21 @@
 //! The host bus adapter: what its ports share.
 
+mod enclosure;
 mod startup;
 
-use crate::config::{AhciConfig, Reaping};
+use crate::config::{AhciConfig, Reaping, limit};
 use crate::error::AhciError;
 use crate::port::{Context, Port};
 use crate::quirks::Quirks;
 use crate::spec::registers::{
-    ABAR, ALL_ONES, CAP, Capabilities, GHC, GlobalControl, IS, MAX_PORTS, PORT_BYTES, port_base,
+    ABAR, ALL_ONES, CAP, CAP2, Capabilities, Capabilities2, GHC, GlobalControl, IS, MAX_PORTS,
+    PORT_BYTES, port_base,
 };
 use crate::spec::structures::{MAX_PRD_BYTES, MAX_PRDT_ENTRIES};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use enclosure::Enclosure;
 use outboard_block::{
     BlockDriver, Completion, Health, Refused, RefusedReason, Request, Tag, Unit, UnitId, UnitState,
 };
@@ -43,11 +46,15 @@ pub struct Hba<D: Device> {
     dma: Arc<dyn DmaSpace>,
     config: AhciConfig,
     capabilities: Capabilities,
+    capabilities2: Capabilities2,
+    enclosure: Enclosure,
     implemented: u32,
     constraints: Constraints,
     quirks: Quirks,
     state: State,
     look_at: Option<Instant>,
+    /// When to look at all ports though nothing has called for it.
+    watch_at: Instant,
     interrupted: bool,
     stopping: bool,
 }
@@ -70,24 +77,31 @@ impl<D: Device> Hba<D> {
         if registers.get(CAP).into_bits() == ALL_ONES {
             return Err(HwError::Gone.into());
         }
+        let quirks = Quirks::of(&identity);
         let mut hba = Self {
             device,
+            enclosure: Enclosure::find(&registers, false, MAX_PORTS),
             registers,
             ports: Vec::new(),
             dma,
             config,
             capabilities: Capabilities::new(),
+            capabilities2: Capabilities2::new(),
             implemented: 0,
             constraints: Constraints::NONE,
-            quirks: Quirks::of(&identity),
+            quirks,
             state: State::Starting,
             look_at: Some(Instant::ORIGIN),
+            watch_at: Instant::ORIGIN,
             interrupted: false,
             stopping: false,
         };
         hba.read_capabilities()?;
         if config.reaping == Reaping::Interrupts {
-            hba.device.device().enable_interrupts(VectorRange::ONE)?;
+            hba.device.device().enable_interrupts(match quirks.no_messages {
+                true => VectorRange::ONE_PIN,
+                false => VectorRange::ONE,
+            })?;
         }
         Ok(hba)
     }
@@ -96,12 +110,21 @@ impl<D: Device> Hba<D> {
     fn read_capabilities(&mut self) -> Result<(), AhciError> {
         use crate::spec::registers::PI;
         self.capabilities = self.registers.get(CAP);
+        self.capabilities2 = match self.registers.get(CAP2) {
+            none if none.into_bits() == ALL_ONES => Capabilities2::new(),
+            capabilities => capabilities,
+        };
         self.implemented = match self.registers.get(PI) {
             // Some firmware leaves it unset; then the number of ports is all there is to go by.
             0 => u32::MAX >> (31 - self.capabilities.ports_minus_one()),
             implemented => implemented,
         };
-        let highest_address = if self.capabilities.wide() { u64::MAX } else { u32::MAX.into() };
+        let highest_address = match self.capabilities.wide() {
+            true => self.quirks.highest_address(),
+            false => u32::MAX.into(),
+        };
+        let ports = MAX_PORTS - self.implemented.leading_zeros() as usize;
+        self.enclosure = Enclosure::find(&self.registers, self.capabilities.enclosure(), ports);
         self.constraints = Constraints {
             // Data is transferred in words (AHCI §4.2.3.3).
             alignment: 2,
@@ -127,6 +150,8 @@ impl<D: Device> Hba<D> {
         let context = Context {
             config: &self.config,
             capabilities: self.capabilities,
+            capabilities2: self.capabilities2,
+            lights: self.enclosure.has_lights(),
             constraints: self.constraints,
             quirks: self.quirks,
             dma: &*self.dma,
@@ -203,6 +228,13 @@ impl<D: Device> BlockDriver for Hba<D> {
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let constraints = self.constraints;
         match self.ports.get_mut(usize::from(unit.0)).and_then(Option::as_mut) {
+            Some(port) if Enclosure::concerns(&request) => {
+                let state = if self.stopping { UnitState::Stopping } else { port.unit().state };
+                match self.state {
+                    State::Lost => Err(request.refused(RefusedReason::NotReady(state))),
+                    _ => self.enclosure.submit(unit, state, tag, request),
+                }
+            }
             Some(port) => port.submit(tag, request, &constraints),
             None => Err(request.refused(RefusedReason::NotReady(UnitState::Absent))),
         }
@@ -229,8 +261,17 @@ impl<D: Device> BlockDriver for Hba<D> {
         if core::mem::take(&mut self.interrupted) {
             self.serve_interrupt(now, done);
         }
+        if now.reached(self.watch_at) {
+            self.watch_at = now + limit::WATCH;
+            if self.is_gone() {
+                return self.lose(now, done);
+            }
+            let (context, ports) = self.split(now);
+            ports.iter_mut().flatten().for_each(|port| port.look_around(&context, done));
+        }
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.poll(&context, done));
+        self.enclosure.poll(&mut self.registers, now, done);
         self.check_ports(now, done);
     }
 
@@ -239,7 +280,8 @@ impl<D: Device> BlockDriver for Hba<D> {
             return self.look_at;
         }
         let ports = self.ports.iter().flatten().map(Port::next_deadline);
-        ports.fold(None, earlier)
+        let others = earlier(Some(self.watch_at), self.enclosure.next_deadline());
+        ports.fold(others, earlier)
     }
 
     fn stop(&mut self) {

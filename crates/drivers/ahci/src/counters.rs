@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     /// Doorbells rung: each is a batch of commands.
     pub(crate) kicks: u64,
     pub(crate) failed: u64,
+    /// Commands issued again after they have failed.
     pub(crate) retried: u64,
     pub(crate) device_errors: u64,
     pub(crate) transport_errors: u64,
@@ -24,6 +25,22 @@ pub(crate) struct Counters {
     pub(crate) missed_interrupts: u64,
     /// How often a disk was woken from sleep.
     pub(crate) wakes: u64,
+    /// Devices that appeared.
+    pub(crate) plugs: u64,
+    /// Devices that went.
+    pub(crate) unplugs: u64,
+    /// Failures of the link, fatal or not.
+    pub(crate) interface_errors: u64,
+    /// Looks at PxSERR that found errors which link or HBA had recovered from.
+    pub(crate) recovered_errors: u64,
+    /// Times that the link was made slower.
+    pub(crate) slower_links: u64,
+    /// Unknown FISes, as far as they were noticed.
+    pub(crate) unknown_fises: u64,
+    /// Commands issued again because others may have failed.
+    pub(crate) requeued: u64,
+    /// Devices given up.
+    pub(crate) given_up: u64,
 }
 
 impl Counters {
@@ -46,6 +63,14 @@ impl Counters {
             hba_resets,
             missed_interrupts,
             wakes,
+            plugs,
+            unplugs,
+            interface_errors,
+            recovered_errors,
+            slower_links,
+            unknown_fises,
+            requeued,
+            given_up,
         } = *self;
         counter("reads", reads);
         counter("writes", writes);
@@ -64,5 +89,13 @@ impl Counters {
         counter("hba-resets", hba_resets);
         counter("missed-interrupts", missed_interrupts);
         counter("wakes", wakes);
+        counter("plugs", plugs);
+        counter("unplugs", unplugs);
+        counter("interface-errors", interface_errors);
+        counter("recovered-errors", recovered_errors);
+        counter("slower-links", slower_links);
+        counter("unknown-fises", unknown_fises);
+        counter("requeued", requeued);
+        counter("given-up", given_up);
     }
 }

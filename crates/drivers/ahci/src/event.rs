@@ -3,6 +3,8 @@
 use crate::port::Setting;
 use crate::spec::registers::PortInterrupts;
 use core::fmt;
+use core::time::Duration;
+use outboard_block::manage::LinkPower;
 use outboard_block::{BlockError, FailedReason, Management};
 
 /// Something out of the ordinary.
@@ -34,6 +36,22 @@ pub(crate) enum Event {
     Recovered,
     /// The unit cannot be used any more.
     GivenUp(FailedReason),
+    /// A device appeared.
+    Plugged,
+    /// The device is gone.
+    Unplugged,
+    /// Another device than before answered.
+    Replaced,
+    /// A device that comes and goes is left alone for so long.
+    Paused(Duration),
+    /// The link is limited to this generation, after errors.
+    SlowerLink(u8),
+    /// How the link saves power was changed.
+    LinkPower(LinkPower),
+    /// The device was in standby, and is told to spin up.
+    SpinUp,
+    /// The device did not let itself be told to sleep.
+    NoDeviceSleep,
     /// The HBA kept command slots across a stop, which it must not; they were made harmless.
     KeptSlots(u32),
 }
@@ -51,6 +69,10 @@ pub(crate) enum Cause {
     LinkDown,
     /// A device announced itself (COMINIT): it was reset, or it is another one.
     Announced,
+    /// The presence switch is open, or the cold presence detection finds nothing.
+    Unplugged,
+    /// The link has to be made slower.
+    LinkErrors,
     /// Commands in these slots took too long.
     Timeout(u32),
     /// The HBA reports commands in slots that were not issued.
@@ -83,6 +105,18 @@ impl fmt::Display for Event {
             Self::HbaReset => f.write_str("HBA reset"),
             Self::Recovered => f.write_str("ready again"),
             Self::GivenUp(reason) => write!(f, "given up: {reason}"),
+            Self::Plugged => f.write_str("a device appeared"),
+            Self::Unplugged => f.write_str("the device is gone"),
+            Self::Replaced => f.write_str("another device took its place"),
+            Self::Paused(time) => {
+                write!(f, "it comes and goes: left alone for {} s", time.as_secs())
+            }
+            Self::SlowerLink(speed) => {
+                write!(f, "the link fails: limited to generation {speed}; check the cable")
+            }
+            Self::LinkPower(power) => write!(f, "link power {power:?}"),
+            Self::SpinUp => f.write_str("told to spin up"),
+            Self::NoDeviceSleep => f.write_str("the device refuses device sleep"),
             Self::KeptSlots(slots) => write!(f, "the HBA kept slots {slots:#010x} across a stop"),
         }
     }
@@ -100,6 +134,8 @@ impl fmt::Display for Cause {
             Self::Fatal(interrupts) => write!(f, "the HBA stopped: PxIS {interrupts:?}"),
             Self::LinkDown => f.write_str("the link is down"),
             Self::Announced => f.write_str("a device announced itself"),
+            Self::Unplugged => f.write_str("the device was taken out"),
+            Self::LinkErrors => f.write_str("the link fails again and again"),
             Self::Timeout(slots) => write!(f, "slots {slots:#010x} timed out"),
             Self::Stray(slots) => write!(f, "slots {slots:#010x} are active but were not issued"),
             Self::Short { slot, bytes } => {

@@ -42,7 +42,15 @@
 //! twice. Settings that a reset undoes are applied again after it. A sleeping disk is woken by
 //! COMRESET for the next request; a locked one serves management alone.
 //!
-//! Not here yet: hot-plug, ATAPI, port multipliers, link power management.
+//! **Plugging.** A port without a disk is watched, by interrupts and once a second without. A disk
+//! that comes is brought up; when one goes, its requests fail and its unit's generation grows, and
+//! so it does when another one answers in its place. What comes and goes without end is made to
+//! pause, ever longer, and given up in the end.
+//!
+//! **Links.** After repeated errors a link is made slower. It saves power if asked to, while its
+//! disk is in use; before a reset it is woken.
+//!
+//! Not here yet: ATAPI and port multipliers.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -56,7 +64,7 @@ mod counters;
 mod error;
 mod event;
 mod port;
-mod quirks;
+pub mod quirks;
 pub mod spec;
 
 pub use config::{AhciConfig, Reaping, Timeouts};

@@ -3,9 +3,12 @@
 mod command;
 mod engine;
 mod health;
+mod link;
 mod manage;
 mod memory;
 mod order;
+mod plug;
+mod prepare;
 mod recovery;
 mod service;
 mod settings;
@@ -17,18 +20,21 @@ use crate::config::{AhciConfig, Reaping, limit};
 use crate::counters::Counters;
 use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
-use crate::spec::registers::{Capabilities, PX_IE, PortInterrupts};
+use crate::spec::registers::{Capabilities, Capabilities2, PX_IE, PortInterrupts};
 use command::{Command, Device, Slots, Step};
+use link::{Link, LocalOutcome, Locals};
 use manage::Manager;
 use memory::PortMemory;
 use outboard_block::{
-    BlockError, Completion, FailedReason, Operation, Refused, RefusedReason, Request, Tag, Unit,
-    UnitId, UnitState,
+    BlockError, Completion, FailedReason, Geometry, Identity, Operation, Refused, RefusedReason,
+    Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::events::EventRing;
 use outboard_hw::registers::{RegistersExt, Window};
 use outboard_hw::{Instant, Registers};
+use plug::{Place, Strikes};
+use prepare::Prepare;
 
 /// Events that a port remembers.
 const EVENTS: usize = 64;
@@ -37,6 +43,9 @@ const EVENTS: usize = 64;
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a AhciConfig,
     pub(crate) capabilities: Capabilities,
+    pub(crate) capabilities2: Capabilities2,
+    /// Whether the enclosure takes LED messages.
+    pub(crate) lights: bool,
     pub(crate) constraints: Constraints,
     pub(crate) quirks: Quirks,
     pub(crate) dma: &'a dyn DmaSpace,
@@ -59,6 +68,8 @@ enum State {
     Identifying { until: Instant },
     /// Applying a setting that the disk has lost in a reset.
     Restoring { setting: Setting, until: Instant },
+    /// Telling the device what it has to be told before or while it is used.
+    Preparing { step: Prepare, until: Instant },
     /// Serving requests.
     Ready,
     /// The disk sleeps, and is woken by the next request.
@@ -73,7 +84,15 @@ enum State {
     NeedsHbaReset,
     /// Shutting down: bringing both engines to rest.
     Halting { until: Instant },
-    /// Nothing more will happen: no device, one that cannot be used, or shut down.
+    /// A device that comes and goes is left alone for a while.
+    Pausing { until: Instant },
+    /// No device, or one that cannot be used: bringing both engines to rest.
+    Clearing { until: Instant, place: Place },
+    /// No device: COMRESET is being sent, so that one that comes is reported.
+    Rearming { until: Instant },
+    /// Waiting for a device to come, or for one that cannot be used to go.
+    Watching { place: Place },
+    /// Nothing more will happen: shut down.
     Resting,
 }
 
@@ -91,6 +110,8 @@ struct Trouble {
     suspects: u32,
     /// What the suspects fail with in the end.
     error: BlockError,
+    /// It came of itself, not of a command.
+    spontaneous: bool,
 }
 
 /// What a failed command's error means.
@@ -112,6 +133,21 @@ pub(crate) struct Port<R> {
     slots: Slots,
     device: Device,
     manager: Manager,
+    link: Link,
+    /// Requests that need no command of the device.
+    local: Locals,
+    /// Whether the unit's disk was identified, and has not gone since.
+    known: bool,
+    /// Another device that has said once that it is in its place.
+    newcomer: Option<(Identity, Geometry)>,
+    /// Whether a device came while the HBA was running, which has not been reset since.
+    hot: bool,
+    /// Whether the device was told to spin up since it was reset.
+    spun_up: bool,
+    /// Whether the port sends only interrupts that matter, until it is next looked at.
+    noisy: bool,
+    /// How often devices came and went of late.
+    strikes: Strikes,
     trouble: Option<Trouble>,
     stopping: bool,
     /// When to look at registers in a state that waits for them to change.
@@ -154,6 +190,14 @@ impl<R: Registers> Port<R> {
             slots: Slots::new(slots),
             device,
             manager: Manager::default(),
+            link: Link::new(),
+            local: Locals::new(),
+            known: false,
+            newcomer: None,
+            hot: false,
+            spun_up: false,
+            noisy: false,
+            strikes: Strikes::default(),
             trouble: None,
             stopping: false,
             look_at: None,
@@ -184,7 +228,13 @@ impl<R: Registers> Port<R> {
 
     /// Whether its device may be spinning up.
     pub(crate) const fn is_spinning_up(&self) -> bool {
-        matches!(self.state, State::Quiescing { .. } | State::Link { .. } | State::Device { .. })
+        matches!(
+            self.state,
+            State::Quiescing { .. }
+                | State::PortReset { .. }
+                | State::Link { .. }
+                | State::Device { .. }
+        )
     }
 
     pub(crate) const fn is_resting(&self) -> bool {
@@ -207,9 +257,15 @@ impl<R: Registers> Port<R> {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.state {
+            State::Ready if !self.local.is_empty() && !self.wants_quiet() => Some(Instant::ORIGIN),
             State::Ready if self.slots.in_flight() => self.check_at,
+            State::Ready if !self.local.is_empty() => Some(Instant::ORIGIN),
             // There is nothing to wait for.
-            State::Ready | State::Idle | State::Asleep if self.stopping => Some(Instant::ORIGIN),
+            State::Ready | State::Idle | State::Asleep | State::Watching { .. }
+                if self.stopping =>
+            {
+                Some(Instant::ORIGIN)
+            }
             _ => self.look_at,
         }
     }
@@ -235,6 +291,10 @@ impl<R: Registers> Port<R> {
         request: Request,
         constraints: &Constraints,
     ) -> Result<(), Refused> {
+        let request = match self.submit_local(tag, request) {
+            LocalOutcome::Taken(result) => return result,
+            LocalOutcome::NotLocal(request) => request,
+        };
         if let Err(reason) = self.admit(&request, constraints) {
             return Err(request.refused(reason));
         }
@@ -289,7 +349,7 @@ impl<R: Registers> Port<R> {
 
     /// Issues waiting commands, as many as may run together, with one doorbell.
     pub(crate) fn kick(&mut self, context: &Context<'_>) {
-        if self.state != State::Ready {
+        if self.state != State::Ready || self.wants_quiet() {
             if self.state == State::Asleep && self.slots.next_waiting().is_some() {
                 self.look_at = Some(context.now);
             }
@@ -431,40 +491,38 @@ impl<R: Registers> Port<R> {
         }
     }
 
-    /// The unit cannot be used any more: fails everything and rests. The device must have lost its
-    /// hold on memory.
+    /// The unit cannot be used any more: fails everything, and waits for the device to go. The
+    /// device must have lost its hold on memory.
     fn give_up(
         &mut self,
         reason: FailedReason,
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
+        self.counters.given_up += 1;
         self.record(context, Event::GivenUp(reason));
-        self.unit.generation += 1;
-        self.rest(UnitState::Failed(reason), done);
+        self.forget_disk(done);
+        self.vacate(UnitState::Failed(reason), plug::occupied(context.now), context);
     }
 
+    /// Nothing more will happen at the port: fails everything that is held.
     fn rest(&mut self, state: UnitState, done: &mut dyn FnMut(Completion)) {
         self.registers.set(PX_IE, PortInterrupts::empty());
         self.state = State::Resting;
         self.unit.state = state;
         (self.trouble, self.look_at, self.check_at) = (None, None, None);
         self.wipe_secret();
-        let unit = self.id;
-        for Command { tag, request, .. } in self.slots.drain() {
-            self.counters.failed += 1;
-            let Request { data, .. } = request;
-            done(Completion { unit, tag, result: Err(BlockError::Gone), data });
-        }
+        self.drop_requests(done);
     }
 
     /// Device or controller are gone; no register can be trusted, and no DMA can happen.
     pub(crate) fn gone(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         if self.unit.state != UnitState::Absent {
-            self.give_up(FailedReason::Removed, context, done);
-        } else {
-            self.rest(UnitState::Failed(FailedReason::Removed), done);
+            self.counters.given_up += 1;
+            self.record(context, Event::GivenUp(FailedReason::Removed));
         }
+        self.forget_disk(done);
+        self.rest(UnitState::Failed(FailedReason::Removed), done);
     }
 
     /// Accepts nothing more, and rests once everything in flight has ended.
@@ -486,6 +544,9 @@ impl<R: Registers> Port<R> {
             if due(self.check_at) && self.slots.in_flight() {
                 self.check_up(context, done);
             }
+            if self.state == State::Ready {
+                self.serve_local(context, done);
+            }
             // What had to wait for others to end; does nothing if nothing waits.
             self.kick(context);
             if self.stopping && self.slots.is_empty() && self.state == State::Ready {
@@ -493,7 +554,7 @@ impl<R: Registers> Port<R> {
             }
         } else if due(self.look_at) || self.stopping && self.state == State::Asleep {
             self.step(context, done);
-        } else if self.stopping && self.state == State::Idle {
+        } else if self.stopping && matches!(self.state, State::Idle | State::Watching { .. }) {
             self.rest(UnitState::Stopping, done);
         }
     }
@@ -511,13 +572,19 @@ impl<R: Registers> Port<R> {
                 self.await_restored(setting, until, context, done);
             }
             State::Asleep => self.serve_asleep(context, done),
+            State::Preparing { step, until } => self.await_prepared(step, until, context, done),
             State::Stopping { until } => self.await_stop(until, context, done),
             State::ReadingLog { until } => self.await_log(until, context, done),
             State::PortReset { until } => self.end_port_reset(until, context),
             State::Halting { until } => self.await_halt(until, context, done),
-            State::Idle | State::Ready | State::NeedsHbaReset | State::Resting => {
-                self.look_at = None;
-            }
+            State::Pausing { until } => self.await_pause(until, context),
+            State::Clearing { until, place } => self.await_clear(until, place, context),
+            State::Rearming { until } => self.end_rearming(until, context),
+            State::Idle
+            | State::Ready
+            | State::NeedsHbaReset
+            | State::Watching { .. }
+            | State::Resting => self.look_at = None,
         }
     }
 

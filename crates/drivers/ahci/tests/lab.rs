@@ -269,7 +269,8 @@ fn an_error_that_passes_is_retried() {
     assert!(bench.read(0, 0, 16).is_ok());
     assert!(bench.write(0, 0, &[1; 8192], Durability::Cached).is_ok());
     assert_eq!(bench.counter(0, "failed"), 0);
-    assert!(bench.counter(0, "retried") >= 2);
+    // QEMU does not say which queued command failed.
+    assert!(bench.counter(0, "retried") + bench.counter(0, "requeued") >= 2);
     assert!(bench.happened("ready again"));
 }
 

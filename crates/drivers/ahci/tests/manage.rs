@@ -5,7 +5,7 @@ mod support;
 use outboard_ahci::spec::ata::command;
 use outboard_block::manage::{Password, Power, SelfTest, Switch, TestOutcome, Verdict};
 use outboard_block::{
-    BlockDriver, BlockError, Durability, FailedReason, Management, RefusedReason, UnitId, UnitState,
+    BlockDriver, BlockError, Durability, Management, RefusedReason, UnitId, UnitState,
 };
 use std::time::Duration;
 use support::model::firmware::Firmware;
@@ -465,8 +465,10 @@ fn a_disk_can_be_made_to_have_fewer_sectors_and_more_again() {
     bench.firmware(0, |f| f.visible = Some(201));
     bench.device.model().brown_out(0);
     bench.finish();
-    let changed = UnitState::Failed(FailedReason::Changed);
-    bench.run_until(|bench| bench.state(0) == changed);
+    let generation = bench.driver.unit(UnitId(0)).unwrap().generation;
+    bench.run_until(|bench| bench.driver.unit(UnitId(0)).unwrap().geometry.sectors == 201);
+    assert_eq!(bench.driver.unit(UnitId(0)).unwrap().generation, generation + 1);
+    assert_eq!(bench.state(0), UnitState::Ready);
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn memory_is_out_of_reach_once_its_command_has_ended() {
 }
 
 #[test]
-fn a_disk_whose_link_does_not_come_back_is_given_up_and_the_others_are_not() {
+fn a_disk_whose_link_does_not_come_back_is_gone_and_the_others_are_not() {
     let mut bench =
         ModelBench::new(vec![disk_with(&[(16, Fault::Hang, ALWAYS)]), Some(Disk::new(512))]);
     bench.device.model().ports[0].deaf = true;
@@ -160,7 +160,7 @@ fn a_disk_whose_link_does_not_come_back_is_given_up_and_the_others_are_not() {
             _ => good(completion),
         }
     }
-    assert_eq!(bench.state(0), UnitState::Failed(FailedReason::Removed));
+    assert_eq!(bench.state(0), UnitState::Absent);
     assert_eq!(bench.state(1), UnitState::Ready);
     bench.submit(1, 0, 1);
     bench.finish().into_iter().for_each(good);
@@ -178,7 +178,7 @@ fn another_disk_after_a_reset_is_not_taken_for_the_old_one() {
             _ => good(completion),
         }
     }
-    assert_eq!(bench.state(0), UnitState::Failed(FailedReason::Changed));
+    assert_eq!((bench.state(0), bench.generation(0)), (UnitState::Ready, 2));
 }
 
 #[test]

@@ -106,6 +106,8 @@ impl<D: Device> Hba<D> {
         let interrupts = self.config.reaping == Reaping::Interrupts;
         self.registers.set(GHC, GlobalControl::new().with_ahci(true).with_interrupts(interrupts));
         (self.state, self.look_at) = (State::Running, None);
+        self.watch_at = now + limit::WATCH;
+        self.enclosure.was_reset();
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.hba_was_reset(&context, done));
         self.check_ports(now, done);
@@ -117,7 +119,7 @@ impl<D: Device> Hba<D> {
             return self.begin_reset(now);
         }
         if self.stopping {
-            if self.ports.iter().flatten().all(Port::is_resting) {
+            if self.enclosure.is_idle() && self.ports.iter().flatten().all(Port::is_resting) {
                 self.rest();
             }
             return;
@@ -148,6 +150,7 @@ impl<D: Device> Hba<D> {
         // What was in flight may be given back only once the HBA can no longer reach it.
         self.device.stop_bus_master();
         (self.state, self.look_at) = (State::Lost, None);
+        self.enclosure.gone(done);
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.gone(&context, done));
     }

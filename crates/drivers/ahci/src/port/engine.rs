@@ -6,7 +6,7 @@ use crate::config::limit;
 use crate::event::Event;
 use crate::spec::registers::{
     ALL_ONES, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SCTL, PX_SERR,
-    PortCommand, PortInterrupts, SataControl,
+    PortCommand, PortInterrupts, interface_state,
 };
 use outboard_block::{Completion, FailedReason, UnitState};
 use outboard_hw::Registers;
@@ -21,6 +21,9 @@ impl<R: Registers> Port<R> {
 
     /// Brings the port up from nothing: after a reset of the HBA.
     pub(crate) fn start(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if !self.known {
+            self.unit.state = UnitState::Starting;
+        }
         if self.memory.is_none() {
             let entries = context.config.prdt_entries;
             match super::PortMemory::allocate(context.dma, &context.constraints, entries) {
@@ -72,13 +75,16 @@ impl<R: Registers> Port<R> {
         self.registers.set(PX_CLBU, list.high());
         self.registers.set(PX_FB, received.low());
         self.registers.set(PX_FBU, received.high());
-        self.registers.set(PX_SCTL, quiet_link());
+        self.registers.set(PX_SCTL, self.link.quiet());
         self.registers.set(PX_SERR, ALL_ONES);
         self.registers.set(PX_IS, PortInterrupts::all());
-        const ACTIVE: u8 = 1;
         let command = command.with_spin_up(true).with_power_on(true).with_fis_receive(true);
-        self.registers.set(PX_CMD, command.with_interface_state(ACTIVE));
-        self.begin_link(context);
+        self.registers.set(PX_CMD, command.with_interface_state(interface_state::ACTIVE));
+        // A reset of the HBA has reset the device too, but not to a slower link.
+        match core::mem::take(&mut self.hot) || self.link.is_limited() {
+            true => self.send_comreset(context),
+            false => self.begin_link(context),
+        }
     }
 
     /// Starts the command engine. The link is up and the device is not busy (AHCI §10.3.1).
@@ -111,6 +117,11 @@ impl<R: Registers> Port<R> {
         }
     }
 
+    /// Asks both engines to stop; whether they are at rest.
+    pub(super) fn stop_both(&mut self) -> bool {
+        self.stop_engines(true)
+    }
+
     /// Asks the command engine to stop; see [`is_stopped`](Self::is_stopped).
     pub(super) fn stop_engine(&mut self) {
         self.stop_engines(false);
@@ -124,6 +135,7 @@ impl<R: Registers> Port<R> {
     /// Begins to shut the port down.
     pub(super) fn begin_halt(&mut self, context: &Context<'_>) {
         self.registers.set(PX_IE, PortInterrupts::empty());
+        self.wake_link();
         self.stop_engines(true);
         self.enter(State::Halting { until: context.now + limit::ENGINE * 2 }, context.now);
     }
@@ -141,9 +153,4 @@ impl<R: Registers> Port<R> {
             self.look_at = Some(context.now + limit::LOOK);
         }
     }
-}
-
-/// The link's normal state: any speed, no power saving.
-pub(super) fn quiet_link() -> SataControl {
-    SataControl::new().with_no_power_states(SataControl::NO_POWER_STATES)
 }

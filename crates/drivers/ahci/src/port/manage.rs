@@ -282,7 +282,7 @@ impl<R: Registers> Port<R> {
         identify: &Identify,
         context: &Context<'_>,
     ) -> Result<(), BlockError> {
-        let (device, geometry) = self.describe(identify, context);
+        let (device, geometry, _) = Self::describe(identify, context);
         let asked = match what {
             Management::SetCapacity { sectors } => sectors,
             _ => self.unit.geometry.sectors,

@@ -54,6 +54,7 @@ impl<R: Registers> Port<R> {
             Cause::Queued { .. } => context.quirks.reset_after_queued_failure,
             _ => true,
         };
+        let reset = self.judge_link(cause, context) || reset;
         let verdict = match (cause, self.slots.alone) {
             (Cause::TaskFile { status, error }, Some(slot)) => {
                 Some((slot, self.judge_alone(slot, status, error)))
@@ -70,7 +71,11 @@ impl<R: Registers> Port<R> {
         if matches!(cause, Cause::LinkDown | Cause::Announced) {
             self.doubt_cache();
         }
-        self.trouble = Some(Trouble { cause, verdict, reset, find_culprit, suspects, error });
+        // Without commands it was not they who made it.
+        let spontaneous =
+            matches!(cause, Cause::LinkDown | Cause::Announced) || !self.slots.in_flight();
+        let trouble = Trouble { cause, verdict, reset, find_culprit, suspects, error, spontaneous };
+        self.trouble = Some(trouble);
         if self.unit.state == UnitState::Ready {
             self.unit.state = UnitState::Recovering;
         }
@@ -158,8 +163,14 @@ impl<R: Registers> Port<R> {
         // (SATA §13.6.4).
         let blocked = trouble.find_culprit && !self.device.logs;
         let dirty = kept != 0 && kept != ALL_ONES || busy || cut_off || blocked;
+        if trouble.cause == Cause::Unplugged {
+            return self.unplugged(context, done);
+        }
         if trouble.reset || dirty {
-            return self.begin_port_reset(context);
+            return match trouble.spontaneous {
+                true => self.spontaneous(context, done),
+                false => self.begin_port_reset(context),
+            };
         }
         if !self.start_engine(context) {
             return self.call_for_hba_reset();
@@ -249,7 +260,7 @@ impl<R: Registers> Port<R> {
             let verdict = verdict.or(overdue.then_some(Verdict::Retry(BlockError::Transport)));
             match verdict {
                 Some(verdict) => self.apply(slot, verdict, context, done),
-                None => self.counters.retried += 1,
+                None => self.counters.requeued += 1,
             }
         }
         self.end_programs(context, done);

@@ -6,9 +6,7 @@ use crate::config::limit;
 use crate::event::Cause;
 use crate::spec::ata::Status;
 use crate::spec::fis::kind;
-use crate::spec::registers::{
-    ALL_ONES, PX_CI, PX_IS, PX_SACT, PX_SERR, PX_TFD, PortInterrupts, serial_error,
-};
+use crate::spec::registers::{ALL_ONES, PX_CI, PX_IS, PX_SACT, PX_SERR, PX_TFD, PortInterrupts};
 use outboard_block::{Completion, Operation};
 use outboard_hw::Registers;
 use outboard_hw::registers::RegistersExt;
@@ -27,9 +25,11 @@ impl<R: Registers> Port<R> {
 
     /// Serves an interrupt of whatever kind.
     pub(crate) fn serve(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
-        if self.state != State::Ready {
+        match self.state {
+            State::Ready => {}
+            State::Watching { place } => return self.serve_watch(place, context, done),
             // States that wait look for themselves, and need the bits for that.
-            return;
+            _ => return,
         }
         let interrupts = self.registers.get(PX_IS);
         if interrupts.bits() == ALL_ONES {
@@ -48,13 +48,10 @@ impl<R: Registers> Port<R> {
         } else if interrupts.contains(PortInterrupts::CONNECT) {
             // A device has announced itself: it was reset, or it is another one.
             self.begin_recovery(Cause::Announced, context);
-        } else if interrupts.contains(PortInterrupts::PHY_READY) {
-            // Cleared through PxSERR (AHCI §3.3.5). A blip that the link survived is harmless to
-            // an idle port, and shows up as a failed command on a busy one.
-            self.registers.set(PX_SERR, !serial_error::EXCHANGED);
-            if let Some(cause) = self.link_is_down() {
-                self.begin_recovery(cause, context);
-            }
+        } else if interrupts.intersects(self.noise()) {
+            // A blip that the link survived is harmless to an idle port, and shows up as a failed
+            // command on a busy one.
+            self.serve_noise(interrupts, context);
         }
     }
 
@@ -155,6 +152,11 @@ impl<R: Registers> Port<R> {
         self.serve(context, done);
         if self.state != State::Ready {
             return;
+        }
+        if !self.link.tells_its_loss()
+            && let Some(cause) = self.link_is_down()
+        {
+            return self.begin_recovery(cause, context);
         }
         let after = self.slots.issued();
         if !interrupts_come {

@@ -1,11 +1,12 @@
 //! From the first sign of a device to a unit that is ready.
 
-use super::engine::quiet_link;
 use super::memory::Data;
+use super::plug::Place;
 use super::{Context, Port, State};
-use crate::config::{Reaping, limit};
+use crate::config::limit;
 use crate::event::{Cause, Event};
 use crate::port::command::Device;
+use crate::quirks;
 use crate::spec::ata::{
     MAX_SECTORS_28, MAX_SECTORS_48, Status, TRIM_RANGE_SECTORS, TRIM_RANGES_PER_BLOCK, command,
 };
@@ -43,7 +44,7 @@ impl<R: Registers> Port<R> {
         if status.detection() == SataStatus::COMMUNICATION {
             // The first FIS is not posted while DIAG.X is set (AHCI §3.3.12).
             self.registers.set(PX_SERR, u32::MAX);
-            self.record(context, Event::LinkUp(status.speed()));
+            self.link_is_up(status.speed(), context);
             let until = context.now + context.config.timeouts.spin_up;
             self.enter(State::Device { until }, context.now);
             return self.await_device(until, context, done);
@@ -53,19 +54,20 @@ impl<R: Registers> Port<R> {
             let until = context.now + limit::LINK;
             return self.enter(State::Link { until, seen: true, late }, context.now + limit::LOOK);
         }
+        let met = self.known || self.link.was_up();
         if !context.now.reached(until) {
             self.look_at = Some(context.now + limit::LOOK);
-        } else if self.unit.generation > 0 && !late {
+        } else if met && !late {
             // Its firmware may be starting anew, after a loss of power perhaps.
             self.doubt_cache();
             let until = context.now + limit::RETURN;
             self.enter(State::Link { until, seen, late: true }, context.now + limit::LOOK);
-        } else if self.trouble.is_some() || self.unit.generation > 0 {
+        } else if met {
             self.reset_again(FailedReason::Removed, context, done);
         } else if seen {
             self.reset_again(FailedReason::GivenUp, context, done);
         } else {
-            self.rest(UnitState::Absent, done);
+            self.unplugged(context, done);
         }
     }
 
@@ -156,7 +158,10 @@ impl<R: Registers> Port<R> {
         let Some(identify) = Identify::new(&data) else {
             return self.reset_again(FailedReason::BadIdentity, context, done);
         };
-        let (device, geometry) = self.describe(&identify, context);
+        if identify.awaits_spin_up() && !core::mem::replace(&mut self.spun_up, true) {
+            return self.begin_spin_up(context);
+        }
+        let (device, geometry, depth) = Self::describe(&identify, context);
         let addressable = if device.lba48 { 1 << 48 } else { 1 << 28 };
         let sane = identify.has_dma()
             && (1..=addressable).contains(&geometry.sectors)
@@ -164,33 +169,52 @@ impl<R: Registers> Port<R> {
             && geometry.sector_bytes.is_power_of_two()
             && SECTOR_BYTES.contains(&geometry.sector_bytes);
         if !sane {
-            return self.give_up(FailedReason::BadIdentity, context, done);
+            // Not every device has a checksum.
+            return self.reset_again(FailedReason::BadIdentity, context, done);
         }
         let identity = identify.identity();
-        let known = self.unit.generation > 0;
         let resized = geometry.sectors != self.unit.geometry.sectors;
         let changed =
             self.is_another(&identity, &geometry) || resized && !self.manager.capacity_doubtful;
-        if known && changed {
-            return self.give_up(FailedReason::Changed, context, done);
-        }
-        if !known {
-            self.forget_management();
-        }
-        if !known || resized {
+        if self.known && changed {
+            // Not every device has a checksum, so another one has to say who it is twice.
+            let newcomer = Some((identity.clone(), geometry));
+            let before = core::mem::replace(&mut self.newcomer, newcomer.clone());
+            match before {
+                None => return self.begin_identify(context),
+                Some(_) if before == newcomer => {}
+                Some(_) => return self.reset_again(FailedReason::BadIdentity, context, done),
+            }
+            self.counters.plugs += 1;
+            self.record(context, Event::Replaced);
+            self.forget_disk(done);
+            let was_limited = self.link.is_limited();
+            self.link.replaced();
+            if was_limited {
+                // What the old one's cable could not do, this one's may.
+                return self.begin_port_reset(context);
+            }
+            self.link_is_up(self.registers.get(PX_SSTS).speed(), context);
+        } else if self.known && resized {
             self.unit.generation += 1;
         }
+        (self.known, self.newcomer) = (true, None);
+        self.unit.generation = self.unit.generation.max(1);
         self.manager.capacity_doubtful = false;
         (self.unit.identity, self.unit.geometry, self.device) = (identity, geometry, device);
+        if self.slots.is_empty() {
+            self.slots = super::Slots::new(depth);
+        }
         self.port_resets = 0;
         self.describe_features(&identify);
+        self.find_link_power(&identify, context);
         if self.restore_next(context) {
             return;
         }
         if self.unit.features.security.locked {
             self.fail_locked_out(context, done);
         }
-        self.become_ready(context);
+        self.get_ready(context);
     }
 
     /// Whether this is not the disk that was there, but for its number of sectors.
@@ -203,13 +227,14 @@ impl<R: Registers> Port<R> {
             || geometry.queue_depth < before.queue_depth
     }
 
-    pub(super) fn describe(
-        &mut self,
-        identify: &Identify,
-        context: &Context<'_>,
-    ) -> (Device, Geometry) {
+    pub(super) fn describe(identify: &Identify, context: &Context<'_>) -> (Device, Geometry, u8) {
+        let identity = identify.identity();
+        let disk = quirks::of_disk(&identity.model, &identity.firmware);
         let depth = identify.queue_depth();
-        let queuing = context.config.queuing && context.capabilities.ncq() && depth > 1;
+        let queuing = context.config.queuing
+            && context.capabilities.ncq()
+            && !(context.quirks.no_queuing || disk.no_queuing)
+            && depth > 1;
         let device = Device {
             queuing: queuing && identify.has_lba48(),
             lba48: identify.has_lba48(),
@@ -221,15 +246,16 @@ impl<R: Registers> Port<R> {
         let slots = context.capabilities.slots_minus_one() + 1;
         // A queued command's tag is the number of its slot, and must be below the device's depth.
         let queue_depth = if device.queuing { depth.min(slots) } else { slots };
-        if self.slots.is_empty() {
-            self.slots = super::Slots::new(queue_depth);
-        }
+        let most_sectors = if device.lba48 { MAX_SECTORS_48 } else { MAX_SECTORS_28 };
         let ranges = TRIM_RANGES_PER_BLOCK * TRIM_RANGE_SECTORS;
         let geometry = Geometry {
             sector_bytes: identify.sector_bytes(),
             physical_sector_bytes: identify.physical_sector_bytes(),
             sectors: identify.sectors(),
-            max_transfer_sectors: if device.lba48 { MAX_SECTORS_48 } else { MAX_SECTORS_28 },
+            max_transfer_sectors: match context.quirks.max_255_sectors {
+                true => most_sectors.min(255),
+                false => most_sectors,
+            },
             max_discard_sectors: if identify.has_trim() { ranges } else { 0 },
             queue_depth: queue_depth.into(),
             write_cache: device.write_cache,
@@ -237,7 +263,7 @@ impl<R: Registers> Port<R> {
             read_only: false,
             medium: identify.medium(),
         };
-        (device, geometry)
+        (device, geometry, queue_depth)
     }
 
     /// Serves requests (again).
@@ -248,15 +274,15 @@ impl<R: Registers> Port<R> {
         self.trouble = None;
         self.state = State::Ready;
         self.unit.state = self.serving();
+        self.unit.features.lights = context.lights;
+        self.strikes.quieten(context.now);
+        self.noisy = false;
         (self.look_at, self.check_at) = (None, None);
         // Whatever the driver's own commands have left behind.
         self.registers.set(PX_IS, PortInterrupts::all());
+        self.apply_link_power();
         // Not before: states that wait look at the bits themselves.
-        let enabled = match context.config.reaping {
-            Reaping::Interrupts => enabled_interrupts(),
-            Reaping::Polling => PortInterrupts::empty(),
-        };
-        self.registers.set(PX_IE, enabled);
+        self.enable_interrupts(context);
         self.kick(context);
     }
 
@@ -272,17 +298,19 @@ impl<R: Registers> Port<R> {
         }
         // The HBA was reset before any device was looked for; another time would only disturb the
         // other ports for one that was never of use.
-        let known = self.unit.generation > 0;
         let removed = reason == FailedReason::Removed;
-        if known && !removed && self.hba_resets < limit::HBA_RESETS {
+        if self.known && !removed && self.hba_resets < limit::HBA_RESETS {
             self.port_resets = 0;
             return self.call_for_hba_reset();
         }
         self.settle(context, done);
-        self.give_up(reason, context, done);
+        match removed {
+            true => self.unplugged(context, done),
+            false => self.give_up(reason, context, done),
+        }
     }
 
-    /// Sends COMRESET (AHCI §10.4.2).
+    /// Resets the port, and counts that.
     pub(super) fn begin_port_reset(&mut self, context: &Context<'_>) {
         self.port_resets = self.port_resets.saturating_add(1);
         self.counters.port_resets += 1;
@@ -292,10 +320,17 @@ impl<R: Registers> Port<R> {
 
     /// The same, though nothing is wrong.
     pub(super) fn send_port_reset(&mut self, context: &Context<'_>) {
-        use crate::spec::registers::{PX_SCTL, SataControl};
         self.registers.set(PX_IE, PortInterrupts::empty());
         self.stop_engine();
-        self.registers.set(PX_SCTL, quiet_link().with_detection(SataControl::COMRESET));
+        self.send_comreset(context);
+    }
+
+    /// Sends COMRESET (AHCI §10.4.2).
+    pub(super) fn send_comreset(&mut self, context: &Context<'_>) {
+        use crate::spec::registers::{PX_SCTL, SataControl};
+        self.spun_up = false;
+        self.wake_link();
+        self.registers.set(PX_SCTL, self.link.quiet().with_detection(SataControl::COMRESET));
         let until = context.now + limit::COMRESET;
         self.enter(State::PortReset { until }, until);
     }
@@ -306,7 +341,12 @@ impl<R: Registers> Port<R> {
             self.look_at = Some(until);
             return;
         }
-        self.registers.set(PX_SCTL, quiet_link());
+        // It may be held for longer, until the command engine has come to rest.
+        if !self.is_stopped() && !context.now.reached(until + limit::ENGINE) {
+            self.look_at = Some(context.now + limit::LOOK);
+            return;
+        }
+        self.registers.set(PX_SCTL, self.link.quiet());
         self.begin_link(context);
     }
 
@@ -317,10 +357,21 @@ impl<R: Registers> Port<R> {
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
-        if self.is_resting() {
-            return;
+        self.link.reset();
+        match self.state {
+            State::Resting => return,
+            State::Watching { place } | State::Clearing { place, .. } => {
+                return self.watch_again(place, context);
+            }
+            State::Rearming { .. } => {
+                return self.watch_again(Place::Empty { since: context.now }, context);
+            }
+            _ => {}
         }
         self.settle(context, done);
+        if self.trouble.is_some_and(|trouble| trouble.cause == Cause::Unplugged) {
+            return self.unplugged(context, done);
+        }
         if self.unit.state != UnitState::Starting {
             self.counters.hba_resets += 1;
             self.record(context, Event::HbaReset);
@@ -331,24 +382,10 @@ impl<R: Registers> Port<R> {
         if self.hba_resets > limit::HBA_RESETS {
             return self.give_up(FailedReason::GivenUp, context, done);
         }
-        self.state = State::Idle;
+        if matches!(self.state, State::Pausing { .. }) {
+            return;
+        }
+        (self.state, self.hot) = (State::Idle, false);
         (self.look_at, self.check_at) = (None, None);
     }
-
-    /// What the link's loss means while the port is ready.
-    pub(super) fn link_is_down(&self) -> Option<Cause> {
-        let status = self.registers.get(PX_SSTS);
-        (status.detection() != SataStatus::COMMUNICATION).then_some(Cause::LinkDown)
-    }
-}
-
-/// What the driver wants to be told: the ends of commands, errors, and changes of the link.
-fn enabled_interrupts() -> PortInterrupts {
-    PortInterrupts::REGISTER_FIS
-        | PortInterrupts::PIO_SETUP_FIS
-        | PortInterrupts::SET_DEVICE_BITS_FIS
-        | PortInterrupts::CONNECT
-        | PortInterrupts::PHY_READY
-        | PortInterrupts::TASK_FILE_ERROR
-        | PortInterrupts::FATAL
 }

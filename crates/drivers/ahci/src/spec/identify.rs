@@ -132,6 +132,12 @@ impl Identify {
         self.checked(84) >> 5 & 1 == 1
     }
 
+    /// Whether the device waits in standby for SET FEATURES to spin it up (word 83 bit 6, word 2).
+    pub fn awaits_spin_up(&self) -> bool {
+        let enabled = self.checked(83) >> 6 & 1 == 1 && self.has(86, 6);
+        enabled && matches!(self.word(2), 0x37c8 | 0x738c)
+    }
+
     /// Whether TRIM is supported (word 169 bit 0).
     pub fn has_trim(&self) -> bool {
         self.has(169, 0)

@@ -72,9 +72,59 @@ impl NcqError {
     }
 }
 
+/// IDENTIFY DEVICE data log (ACS §9.11).
+pub const IDENTIFY_DATA: u8 = 0x30;
+/// Its page on Serial ATA.
+pub const IDENTIFY_DATA_SATA: u8 = 0x08;
+
+/// How long a device takes to fall asleep and to wake: DevSleep timing variables, in the Serial ATA
+/// page of the IDENTIFY DEVICE data log (SATA §13.7.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SleepTiming {
+    /// MDAT: for how long DEVSLP is asserted at least, in milliseconds.
+    pub minimum_assertion_ms: u8,
+    /// DETO: how long the device takes to wake, in milliseconds.
+    pub exit_timeout_ms: u8,
+}
+
+impl SleepTiming {
+    /// What holds for devices that do not say (SATA §8.4.3.3).
+    pub const DEFAULT: Self = Self { minimum_assertion_ms: 10, exit_timeout_ms: 20 };
+    /// Where the variables are in the page, a little-endian quadword.
+    pub const OFFSET: usize = 48;
+
+    /// What a page says, where it says something.
+    pub fn of(page: &[u8; 512]) -> Self {
+        const VALID: u8 = 1 << 7;
+        // The page starts with its own number and revision, or is something else.
+        let header = page[2] == IDENTIFY_DATA_SATA && page[7] & VALID != 0;
+        let variables = &page[Self::OFFSET..Self::OFFSET + 8];
+        if !header || variables[7] & VALID == 0 {
+            return Self::DEFAULT;
+        }
+        let or = |value: u8, default: u8| if value == 0 { default } else { value };
+        let Self { minimum_assertion_ms, exit_timeout_ms } = Self::DEFAULT;
+        Self {
+            minimum_assertion_ms: or(variables[0] & 0x1f, minimum_assertion_ms),
+            exit_timeout_ms: or(variables[1], exit_timeout_ms),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sleep_timing_has_defaults_where_the_device_does_not_say() {
+        let mut page = [0; 512];
+        assert_eq!(SleepTiming::of(&page), SleepTiming::DEFAULT);
+        (page[2], page[7], page[48], page[49], page[55]) = (8, 0x80, 0xe4, 0, 0x80);
+        let timing = SleepTiming { minimum_assertion_ms: 4, exit_timeout_ms: 20 };
+        assert_eq!(SleepTiming::of(&page), timing);
+        page[2] = 3;
+        assert_eq!(SleepTiming::of(&page), SleepTiming::DEFAULT);
+    }
 
     #[test]
     fn a_page_names_its_tag_unless_it_is_damaged() {

@@ -5,6 +5,7 @@
 
 mod device;
 pub mod firmware;
+mod plug;
 
 use firmware::{Answer, Firmware};
 use outboard_ahci::spec::ata::command;
@@ -52,6 +53,20 @@ pub struct Disk {
     pub log_fails: bool,
     /// The next commands that end with a damaged transfer.
     pub crc_errors: u32,
+    /// How often IDENTIFY DEVICE is answered with nonsense, and no checksum.
+    pub nonsense: u32,
+    /// Highest generation of its link, and above which one all transfers are damaged.
+    pub speed: u8,
+    pub damaged_above: u8,
+    /// It takes requests to save power of the link, and can be put to sleep.
+    pub saves_power: bool,
+    pub sleeps: bool,
+    /// It has to be told to spin up.
+    pub in_standby: bool,
+    /// SET FEATURES is aborted.
+    pub refuses_features: bool,
+    /// What it was told by SET FEATURES: FEATURES and COUNT.
+    pub told: Vec<(u8, u8)>,
     log: NcqError,
     pub firmware: Firmware,
 }
@@ -70,6 +85,14 @@ impl Disk {
             logs: true,
             faults: BTreeMap::new(),
             crc_errors: 0,
+            nonsense: 0,
+            speed: 1,
+            damaged_above: 3,
+            saves_power: false,
+            sleeps: false,
+            in_standby: false,
+            refuses_features: false,
+            told: Vec::new(),
             log: NcqError::read_from_bytes(&[0; 512]).unwrap(),
             firmware: Firmware::new(),
         }
@@ -84,8 +107,11 @@ impl Disk {
         }
         words[49] = 3 << 8;
         words[75] = 31;
-        words[76] = u16::from(self.queuing) << 8;
-        words[83] = 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10;
+        words[76] = u16::from(self.queuing) << 8 | u16::from(self.saves_power) << 9 | 2;
+        words[78] = u16::from(self.sleeps) << 8;
+        words[2] = if self.in_standby { 0x37c8 } else { 0xc837 };
+        words[86] = 1 << 6;
+        words[83] = 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10 | 1 << 6;
         words[84] = 1 << 14 | u16::from(self.logs) << 5;
         self.firmware.identify(&mut words);
         words[87] = 1 << 14;
@@ -101,6 +127,7 @@ impl Disk {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a behaviour by itself")]
 pub struct Port {
     list: u64,
     received: u64,
@@ -128,6 +155,19 @@ pub struct Port {
     pub replacement: Option<Disk>,
     /// COMRESETs received.
     pub resets: u32,
+    /// What is between the device and its power.
+    pub place: plug::Place,
+    /// Generation that the link came up at.
+    speed: u8,
+    /// It reports no device that comes, until the next COMRESET.
+    numb: bool,
+    /// The device announces itself whenever it was identified.
+    pub restless: bool,
+    announces: bool,
+    /// CR clears only so many reads of PxCMD after ST was cleared.
+    pub slow_engine: u32,
+    stopping: std::cell::Cell<u32>,
+    sleep: DeviceSleep,
 }
 
 impl Port {
@@ -136,18 +176,24 @@ impl Port {
     fn executes(&self) -> bool {
         let announced = self.errors & serial_error::EXCHANGED != 0;
         let stuck = self.disk.as_ref().is_some_and(|disk| disk.stuck || disk.firmware.asleep);
-        self.command.list_running() && self.task_file & 1 == 0 && !announced && !stuck
+        let runs = self.command.list_running() && self.task_file & 1 == 0;
+        runs && !announced && !stuck && self.has_power() && self.place.is_closed()
     }
 
     fn interrupts(&self) -> u32 {
-        let announced = self.errors & serial_error::EXCHANGED != 0;
-        self.interrupts | if announced { PortInterrupts::CONNECT.bits() } else { 0 }
+        let seen = |mark, bit: PortInterrupts| if self.errors & mark != 0 { bit.bits() } else { 0 };
+        self.interrupts
+            | seen(serial_error::EXCHANGED, PortInterrupts::CONNECT)
+            | seen(serial_error::PHY_READY, PortInterrupts::PHY_READY)
+            | seen(serial_error::UNKNOWN_FIS, PortInterrupts::UNKNOWN_FIS)
     }
 }
 
 pub struct Model {
     memory: Arc<SharedMemory>,
     pub capabilities: Capabilities,
+    pub capabilities2: Capabilities2,
+    pub enclosure: plug::EnclosureModel,
     pub hand_off: Option<HandOff>,
     control: GlobalControl,
     pending: u32,
@@ -182,6 +228,8 @@ impl ModelDevice {
         let model = Model {
             memory,
             capabilities,
+            capabilities2: Capabilities2::new(),
+            enclosure: plug::EnclosureModel::default(),
             hand_off: None,
             control: GlobalControl::new(),
             pending: 0,
@@ -213,7 +261,11 @@ impl Model {
 
     /// Executes what was issued; whether an interrupt is raised.
     pub fn run(&mut self) -> bool {
+        self.enclosure.run();
         for index in 0..self.ports.len() {
+            if self.ports[index].enabled != 0 && std::mem::take(&mut self.ports[index].announces) {
+                self.device_reset(index);
+            }
             while self.ports[index].executes() {
                 let Some(slot) = self.ports[index].queue.pop_front() else { break };
                 self.execute(index, slot);
@@ -248,6 +300,9 @@ impl Model {
         let transfers = matches!(fis.command, 0x25 | 0x35 | 0x3d | 0x60 | 0x61);
         let mut outcome = None;
         if transfers {
+            if self.ports[index].speed > disk.damaged_above {
+                outcome = Some((Fault::Error(0x84), lba));
+            }
             if disk.crc_errors > 0 {
                 disk.crc_errors -= 1;
                 outcome = Some((Fault::Error(0x84), lba));
@@ -287,6 +342,9 @@ impl Model {
             None if fis.command == command::READ_LOG_EXT && disk.log_fails => {
                 self.fail(index, slot, false, 4, 0, &mut disk);
             }
+            None if fis.command == command::SET_FEATURES && disk.refuses_features => {
+                self.fail(index, slot, false, 4, 0, &mut disk);
+            }
             Some((Fault::Error(error), sector)) => {
                 self.fail(index, slot, queued, error, sector, &mut disk);
             }
@@ -295,8 +353,17 @@ impl Model {
                 self.succeed(index, slot, queued);
             }
             None => {
+                if fis.command == command::SET_FEATURES {
+                    disk.told.push((fis.features_low, fis.count[0]));
+                    disk.in_standby &= fis.features_low != 7;
+                }
+                self.ports[index].announces |=
+                    self.ports[index].restless && fis.command == command::IDENTIFY_DEVICE;
+                let nonsense = fis.command == command::IDENTIFY_DEVICE && disk.nonsense > 0;
                 let mut data = match fis.command {
+                    _ if nonsense => plug::nonsense(&mut disk),
                     command::IDENTIFY_DEVICE => disk.identify().to_vec(),
+                    command::READ_LOG_EXT if fis.lba_low[0] == 0x30 => plug::sleep_timing_page(),
                     command::READ_LOG_EXT => {
                         assert_eq!(fis.lba_low[0], 0x10);
                         disk.log.as_bytes().to_vec()
@@ -409,8 +476,12 @@ impl Model {
         self.pending = 0;
         self.control = GlobalControl::new().with_ahci(true).with_reset(self.reset_stuck);
         for port in &mut self.ports {
-            let Port { disk, deaf, busy, replacement, resets, .. } = std::mem::take(port);
-            *port = Port { disk, deaf, busy, replacement, resets, ..Port::default() };
+            let Port { disk, deaf, busy, replacement, resets, place, restless, sleep, .. } =
+                std::mem::take(port);
+            let sleep = DeviceSleep::new().with_present(sleep.present());
+            let kept =
+                Port { disk, deaf, busy, replacement, resets, place, restless, ..Port::default() };
+            *port = Port { sleep, ..kept };
             port.task_file = 0x7f;
             port.signature = u32::MAX;
         }
@@ -426,21 +497,30 @@ impl Model {
                 _ if offset == GHC.offset() => self.control.into(),
                 _ if offset == IS.offset() => self.pending,
                 _ if offset == PI.offset() => (1 << self.ports.len()) - 1,
-                _ if offset == CAP2.offset() => self.hand_off.is_some().into(),
+                _ if offset == CAP2.offset() => {
+                    self.capabilities2.with_hand_off(self.hand_off.is_some()).into()
+                }
+                _ if offset == EM_LOC.offset() => self.enclosure.location().into(),
+                _ if offset == EM_CTL.offset() => self.enclosure.control().into(),
                 _ if offset == BOHC.offset() => self.hand_off.unwrap_or_default().into(),
                 _ => 0,
             };
         }
         let (index, offset) = ((offset - PORTS_BASE) / PORT_BYTES, offset % PORT_BYTES);
         let Some(port) = self.ports.get(index) else { return 0 };
-        let link = port.disk.is_some() && !port.deaf && port.command.spin_up();
         match offset {
             _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
-            _ if offset == PX_CMD.offset() => port.command.into(),
+            _ if offset == PX_CMD.offset() => {
+                let left = port.stopping.get();
+                port.stopping.set(left.saturating_sub(1));
+                let command = port.place.show(port.command);
+                command.with_list_running(command.list_running() || left > 0).into()
+            }
+            _ if offset == PX_DEVSLP.offset() => port.sleep.into(),
             _ if offset == PX_TFD.offset() => port.task_file,
             _ if offset == PX_SIG.offset() => port.signature,
-            _ if offset == PX_SSTS.offset() && link => 0x113,
+            _ if offset == PX_SSTS.offset() => port.status().into(),
             _ if offset == PX_SCTL.offset() => port.control,
             _ if offset == PX_SERR.offset() => port.errors,
             _ if offset == PX_SACT.offset() && port.stray && port.command.start() => {
@@ -460,6 +540,7 @@ impl Model {
                     if control.reset() { self.reset() } else { self.control = control }
                 }
                 _ if offset == IS.offset() => self.pending &= !value,
+                _ if offset == EM_CTL.offset() => self.enclosure.write_control(value.into()),
                 _ if offset == BOHC.offset() => {
                     // The BIOS lets go as soon as it is asked.
                     self.hand_off = Some(HandOff::from(value).with_bios_owned(false));
@@ -469,6 +550,10 @@ impl Model {
             return;
         }
         let (index, offset) = ((offset - PORTS_BASE) / PORT_BYTES, offset % PORT_BYTES);
+        if let Some(index) = (index * PORT_BYTES + PORTS_BASE + offset).checked_sub(plug::EM_BUFFER)
+        {
+            return self.enclosure.buffer[index / 4] = value;
+        }
         let Some(port) = self.ports.get_mut(index) else { return };
         match offset {
             _ if offset == PX_CLB.offset() => port.list = value.into(),
@@ -483,6 +568,7 @@ impl Model {
             }
             _ if offset == PX_SCTL.offset() => self.control_link(index, value),
             _ if offset == PX_CMD.offset() => self.command(index, value.into()),
+            _ if offset == PX_DEVSLP.offset() => port.set_sleep(value.into()),
             _ => {}
         }
     }
@@ -493,6 +579,7 @@ impl Model {
         let running = command.start() || port.stuck && port.command.list_running();
         port.command = command.with_list_running(running).with_fis_running(command.fis_receive());
         if started && !command.start() {
+            port.stopping.set(port.slow_engine);
             (port.active, port.issued) = (0, 0);
             port.queue.clear();
         }
@@ -500,16 +587,23 @@ impl Model {
             // The next command makes the device forget its error.
             port.task_file = 0x50;
         }
+        if powered && !command.spin_up() {
+            // Listening (AHCI §10.10).
+            self.ports[index].numb = false;
+        }
         if !powered && command.spin_up() {
             self.device_reset(index);
         }
+        self.save_power(index);
     }
 
     fn control_link(&mut self, index: usize, value: u32) {
         let before = std::mem::replace(&mut self.ports[index].control, value);
         if before & 0xf == 1 && value & 0xf == 0 {
             let port = &mut self.ports[index];
+            assert!(!port.command.link_power(), "the link was woken before it is reset");
             port.resets += 1;
+            port.numb = false;
             if let Some(replacement) = port.replacement.take() {
                 port.disk = Some(replacement);
             }
@@ -552,7 +646,7 @@ impl Model {
             disk.content.clone_from(&disk.durable);
             disk.firmware.power_up();
         }
-        port.interrupts |= PortInterrupts::PHY_READY.bits();
+        port.errors |= serial_error::PHY_READY;
         self.device_reset(index);
     }
 
@@ -563,7 +657,8 @@ impl Model {
             disk.stuck = false;
             disk.firmware.reset();
         }
-        if port.disk.is_some() && !port.deaf {
+        port.settle_speed();
+        if port.disk.is_some() && !port.deaf && !port.numb && port.has_power() {
             port.errors |= serial_error::EXCHANGED;
             let status = if port.busy { 0x80 } else { 0x50 };
             (port.task_file, port.signature) = (0x100 | status, signature::ATA);

@@ -42,6 +42,24 @@ impl ModelBench {
         self.driver.unit(UnitId(unit)).unwrap().state
     }
 
+    pub fn generation(&self, unit: u16) -> u32 {
+        self.driver.unit(UnitId(unit)).unwrap().generation
+    }
+
+    pub fn counter(&self, unit: u16, wanted: &str) -> u64 {
+        let mut found = None;
+        self.driver.counters(UnitId(unit), &mut |name, count| {
+            found = found.or((name == wanted).then_some(count));
+        });
+        found.unwrap()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run_until(|bench| bench.now.reached(end));
+    }
+
     /// Executes and polls, at one moment.
     pub fn turn(&mut self) {
         if self.device.model().run() {
@@ -65,7 +83,7 @@ impl ModelBench {
             }
             assert!(!self.now.reached(end), "nothing came of it: {:#?}", self.events);
             if let Some(deadline) = self.driver.next_deadline() {
-                assert!(deadline.since(self.now) < Duration::from_secs(1), "nobody waits long");
+                assert!(deadline.since(self.now) <= Duration::from_secs(1), "nobody waits long");
                 self.now = self.now.max(deadline);
             }
             self.now = self.now + Duration::from_micros(100);

@@ -179,8 +179,13 @@ impl HbaModel {
         self.update_pending(index);
     }
 
-    /// A device was plugged in.
+    /// A device was plugged in. A port that listens only reports it (AHCI §10.10).
     pub(super) fn plugged(&mut self, index: u8) {
+        let Some(port) = self.port_mut(index) else { return };
+        if !port.command.spin_up() && port.device.is_some() {
+            port.errors |= serial_error::EXCHANGED;
+            self.update_pending(index);
+        }
         self.begin_link(index);
     }
 

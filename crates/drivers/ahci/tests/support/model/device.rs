@@ -1,5 +1,6 @@
 //! The model as a driver sees it.
 
+use super::plug::EM_BUFFER;
 use super::{Model, ModelDevice};
 use outboard_ahci::spec::ata::BLOCK_BYTES;
 use outboard_ahci::spec::registers::{ABAR, IS, PI};
@@ -27,7 +28,7 @@ macro_rules! only_words {
 
 impl Registers for ModelRegisters {
     fn size_bytes(&self) -> usize {
-        0x1100
+        EM_BUFFER + 8
     }
     fn read_u32(&self, offset: usize) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).read(offset)

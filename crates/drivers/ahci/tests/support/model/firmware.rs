@@ -109,7 +109,7 @@ impl Firmware {
             | u16::from(self.write_cache) << 5
             | 1 << 3
             | u16::from(self.smart);
-        words[86] = u16::from(self.power_level.is_some()) << 3;
+        words[86] |= u16::from(self.power_level.is_some()) << 3;
         words[91] = self.power_level.unwrap_or_default().into();
         (words[89], words[90]) = (30, 15);
         words[128] = status::SUPPORTED | status::ENHANCED_ERASE;
@@ -201,6 +201,8 @@ impl Firmware {
             features::DISABLE_LOOK_AHEAD => self.look_ahead = false,
             features::ENABLE_ADVANCED_POWER => self.power_level = Some(fis.count[0]),
             features::DISABLE_ADVANCED_POWER => self.power_level = None,
+            // What concerns the link and spinning up is the model's business.
+            features::ENABLE_SATA | features::SPIN_UP => return Answer::Unknown,
             _ => return Answer::Aborted,
         }
         Answer::Good(Vec::new(), 0, 0)
