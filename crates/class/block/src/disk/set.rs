@@ -8,7 +8,7 @@ use super::volume::{Volume, VolumeError, Volumes};
 use super::{DiskId, DiskInfo, Done, Outcome, ReadData, Refusal, Token};
 use crate::driver::{BlockDriver, Completion, Durability};
 use crate::partition::{Scanner, Table};
-use crate::unit::{Geometry, Identity, Unit, UnitId};
+use crate::unit::{Geometry, Identity, Unit, UnitId, UnitState};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -146,6 +146,11 @@ impl Disks {
     /// comes back under its name when its place is taken again.
     pub fn is_present(&self, disk: DiskId) -> bool {
         self.disks.get(usize::from(disk.0)).is_some_and(|disk| disk.listed)
+    }
+
+    /// Whether a disk can be used.
+    pub fn state(&self, disk: DiskId) -> Option<UnitState> {
+        self.unit(disk).map(|unit| unit.state)
     }
 
     /// Grows whenever another disk or medium may have taken the disk's place: what was meant for
