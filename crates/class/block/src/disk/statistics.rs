@@ -53,6 +53,10 @@ impl DiskCounters {
             BlockError::Unsupported => &mut kinds.unsupported,
             BlockError::MediumChanged => &mut kinds.medium_changed,
             BlockError::Locked => &mut kinds.locked,
+            BlockError::Frozen => &mut kinds.frozen,
+            BlockError::SwitchedOff => &mut kinds.switched_off,
+            BlockError::Interrupted => &mut kinds.interrupted,
+            BlockError::BadAnswer => &mut kinds.bad_answer,
         } += 1;
     }
 }
@@ -71,6 +75,10 @@ pub struct ErrorCounters {
     pub unsupported: u64,
     pub medium_changed: u64,
     pub locked: u64,
+    pub frozen: u64,
+    pub switched_off: u64,
+    pub interrupted: u64,
+    pub bad_answer: u64,
 }
 
 impl ErrorCounters {
@@ -86,6 +94,10 @@ impl ErrorCounters {
         counter("unsupported", self.unsupported);
         counter("medium-changed", self.medium_changed);
         counter("locked", self.locked);
+        counter("frozen", self.frozen);
+        counter("switched-off", self.switched_off);
+        counter("interrupted", self.interrupted);
+        counter("bad-answer", self.bad_answer);
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn not_managed(
             );
             FileError::new(errno::EACCES, message)
         }
+        BlockError::Frozen => FileError::new(errno::EPERM, format!("{name}: {error}")),
         BlockError::Aborted => {
             let message = format!(
                 "{name}: the disk refused the command: it does not support it, or not with this \
