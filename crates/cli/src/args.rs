@@ -1,5 +1,12 @@
 //! The command line. Completions and manual pages are made from the same definitions.
 
+mod disk;
+
+pub(crate) use disk::{
+    CapacityArgs, DiskArg, DiskArgs, DiskVerb, EraseArgs, ForceArg, LinkLevel, PasswordArg,
+    SecurityVerb, SelftestArgs, SetPasswordArgs, SwitchArgs, Test, TrimArgs,
+};
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
@@ -29,6 +36,7 @@ Examples:
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
   outboard cp :sdC0/part/1 part1.img          copy a partition out
+  outboard disk smart sdC0                    what it knows of its own health
   outboard read --offset 512 --count 92 sdC0/data | od -tx1z
 
 Exit codes:
@@ -39,6 +47,7 @@ Exit codes:
   4  the server refused, or a disk failed
   5  the devices are gone: QEMU ended, or hardware was pulled out
   6  the server ended without flushing a disk
+  7  a disk expects to fail, or failed its self-test (disk smart, disk selftest)
 
 Settings:
   OUTBOARD_AT    where the server is, unless --at says so
@@ -90,6 +99,8 @@ pub(crate) enum Verb {
     /// /dev/zero, is copied to its end; if the target is full before that, this is an error, but
     /// what fits has been written. `outboard cp /dev/zero :sdC0/part/1` thus fills a partition.
     Cp(CpArgs),
+    /// See to a disk: health, self-tests, power, caches, passwords, media
+    Disk(DiskArgs),
     /// Measure drivers and server in the lab
     Bench(BenchArgs),
     /// Try drivers against a simulator that lies
@@ -160,7 +171,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// Where the server is: unix:PATH or tcp:HOST:PORT [default: this user's running server]
-    #[arg(long, value_name = "ADDRESS", env = "OUTBOARD_AT", hide_env = true)]
+    #[arg(long, value_name = "ADDRESS", env = "OUTBOARD_AT", hide_env = true, global = true)]
     pub(crate) at: Option<Address>,
 }
 
@@ -372,6 +383,15 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         None => digits.parse::<u64>().ok(),
     };
     number.and_then(|n| n.checked_mul(factor)).ok_or_else(|| "not a number of bytes".to_owned())
+}
+
+/// Reads a number of sectors: a plain one, or hexadecimal after 0x.
+pub(crate) fn sectors(text: &str) -> Result<u64, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    number.ok_or_else(|| "not a number of sectors".to_owned())
 }
 
 #[cfg(test)]

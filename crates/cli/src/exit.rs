@@ -18,6 +18,8 @@ const REFUSED: u8 = 4;
 const GONE: u8 = 5;
 /// A disk was not flushed.
 pub(crate) const UNFLUSHED: u8 = 6;
+/// A disk expects to fail, or failed its self-test.
+pub(crate) const FAILING: u8 = 7;
 
 /// Prints an error, and picks the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {

@@ -39,6 +39,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Read(read) => verb::read::run(&read, json)?,
         Verb::Write(write) => verb::write::run(&write, json)?,
         Verb::Cp(cp) => verb::cp::run(&cp, json)?,
+        Verb::Disk(disk) => return verb::disk::run(&disk, json),
         Verb::Bench(bench) => verb::bench::run(&bench, json)?,
         Verb::Completions(completions) => verb::manual::completions(&completions)?,
         Verb::Man(man) => verb::manual::pages(&man)?,

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod cp;
+pub(crate) mod disk;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod manual;

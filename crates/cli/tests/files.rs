@@ -36,6 +36,8 @@ fn the_tree_has_what_it_should() {
         "sdC0/raw",
         "sdC0/data",
         "sdC0/geometry",
+        "sdC0/smart",
+        "sdC0/stats",
         "sdC0/part/",
         "sdC0/part/0",
         "sdC0/part/1",
@@ -45,6 +47,8 @@ fn the_tree_has_what_it_should() {
         "sdC1/raw",
         "sdC1/data",
         "sdC1/geometry",
+        "sdC1/smart",
+        "sdC1/stats",
         "sdC1/part/",
         "sdC1/part/0",
     ];

@@ -12,21 +12,28 @@
 //!   a bad sector fails, and the error names the sector.
 //! * **Bounds.** Requests and their memory are limited, together for all drivers; beyond the limit
 //!   they are refused, to be tried again after a completion.
+//! * **Places.** A disk is the place that it is in, and keeps its name. What was asked of one disk
+//!   or medium never reaches another that takes its place: it fails, see [`Disks::generation`].
 //! * **Partitions.** They are found after start-up and on [`Disks::rescan`]; others can be added
 //!   and removed by name, in memory only.
 
 mod buffers;
+mod discover;
 mod job;
 mod locks;
+mod management;
 mod progress;
 mod set;
+mod statistics;
 mod volume;
 
 pub use job::JobId;
 pub use set::{DiskEvents, DiskOptions, Disks, MAX_TRANSFER_BYTES};
+pub use statistics::{DiskCounters, ErrorCounters, Histogram, Latencies};
 pub use volume::{Volume, VolumeError};
 
 use crate::driver::{BlockError, RefusedReason};
+use crate::manage::Features;
 use crate::unit::{Geometry, Identity, UnitState};
 use alloc::string::String;
 use core::fmt;
@@ -34,7 +41,8 @@ use core::ops::Range;
 use outboard_hw::dma::DmaBuffer;
 use thiserror::Error;
 
-/// A disk, numbered from 0 in the order of drivers and units.
+/// A disk, numbered from 0 in the order of drivers and units, and then of their appearance. The
+/// number belongs to the place, whatever disk is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(pub u16);
 
@@ -128,6 +136,18 @@ pub enum Refusal {
     /// The disk cannot do this.
     #[error("the disk does not support this")]
     Unsupported,
+    /// A password keeps its data from being read and written.
+    #[error("the disk is locked by a password; it has to be unlocked first")]
+    Locked,
+    /// There is nothing in the drive.
+    #[error("there is no medium in the drive")]
+    NoMedium,
+    /// It wants the disk to itself, or something else has the disk to itself.
+    #[error("the disk is in use; end what uses it, or wait until its erasing is done")]
+    InUse,
+    /// There is a password where none belongs, or none where one belongs, or it is too long.
+    #[error("a password of 1 to 32 bytes belongs to this, and to nothing else")]
+    BadPassword,
 }
 
 impl From<RefusedReason> for BlockError {
@@ -135,6 +155,8 @@ impl From<RefusedReason> for BlockError {
     fn from(reason: RefusedReason) -> Self {
         match reason {
             RefusedReason::Unsupported => Self::Unsupported,
+            RefusedReason::NotReady(UnitState::Locked) => Self::Locked,
+            RefusedReason::NotReady(UnitState::Empty) => Self::MediumChanged,
             RefusedReason::NotReady(_) => Self::Gone,
             RefusedReason::Frozen => Self::Frozen,
             RefusedReason::SwitchedOff => Self::SwitchedOff,
@@ -150,31 +172,12 @@ pub struct DiskInfo {
     pub name: String,
     /// Whether it can be used.
     pub state: UnitState,
+    /// See [`Disks::generation`].
+    pub generation: u32,
     /// What it says it is.
     pub identity: Identity,
     /// What it can do, with sectors of the size that it is presented with.
     pub geometry: Geometry,
-}
-
-/// What was done to a disk, in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiskCounters {
-    /// Reads and writes that front ends asked for.
-    pub reads: u64,
-    /// Likewise.
-    pub writes: u64,
-    /// Bytes read and written for them.
-    pub bytes_read: u64,
-    /// Likewise.
-    pub bytes_written: u64,
-    /// Writes that had to read a sector first.
-    pub merges: u64,
-    /// Writes that had to wait for another to the same sector.
-    pub waits: u64,
-    /// Requests that failed.
-    pub errors: u64,
-    /// Requests that ended early, before a bad sector.
-    pub short: u64,
-    /// Requests under way now.
-    pub active: u64,
+    /// What else it can do, and how it is set.
+    pub features: Features,
 }

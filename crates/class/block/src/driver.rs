@@ -24,6 +24,10 @@ pub trait BlockDriver: Send {
     /// A unit; `None` if there can be none of that number.
     fn unit(&self, unit: UnitId) -> Option<&Unit>;
 
+    /// Grows whenever some unit's state or generation has changed. It is asked after each
+    /// [`poll`](Self::poll), so that units need only be looked at when something happened to them.
+    fn changes(&self) -> u64;
+
     /// What the controller asks of the memory that it transfers to and from.
     fn constraints(&self) -> Constraints;
 

@@ -81,6 +81,19 @@ pub enum Management {
     SetLinkPower(LinkPower),
 }
 
+impl Management {
+    /// Whether the request's memory holds a password.
+    pub const fn takes_password(self) -> bool {
+        matches!(
+            self,
+            Self::Unlock(_)
+                | Self::SetPassword { .. }
+                | Self::DisablePassword(_)
+                | Self::Erase { .. }
+        )
+    }
+}
+
 /// A self-test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SelfTest {

@@ -57,6 +57,10 @@ pub struct Hba<D: Device> {
     watch_at: Instant,
     interrupted: bool,
     stopping: bool,
+    /// State and generation of each port's unit when they were last compared, and how often they
+    /// were found changed.
+    seen: Vec<Option<(UnitState, u32)>>,
+    changes: u64,
 }
 
 impl<D: Device> Hba<D> {
@@ -95,6 +99,8 @@ impl<D: Device> Hba<D> {
             watch_at: Instant::ORIGIN,
             interrupted: false,
             stopping: false,
+            seen: Vec::new(),
+            changes: 0,
         };
         hba.read_capabilities()?;
         if config.reaping == Reaping::Interrupts {
@@ -202,6 +208,43 @@ impl<D: Device> Hba<D> {
         }
     }
 
+    /// Does whatever is due.
+    fn run(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        if self.state != State::Running {
+            if self.look_at.is_some_and(|at| now.reached(at)) {
+                self.step(now, done);
+            }
+            return;
+        }
+        if core::mem::take(&mut self.interrupted) {
+            self.serve_interrupt(now, done);
+        }
+        if now.reached(self.watch_at) {
+            self.watch_at = now + limit::WATCH;
+            if self.is_gone() {
+                return self.lose(now, done);
+            }
+            let (context, ports) = self.split(now);
+            ports.iter_mut().flatten().for_each(|port| port.look_around(&context, done));
+        }
+        let (context, ports) = self.split(now);
+        ports.iter_mut().flatten().for_each(|port| port.poll(&context, done));
+        self.enclosure.poll(&mut self.registers, now, done);
+        self.check_ports(now, done);
+    }
+
+    /// Finds out whether a port's unit has changed, be it since the last poll.
+    fn note_changes(&mut self) {
+        self.seen.resize(self.ports.len(), None);
+        for (port, seen) in self.ports.iter().zip(&mut self.seen) {
+            let now = port.as_ref().map(|port| (port.unit().state, port.unit().generation));
+            if now != *seen {
+                *seen = now;
+                self.changes += 1;
+            }
+        }
+    }
+
     /// Whether the HBA no longer answers: its capabilities are never all ones.
     fn is_gone(&self) -> bool {
         self.registers.get(CAP).into_bits() == ALL_ONES
@@ -215,6 +258,10 @@ impl<D: Device> BlockDriver for Hba<D> {
 
     fn unit(&self, unit: UnitId) -> Option<&Unit> {
         self.port(unit).map(Port::unit)
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes
     }
 
     fn constraints(&self) -> Constraints {
@@ -252,27 +299,8 @@ impl<D: Device> BlockDriver for Hba<D> {
     }
 
     fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
-        if self.state != State::Running {
-            if self.look_at.is_some_and(|at| now.reached(at)) {
-                self.step(now, done);
-            }
-            return;
-        }
-        if core::mem::take(&mut self.interrupted) {
-            self.serve_interrupt(now, done);
-        }
-        if now.reached(self.watch_at) {
-            self.watch_at = now + limit::WATCH;
-            if self.is_gone() {
-                return self.lose(now, done);
-            }
-            let (context, ports) = self.split(now);
-            ports.iter_mut().flatten().for_each(|port| port.look_around(&context, done));
-        }
-        let (context, ports) = self.split(now);
-        ports.iter_mut().flatten().for_each(|port| port.poll(&context, done));
-        self.enclosure.poll(&mut self.registers, now, done);
-        self.check_ports(now, done);
+        self.run(now, done);
+        self.note_changes();
     }
 
     fn next_deadline(&self) -> Option<Instant> {

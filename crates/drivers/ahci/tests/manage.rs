@@ -462,10 +462,10 @@ fn a_disk_can_be_made_to_have_fewer_sectors_and_more_again() {
     assert_eq!(bench.driver.unit(UnitId(0)).unwrap().geometry.sectors, 200);
     assert_eq!(bench.state(0), UnitState::Ready);
     // Without having been asked for, it is another disk.
+    let generation = bench.driver.unit(UnitId(0)).unwrap().generation;
     bench.firmware(0, |f| f.visible = Some(201));
     bench.device.model().brown_out(0);
     bench.finish();
-    let generation = bench.driver.unit(UnitId(0)).unwrap().generation;
     bench.run_until(|bench| bench.driver.unit(UnitId(0)).unwrap().geometry.sectors == 201);
     assert_eq!(bench.driver.unit(UnitId(0)).unwrap().generation, generation + 1);
     assert_eq!(bench.state(0), UnitState::Ready);

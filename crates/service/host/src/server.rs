@@ -401,6 +401,9 @@ impl<P: Platform> Server<P> {
                 self.tree.recycle(disk, data);
             }
             (_, None) => {}
+            (Ok(SdDone::Text(text)), Some(session)) => {
+                session.complete(request, Completed::Data(&text));
+            }
             (Ok(SdDone::Count(count)), Some(session)) => {
                 session.complete(request, Completed::Count(count));
             }

@@ -1,9 +1,11 @@
 //! A request under way: what it does next.
 
 use super::{DiskError, Outcome, ReadData, Token};
-use crate::driver::{BlockError, Durability, Request};
+use crate::driver::{BlockError, Durability, Operation, Request};
+use crate::manage::{Management, PASSWORD_BYTES};
 use crate::partition::Scanner;
 use alloc::boxed::Box;
+use outboard_hw::Instant;
 use outboard_hw::dma::{DmaBuffer, SgList};
 
 /// A request under way, for cancelling it.
@@ -23,6 +25,8 @@ pub(super) enum Kind {
     Discard,
     /// Looking for partitions.
     Scan(Box<Scanner>),
+    /// Something beside the data.
+    Manage(Management),
 }
 
 /// What a job does at the device.
@@ -44,6 +48,10 @@ pub(super) struct Job {
     /// `None` for a job that nobody waits for.
     pub(super) token: Option<Token>,
     pub(super) disk: u16,
+    /// Generation of the unit that it was accepted for; no other is to see it.
+    pub(super) generation: u32,
+    /// When it was accepted.
+    pub(super) since: Instant,
     pub(super) kind: Kind,
     pub(super) phase: Phase,
     /// Its memory, while the driver does not have it: the sectors, and behind them, for a write
@@ -82,6 +90,12 @@ impl Job {
         let lba = self.first_lba;
         match (&self.kind, self.phase) {
             (Kind::Flush, _) => Request::flush(),
+            (Kind::Manage(what), _) => {
+                let operation = Operation::Manage(*what);
+                let password = self.buffer.take();
+                let data = password.map(|buffer| SgList::single(buffer, 0..PASSWORD_BYTES));
+                Request { operation, lba: 0, sectors: 0, data: data.unwrap_or(SgList::EMPTY) }
+            }
             (Kind::Discard, _) => {
                 self.piece = (self.sectors - self.moved).min(self.max_piece);
                 Request::discard(lba + self.moved, self.piece)
@@ -174,7 +188,7 @@ impl Job {
     }
 
     fn advance(&mut self) -> Next {
-        if matches!(self.kind, Kind::Flush) {
+        if matches!(self.kind, Kind::Flush | Kind::Manage(_)) {
             return Next::Ended(Ok(Outcome::Finished));
         }
         self.moved += self.piece;
@@ -230,7 +244,7 @@ impl Job {
                 None => return Err(DiskError { error: BlockError::Gone, lba: None }),
             },
             Kind::Write(_) => Outcome::Written(len),
-            Kind::Flush | Kind::Discard | Kind::Scan(_) => Outcome::Finished,
+            Kind::Flush | Kind::Discard | Kind::Scan(_) | Kind::Manage(_) => Outcome::Finished,
         })
     }
 }

@@ -1,60 +1,18 @@
 //! From a request to its end.
 
 use super::job::{Job, JobId, Kind, Next, Phase};
-use super::locks::{Claim, Claims};
+use super::locks::Claim;
 use super::set::{Disk, Disks, MAX_JOBS, MAX_TRANSFER_BYTES, Place};
-use super::volume::Volumes;
-use super::{DiskCounters, DiskError, DiskId, Done, Outcome, Refusal, Token};
+use super::{DiskError, DiskId, Done, Outcome, Refusal, Token};
 use crate::driver::{BlockError, Completion, Refused, RefusedReason, Tag};
-use crate::partition::{Step, Table};
-use crate::unit::{UnitId, UnitState};
-use alloc::collections::VecDeque;
-use alloc::format;
+use crate::manage::PASSWORD_BYTES;
+use crate::partition::Step;
+use crate::unit::{Unit, UnitId};
 use alloc::vec;
 use alloc::vec::Vec;
 use outboard_hw::dma::DmaBuffer;
 
 impl Disks {
-    /// Makes disks of a driver's units once it knows all of them, and looks for partitions.
-    pub(super) fn discover(&mut self, index: usize) {
-        let hosted = &mut self.drivers[index];
-        let units = (0..hosted.driver.unit_count()).map(UnitId);
-        let starting = |unit: &UnitId| {
-            hosted.driver.unit(*unit).is_some_and(|unit| unit.state == UnitState::Starting)
-        };
-        // Numbers follow the order of drivers, so an earlier one must have been discovered.
-        if hosted.discovered || units.clone().any(|unit| starting(&unit)) {
-            return;
-        }
-        if self.drivers[..index].iter().any(|hosted| !hosted.discovered) {
-            return;
-        }
-        let hosted = &mut self.drivers[index];
-        hosted.discovered = true;
-        let present = |unit: &UnitId| {
-            hosted.driver.unit(*unit).is_some_and(|unit| unit.state == UnitState::Ready)
-        };
-        let found: Vec<_> = units.filter(present).collect();
-        for unit in found {
-            let options = &self.drivers[index].options;
-            let options = options.iter().find(|(of, _)| *of == unit).map(|(_, o)| *o);
-            let id = DiskId(self.disks.len() as u16);
-            self.disks.push(Disk {
-                driver: index,
-                unit,
-                name: format!("sdC{}", id.0),
-                options: options.unwrap_or_default(),
-                volumes: Volumes::default(),
-                table: Table::default(),
-                claims: Claims::default(),
-                queue: VecDeque::new(),
-                counters: DiskCounters::default(),
-            });
-            // If there is no memory for it now, the disk has no partitions until it is rescanned.
-            let _ = self.rescan(id, None);
-        }
-    }
-
     /// A job without a range.
     pub(super) fn job(
         &self,
@@ -62,19 +20,23 @@ impl Disks {
         kind: Kind,
         token: Option<Token>,
     ) -> Result<Job, Refusal> {
-        let geometry = self.unit(disk).ok_or(Refusal::NoDisk)?.geometry;
+        let unit = self.unit(disk).ok_or(Refusal::NoDisk)?;
+        self.check(disk, unit, &kind)?;
+        let Unit { geometry, generation, .. } = *unit;
         if self.jobs.len() - self.free.len() >= MAX_JOBS {
             return Err(Refusal::Busy);
         }
         Ok(Job {
             token,
             disk: disk.0,
+            generation,
+            since: self.now,
             kind,
             phase: Phase::Transfer,
             buffer: None,
             first_lba: 0,
             sectors: 0,
-            sector_bytes: geometry.sector_bytes as usize,
+            sector_bytes: geometry.sector_bytes.max(1) as usize,
             skip: 0,
             len: 0,
             moved: 0,
@@ -130,7 +92,7 @@ impl Disks {
             exclusive: matches!(job.kind, Kind::Write(_)) && (head || tail),
         };
         place.job = Some(job);
-        self.disks[disk].counters.active += 1;
+        self.disks[disk].counters.begin();
         if !claiming {
             self.disks[disk].queue.push_back(index);
         } else if self.disks[disk].claims.take(claim) {
@@ -156,10 +118,16 @@ impl Disks {
     pub(super) fn pump(&mut self, disk: usize) {
         while let Some(index) = self.disks[disk].queue.front().copied() {
             let Disk { driver, unit, .. } = self.disks[disk];
+            let (generation, lost) = self.present(driver, unit);
             let Some(job) = &mut self.jobs[index as usize].job else {
                 self.disks[disk].queue.pop_front();
                 continue;
             };
+            if job.generation != generation {
+                self.disks[disk].queue.pop_front();
+                self.advance(index, Err(lost));
+                continue;
+            }
             let request = job.request();
             match self.drivers[driver].driver.submit(unit, Tag(index.into()), request) {
                 Ok(()) => {
@@ -175,6 +143,14 @@ impl Disks {
                     self.advance(index, Err(reason.into()));
                 }
             }
+        }
+    }
+
+    /// A unit's generation, and what becomes of jobs that were accepted for an earlier one.
+    fn present(&self, driver: usize, unit: UnitId) -> (u32, BlockError) {
+        match self.drivers[driver].driver.unit(unit) {
+            Some(unit) if unit.features.removable => (unit.generation, BlockError::MediumChanged),
+            unit => (unit.map_or(0, |unit| unit.generation), BlockError::Gone),
         }
     }
 
@@ -209,6 +185,13 @@ impl Disks {
     /// Supplies a scanner with what it wanted, and starts on what it wants next.
     fn scanned(&mut self, index: u32, good: bool) {
         let Some(mut job) = self.jobs[index as usize].job.take() else { return };
+        let disk = &self.disks[usize::from(job.disk)];
+        let (generation, lost) = self.present(disk.driver, disk.unit);
+        if job.generation != generation {
+            // What it has found so far is another disk's.
+            self.jobs[index as usize].job = Some(job);
+            return self.end(index, Err(DiskError { error: lost, lba: None }));
+        }
         let Kind::Scan(scanner) = &mut job.kind else { return };
         let mut sectors = vec![0; job.len];
         let data = job.buffer.as_ref().filter(|_| good).map(|buffer| {
@@ -262,7 +245,14 @@ impl Disks {
         let factor = (presented / job.sector_bytes as u64).max(1);
         let result =
             result.map_err(|error| DiskError { lba: error.lba.map(|lba| lba / factor), ..error });
-        let counters = &mut self.disks[usize::from(job.disk)].counters;
+        let taken = self.now.since(job.since);
+        let Disk { counters, latencies, .. } = &mut self.disks[usize::from(job.disk)];
+        match job.kind {
+            Kind::Read => latencies.reads.record(taken),
+            Kind::Write(_) => latencies.writes.record(taken),
+            Kind::Flush => latencies.flushes.record(taken),
+            Kind::Discard | Kind::Scan(_) | Kind::Manage(_) => {}
+        }
         match &result {
             Ok(Outcome::Read(data)) => {
                 counters.bytes_read += data.len() as u64;
@@ -273,7 +263,10 @@ impl Disks {
                 counters.short += u64::from(*bytes < job.len);
             }
             Ok(Outcome::Finished) => {}
-            Err(_) => counters.errors += 1,
+            Err(error) => counters.failed(error.error),
+        }
+        if let Kind::Manage(what) = job.kind {
+            self.managed(id, what);
         }
         match (job.token, result) {
             (Some(token), result) => self.done.push_back(Done { token, disk: id, result }),
@@ -288,9 +281,15 @@ impl Disks {
         self.free.push(index);
         let disk = &mut self.disks[usize::from(job.disk)];
         disk.counters.active -= 1;
+        if disk.exclusive == Some(index) {
+            disk.exclusive = None;
+        }
         let mut taken = Vec::new();
         disk.claims.give_up(index, |job| taken.push(job));
-        if let Some(buffer) = job.buffer.take() {
+        if let Some(mut buffer) = job.buffer.take() {
+            if matches!(job.kind, Kind::Manage(_)) {
+                buffer.write_bytes(0, &[0; PASSWORD_BYTES]);
+            }
             self.buffers.give(disk.driver, buffer);
         }
         taken.into_iter().for_each(|job| self.claimed(job));

@@ -3,14 +3,16 @@
 use super::buffers::Buffers;
 use super::job::{Job, JobId, Kind, Phase};
 use super::locks::Claims;
+use super::statistics::{DiskCounters, Latencies};
 use super::volume::{Volume, VolumeError, Volumes};
-use super::{DiskCounters, DiskId, DiskInfo, Done, Outcome, ReadData, Refusal, Token};
+use super::{DiskId, DiskInfo, Done, Outcome, ReadData, Refusal, Token};
 use crate::driver::{BlockDriver, Completion, Durability};
 use crate::partition::{Scanner, Table};
-use crate::unit::{Geometry, Unit, UnitId};
+use crate::unit::{Geometry, Identity, Unit, UnitId, UnitState};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use outboard_hw::Instant;
@@ -42,6 +44,8 @@ pub struct Disks {
     pub(super) done: VecDeque<Done>,
     /// Reused between polls.
     pub(super) completions: Vec<Completion>,
+    /// When the last [`kick`](Self::kick) or [`poll`](Self::poll) was.
+    pub(super) now: Instant,
 }
 
 /// Takes the events of disks: the disk's name, when it happened, and what.
@@ -51,6 +55,10 @@ pub(super) struct Hosted {
     pub(super) driver: Box<dyn BlockDriver>,
     pub(super) options: Vec<(UnitId, DiskOptions)>,
     pub(super) discovered: bool,
+    /// What [`BlockDriver::changes`] said when its units were last looked at.
+    pub(super) changes: u64,
+    /// The disks of its units, by unit; a unit keeps its disk for good.
+    pub(super) places: Vec<Option<DiskId>>,
 }
 
 pub(super) struct Disk {
@@ -64,6 +72,15 @@ pub(super) struct Disk {
     /// Jobs that want something of the driver, in order.
     pub(super) queue: VecDeque<u32>,
     pub(super) counters: DiskCounters,
+    pub(super) latencies: Latencies,
+    /// Whether its place is taken.
+    pub(super) listed: bool,
+    /// Generation of the unit that was looked for partitions last.
+    pub(super) scanned: Option<u32>,
+    /// Who that was, and how many sectors it had.
+    pub(super) known: Option<(Identity, u64)>,
+    /// The job that has the disk to itself.
+    pub(super) exclusive: Option<u32>,
 }
 
 pub(super) struct Place {
@@ -88,7 +105,8 @@ impl Disks {
         budget: usize,
     ) -> usize {
         self.buffers.add_driver(driver.dma(), driver.constraints(), budget);
-        self.drivers.push(Hosted { driver, options, discovered: false });
+        let places = vec![None; usize::from(driver.unit_count())];
+        self.drivers.push(Hosted { driver, options, discovered: false, changes: 0, places });
         self.drivers.len() - 1
     }
 
@@ -99,7 +117,7 @@ impl Disks {
         self.drivers.iter().all(|hosted| hosted.discovered) && !self.jobs.iter().any(scanning)
     }
 
-    /// How many disks there are.
+    /// How many disks there are, or were.
     pub fn len(&self) -> usize {
         self.disks.len()
     }
@@ -109,7 +127,7 @@ impl Disks {
         self.disks.is_empty()
     }
 
-    /// All disks.
+    /// All disks that there are, or were.
     pub fn ids(&self) -> impl Iterator<Item = DiskId> + use<> {
         (0..self.disks.len() as u16).map(DiskId)
     }
@@ -119,7 +137,26 @@ impl Disks {
         let unit = self.unit(disk)?;
         let name = self.disks.get(usize::from(disk.0))?.name.clone();
         let geometry = self.geometry(disk)?;
-        Some(DiskInfo { name, state: unit.state, identity: unit.identity.clone(), geometry })
+        let Unit { state, generation, features, .. } = *unit;
+        let identity = unit.identity.clone();
+        Some(DiskInfo { name, state, generation, identity, geometry, features })
+    }
+
+    /// Whether a disk is there, be it one that has failed. One that was pulled out is not, and
+    /// comes back under its name when its place is taken again.
+    pub fn is_present(&self, disk: DiskId) -> bool {
+        self.disks.get(usize::from(disk.0)).is_some_and(|disk| disk.listed)
+    }
+
+    /// Whether a disk can be used.
+    pub fn state(&self, disk: DiskId) -> Option<UnitState> {
+        self.unit(disk).map(|unit| unit.state)
+    }
+
+    /// Grows whenever another disk or medium may have taken the disk's place: what was meant for
+    /// the one is not to reach the other.
+    pub fn generation(&self, disk: DiskId) -> Option<u32> {
+        self.unit(disk).map(|unit| unit.generation)
     }
 
     /// What a disk can do, as it is presented.
@@ -171,11 +208,6 @@ impl Disks {
     pub fn remove_volume(&mut self, disk: DiskId, name: &str) -> Result<(), VolumeError> {
         let disk = self.disks.get_mut(usize::from(disk.0)).ok_or(VolumeError::Missing)?;
         disk.volumes.remove(name)
-    }
-
-    /// What was done to a disk.
-    pub fn counters(&self, disk: DiskId) -> DiskCounters {
-        self.disks.get(usize::from(disk.0)).map(|disk| disk.counters).unwrap_or_default()
     }
 
     /// What the driver has counted for a disk.
@@ -316,6 +348,7 @@ impl Disks {
 
     /// Passes new requests on to the drivers, with one doorbell for all.
     pub fn kick(&mut self, now: Instant) {
+        self.now = now;
         for disk in 0..self.disks.len() {
             self.pump(disk);
         }
@@ -324,6 +357,7 @@ impl Disks {
 
     /// Lets the drivers do what is due; then [`next_done`](Self::next_done) has what has ended.
     pub fn poll(&mut self, now: Instant) {
+        self.now = now;
         let mut completions = core::mem::take(&mut self.completions);
         for index in 0..self.drivers.len() {
             let driver = &mut self.drivers[index].driver;

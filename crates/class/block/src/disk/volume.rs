@@ -64,6 +64,11 @@ impl Volumes {
         &self.all
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+    }
+
     /// Replaces the volumes that come from the partition table. What a user has added stays,
     /// unless its name is now a partition's.
     pub(super) fn replace(&mut self, table: &Table) {

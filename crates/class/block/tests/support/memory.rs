@@ -1,8 +1,8 @@
-//! A disk made of memory.
+//! Disks made of memory.
 
 use outboard_block::{
-    BlockDriver, BlockError, Completion, Geometry, Operation, Refused, RefusedReason, Request, Tag,
-    Unit, UnitId, UnitState,
+    BlockDriver, BlockError, Completion, Geometry, Health, Management, Operation, Refused,
+    RefusedReason, Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, Constraints, DmaSpace, SgList};
@@ -21,15 +21,25 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     /// Nothing completes.
     pub(crate) frozen: bool,
+    /// Units that the driver is to have from its next poll on.
+    pub(crate) edits: Vec<(u16, Unit)>,
+    /// What the driver was told beside data, with the password.
+    pub(crate) told: Vec<(Management, Vec<u8>)>,
+    /// How that ends.
+    pub(crate) answer: Option<BlockError>,
+    /// What reading the health finds.
+    pub(crate) health: Health,
 }
 
-/// A driver of one disk made of memory, which completes one request at a time, in random order,
-/// and fails where it is told.
+/// A driver of disks made of memory, all of the same, which completes one request at a time, in
+/// random order, and fails where it is told.
 pub(crate) struct Memory {
     shared: Arc<Mutex<Shared>>,
-    unit: Unit,
+    units: Vec<Unit>,
+    health: Option<Health>,
     arena: Arena,
-    waiting: Vec<(Tag, Request)>,
+    waiting: Vec<(UnitId, Tag, Request)>,
+    changes: u64,
     stopped: bool,
 }
 
@@ -52,7 +62,58 @@ impl Memory {
         };
         let unit = Unit { state: UnitState::Ready, generation: 1, geometry, ..Unit::UNKNOWN };
         let shared = Arc::new(Mutex::new(Shared { content, seed: 1, ..Shared::default() }));
-        Self { shared, unit, arena: arena.clone(), waiting: Vec::new(), stopped: false }
+        Self {
+            shared,
+            units: vec![unit],
+            health: None,
+            arena: arena.clone(),
+            waiting: Vec::new(),
+            changes: 0,
+            stopped: false,
+        }
+    }
+
+    /// With so many places, of which all but the first are empty.
+    #[allow(dead_code, reason = "not every test has several")]
+    pub(crate) fn places(mut self, count: usize) -> Self {
+        self.units.resize(count, Unit { state: UnitState::Absent, ..Unit::UNKNOWN });
+        self
+    }
+
+    /// Gives units the state that the test wants; what is under way at those that change fails.
+    fn edit(&mut self, done: &mut dyn FnMut(Completion)) {
+        let edits = std::mem::take(&mut self.shared.lock().unwrap().edits);
+        for (number, unit) in edits {
+            let old = &self.units[usize::from(number)];
+            if (old.state, old.generation) != (unit.state, unit.generation) {
+                self.changes += 1;
+                let gone = |(of, ..): &mut (UnitId, Tag, Request)| of.0 == number;
+                for (unit, tag, request) in self.waiting.extract_if(.., gone) {
+                    let result = Err(BlockError::Gone);
+                    done(Completion { unit, tag, result, data: request.data });
+                }
+            }
+            self.units[usize::from(number)] = unit;
+        }
+    }
+
+    fn manage(&mut self, what: Management, request: &mut Request) -> Result<(), BlockError> {
+        let mut shared = self.shared.lock().unwrap();
+        let mut password = Vec::new();
+        if what.takes_password() {
+            let data = std::mem::take(&mut request.data);
+            let offset = data.segments(&Constraints::NONE).next().unwrap().address.bits();
+            let buffer = data.into_buffers().next().unwrap();
+            let start = (offset - buffer.address().bits()) as usize;
+            password.resize(32, 0);
+            buffer.read_bytes(start, &mut password);
+            request.data = SgList::single(buffer, start..start + 32);
+        }
+        shared.told.push((what, password));
+        if what == Management::ReadHealth {
+            self.health = Some(shared.health.clone());
+        }
+        shared.answer.map_or(Ok(()), Err)
     }
 
     pub(crate) fn shared(&self) -> Arc<Mutex<Shared>> {
@@ -60,6 +121,9 @@ impl Memory {
     }
 
     fn carry_out(&mut self, request: &mut Request) -> Result<(), BlockError> {
+        if let Operation::Manage(what) = request.operation {
+            return self.manage(what, request);
+        }
         let mut shared = self.shared.lock().unwrap();
         let Request { operation, lba, sectors, .. } = *request;
         shared.log.push((operation, lba, sectors));
@@ -89,10 +153,16 @@ impl Memory {
 
 impl BlockDriver for Memory {
     fn unit_count(&self) -> u16 {
-        1
+        self.units.len() as u16
     }
     fn unit(&self, unit: UnitId) -> Option<&Unit> {
-        (unit.0 == 0).then_some(&self.unit)
+        self.units.get(usize::from(unit.0))
+    }
+    fn changes(&self) -> u64 {
+        self.changes
+    }
+    fn health(&self, _: UnitId) -> Option<&Health> {
+        self.health.as_ref()
     }
     fn constraints(&self) -> Constraints {
         Constraints::NONE
@@ -100,21 +170,25 @@ impl BlockDriver for Memory {
     fn dma(&self) -> Arc<dyn DmaSpace> {
         Arc::new(self.arena.clone())
     }
-    fn submit(&mut self, _: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
-        let most = u64::from(self.unit.geometry.max_transfer_sectors);
+    fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
+        let Unit { geometry, state, .. } = self.units[usize::from(unit.0)];
+        let most = u64::from(geometry.max_transfer_sectors);
         assert!(request.sectors <= most || request.operation == Operation::Discard);
-        if self.stopped {
-            return Err(request.refused(RefusedReason::NotReady(UnitState::Stopping)));
+        let state = if self.stopped { UnitState::Stopping } else { state };
+        let managed = matches!(request.operation, Operation::Manage(_));
+        if state != UnitState::Ready && (self.stopped || !managed) {
+            return Err(request.refused(RefusedReason::NotReady(state)));
         }
-        if self.waiting.len() >= usize::from(self.unit.geometry.queue_depth) {
+        if self.waiting.len() >= usize::from(geometry.queue_depth) {
             return Err(request.refused(RefusedReason::QueueFull));
         }
-        self.waiting.push((tag, request));
+        self.waiting.push((unit, tag, request));
         Ok(())
     }
     fn kick(&mut self, _: Instant) {}
     fn interrupt(&mut self, _: u16) {}
     fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
+        self.edit(done);
         if self.waiting.is_empty() {
             return;
         }
@@ -127,9 +201,9 @@ impl BlockDriver for Memory {
             shared.seed >> 33
         };
         // One at a time, whichever.
-        let (tag, mut request) = self.waiting.swap_remove(seed as usize % self.waiting.len());
+        let (unit, tag, mut request) = self.waiting.swap_remove(seed as usize % self.waiting.len());
         let result = self.carry_out(&mut request);
-        done(Completion { unit: UnitId(0), tag, result, data: request.data });
+        done(Completion { unit, tag, result, data: request.data });
     }
     fn next_deadline(&self) -> Option<Instant> {
         None

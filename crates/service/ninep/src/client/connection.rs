@@ -12,6 +12,8 @@ use thiserror::Error;
 
 /// The size of messages that the client asks for.
 const MSIZE: u32 = 1 << 20;
+/// Messages up to this length are wiped once they were sent.
+const SHORT: usize = 1024;
 /// Entries of a directory that the client reads.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -243,7 +245,13 @@ impl Client {
     pub(super) fn send(&mut self, tag: u16, request: &Request<'_>) -> Result<(), ClientError> {
         self.outgoing.clear();
         request.encode(tag, &mut self.outgoing, DIALECT);
-        Ok(self.stream.write_all(&self.outgoing)?)
+        let sent = self.stream.write_all(&self.outgoing);
+        // What is short may be a command with a password.
+        if self.outgoing.len() <= SHORT {
+            self.outgoing.fill(0);
+            std::hint::black_box(&mut self.outgoing);
+        }
+        Ok(sent?)
     }
 
     /// Waits for an answer; an error of the server's is passed to nobody but the caller.

@@ -1,9 +1,15 @@
 //! Commands that are written to `ctl`.
 
+mod management;
+mod secret;
+
+pub(super) use management::Order;
+pub(super) use secret::Secret;
+
 use crate::server::{FileError, errno};
 
 /// A command to a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
     /// Makes everything that was written durable.
     Flush,
@@ -15,17 +21,24 @@ pub(super) enum Command<'a> {
     Part { name: &'a str, start: u64, end: u64 },
     /// Removes a partition, in memory.
     DeletePart { name: &'a str },
+    /// Asks or tells the disk something beside its data.
+    Manage(Order),
 }
 
-const DISK_COMMANDS: &str = "the commands are: flush; rescan; trim START COUNT; part NAME START \
-                             END; delpart NAME";
+/// The commands to a disk that are about its data, as they are written.
+const DATA_COMMANDS: [&str; 5] =
+    ["flush", "rescan", "trim START COUNT", "part NAME START END", "delpart NAME"];
 const TOP_COMMANDS: &str = "the commands are: flush; rescan";
 
 impl<'a> Command<'a> {
     /// Reads a command to one disk. Numbers are decimal, or hexadecimal after `0x`.
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, FileError> {
-        let malformed =
-            |what: String| FileError::new(errno::EINVAL, format!("{what}; {DISK_COMMANDS}"));
+        let malformed = |what: String| {
+            let commands = DATA_COMMANDS.iter().chain(&management::COMMANDS);
+            let commands: Vec<_> = commands.copied().collect();
+            let message = format!("{what}; the commands are: {}", commands.join("; "));
+            FileError::new(errno::EINVAL, message)
+        };
         let words = words(text).ok_or_else(|| malformed("that is no text".into()))?;
         let numeral = |text: &str| {
             number(text).ok_or_else(|| malformed(format!("{text:?} is no number of sectors")))
@@ -44,7 +57,10 @@ impl<'a> Command<'a> {
             [verb @ ("flush" | "rescan" | "trim" | "part" | "delpart"), ..] => {
                 Err(malformed(format!("{verb:?} has other arguments")))
             }
-            [verb, ..] => Err(malformed(format!("there is no command {verb:?}"))),
+            [verb, arguments @ ..] => match Order::parse(verb, arguments) {
+                Some(order) => order.map(Self::Manage).map_err(malformed),
+                None => Err(malformed(format!("there is no command {verb:?}"))),
+            },
         }
     }
 

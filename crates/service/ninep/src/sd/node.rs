@@ -22,6 +22,10 @@ pub enum Node {
     Data(DiskId),
     /// A disk's size.
     Geometry(DiskId),
+    /// What a disk knows of its own health.
+    Smart(DiskId),
+    /// What was done to a disk, in numbers.
+    DiskStats(DiskId),
     /// The directory of a disk's partitions.
     Parts(DiskId),
     /// A partition, by its volume's ID; 0 for the whole disk.
@@ -33,12 +37,14 @@ pub(super) const WHOLE: u32 = 0;
 
 impl Node {
     /// What is in a disk's directory.
-    pub(super) const fn of_disk(disk: DiskId) -> [Self; 5] {
+    pub(super) const fn of_disk(disk: DiskId) -> [Self; 7] {
         [
             Self::Control(disk),
             Self::Raw(disk),
             Self::Data(disk),
             Self::Geometry(disk),
+            Self::Smart(disk),
+            Self::DiskStats(disk),
             Self::Parts(disk),
         ]
     }
@@ -56,6 +62,8 @@ impl Node {
             | Self::Raw(disk)
             | Self::Data(disk)
             | Self::Geometry(disk)
+            | Self::Smart(disk)
+            | Self::DiskStats(disk)
             | Self::Parts(disk)
             | Self::Part(disk, _) => Some(disk),
         }
@@ -79,6 +87,8 @@ impl Node {
             | Self::Raw(disk)
             | Self::Data(disk)
             | Self::Geometry(disk)
+            | Self::Smart(disk)
+            | Self::DiskStats(disk)
             | Self::Parts(disk) => Self::Disk(disk),
         }
     }
@@ -88,7 +98,8 @@ impl Node {
         match self {
             Self::Root => Some("/"),
             Self::TopControl | Self::Control(_) => Some("ctl"),
-            Self::Stats => Some("stats"),
+            Self::Stats | Self::DiskStats(_) => Some("stats"),
+            Self::Smart(_) => Some("smart"),
             Self::Raw(_) => Some("raw"),
             Self::Data(_) => Some("data"),
             Self::Geometry(_) => Some("geometry"),
@@ -97,8 +108,9 @@ impl Node {
         }
     }
 
-    /// What clients know it by: kind, disk and volume, so that no two are the same.
-    pub(super) fn qid(self) -> Qid {
+    /// What clients know it by: kind, disk and volume, so that no two are the same; and the disk's
+    /// generation, so that they notice when there is another.
+    pub(super) fn qid(self, generation: u32) -> Qid {
         let number = match self {
             Self::Root => 0,
             Self::TopControl => 1,
@@ -110,10 +122,12 @@ impl Node {
             Self::Geometry(_) => 7,
             Self::Parts(_) => 8,
             Self::Part(..) => 9,
+            Self::Smart(_) => 10,
+            Self::DiskStats(_) => 11,
         };
         let disk = self.disk().map_or(0, |disk| u64::from(disk.0));
         let volume = if let Self::Part(_, volume) = self { volume } else { 0 };
         let kind = if self.is_directory() { QidKind::DIRECTORY } else { QidKind::empty() };
-        Qid { kind, version: 0, path: u64::from(volume) << 32 | disk << 8 | number }
+        Qid { kind, version: generation, path: u64::from(volume) << 32 | disk << 8 | number }
     }
 }

@@ -1,27 +1,29 @@
 //! The tree over [`Disks`].
 
-use super::control::Command;
+use super::command::{BROADCAST, Broadcast};
+use super::error;
 use super::kept::{Kept, Text};
 use super::node::{Node, WHOLE};
 use super::text;
 use crate::server::{Access, Answer, Attributes, Data, FileError, RequestId, Tree, errno};
-use outboard_block::BlockError;
-use outboard_block::Durability;
-use outboard_block::disk::{
-    DiskError, DiskId, Disks, Done, JobId, Outcome, ReadData, Refusal, Token, VolumeError,
-};
+use outboard_block::disk::{DiskId, Disks, Done, JobId, Outcome, ReadData, Refusal, Token};
+use outboard_block::manage::Switch;
+use outboard_block::{Durability, Health, Management, UnitState};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The tree of disks.
 #[derive(Debug)]
 pub struct SdTree {
-    disks: Disks,
+    pub(super) disks: Disks,
     /// Time of the files, in seconds since 1970.
     time: u32,
     /// Commands to all disks that are not done, by number.
-    broadcasts: HashMap<u32, Broadcast>,
+    pub(super) broadcasts: HashMap<u32, Broadcast>,
+    /// What else of requests under way is to be known when they are done.
+    pub(super) waiting: HashMap<RequestId, Waiting>,
     kept: Kept,
-    last_broadcast: u32,
+    pub(super) last_broadcast: u32,
 }
 
 /// A file that is open.
@@ -29,20 +31,29 @@ pub struct SdTree {
 pub struct SdFile {
     node: Node,
     durability: Durability,
-    /// What a text file said when it was last read from its start.
-    text: Option<Text>,
+    /// Generation of its disk when it was opened; it is of no use with another one.
+    generation: Option<u32>,
+    text: SharedText,
 }
+
+/// What a text file said when it was last read from its start. The answer to a read that waits for
+/// the disk puts it there.
+type SharedText = Arc<Mutex<Option<Text>>>;
 
 /// A request that is answered later.
 #[derive(Debug, Clone, Copy)]
-pub struct SdPending(Option<JobId>);
+pub struct SdPending {
+    pub(super) job: Option<JobId>,
+    pub(super) request: RequestId,
+}
 
-/// A command to all disks.
+/// A request under way that is more than a transfer.
 #[derive(Debug)]
-struct Broadcast {
-    request: RequestId,
-    left: usize,
-    failure: Option<FileError>,
+pub(super) enum Waiting {
+    /// A command beside the data.
+    Order(Management),
+    /// A read of a disk's health from its start, for which the disk is asked first.
+    Health { count: usize, text: SharedText },
 }
 
 /// An answer that was to come later.
@@ -50,14 +61,27 @@ struct Broadcast {
 pub enum SdDone {
     /// To a read. To be given back with [`SdTree::recycle`].
     Data(DiskId, ReadData),
+    /// To a read of a text.
+    Text(Excerpt),
     /// To a write: this many bytes.
     Count(usize),
     /// To a command or a sync.
     All,
 }
 
-/// Session number in the tokens of commands to all disks; no session has it.
-const BROADCAST: u32 = u32::MAX;
+/// Part of a text.
+#[derive(Debug)]
+pub struct Excerpt(Vec<u8>);
+
+impl Data for Excerpt {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn copy_to(&self, into: &mut [u8]) {
+        into.copy_from_slice(&self.0[..into.len()]);
+    }
+}
 
 impl Data for ReadData {
     fn size(&self) -> usize {
@@ -72,8 +96,8 @@ impl Data for ReadData {
 impl SdTree {
     /// The tree over `disks`, whose files are as old as `time`, in seconds since 1970.
     pub fn new(disks: Disks, time: u32) -> Self {
-        let (broadcasts, kept) = (HashMap::new(), Kept::default());
-        Self { disks, time, broadcasts, kept, last_broadcast: 0 }
+        let (broadcasts, waiting) = (HashMap::new(), HashMap::new());
+        Self { disks, time, broadcasts, waiting, kept: Kept::default(), last_broadcast: 0 }
     }
 
     /// The disks.
@@ -85,18 +109,32 @@ impl SdTree {
     pub fn next_done(&mut self) -> Option<(RequestId, Result<SdDone, FileError>)> {
         loop {
             let Done { token, disk, result } = self.disks.next_done()?;
-            let result = result.map_err(|error| self.describe(disk, error));
             let request = RequestId { session: (token.0 >> 32) as u32, place: token.0 as u32 };
             if request.session == BROADCAST {
-                if let Some(done) = self.broadcast_done(request.place, result.err()) {
+                let failure = result.err().map(|error| error::failed(&self.disks, disk, error));
+                if let Some(done) = self.broadcast_done(request.place, failure) {
                     return Some(done);
                 }
                 continue;
             }
-            let done = result.map(|outcome| match outcome {
-                Outcome::Read(data) => SdDone::Data(disk, data),
-                Outcome::Written(count) => SdDone::Count(count),
-                Outcome::Finished => SdDone::All,
+            let waiting = self.waiting.remove(&request);
+            let result = result.map_err(|error| match &waiting {
+                Some(Waiting::Order(what)) => error::not_managed(&self.disks, disk, *what, error),
+                Some(Waiting::Health { .. }) => {
+                    error::not_managed(&self.disks, disk, Management::ReadHealth, error)
+                }
+                None => error::failed(&self.disks, disk, error),
+            });
+            let done = result.map(|outcome| match (outcome, waiting) {
+                (Outcome::Read(data), _) => SdDone::Data(disk, data),
+                (Outcome::Written(count), _) => SdDone::Count(count),
+                (Outcome::Finished, Some(Waiting::Health { count, text })) => {
+                    let said = text::smart(&self.health(disk));
+                    let excerpt = Excerpt(excerpt(&said, 0, count).to_vec());
+                    *text.lock().unwrap_or_else(PoisonError::into_inner) = self.kept.keep(said);
+                    SdDone::Text(excerpt)
+                }
+                (Outcome::Finished, _) => SdDone::All,
             });
             return Some((request, done));
         }
@@ -105,19 +143,6 @@ impl SdTree {
     /// Takes memory back that came with an answer.
     pub fn recycle(&mut self, disk: DiskId, data: ReadData) {
         self.disks.recycle(disk, data);
-    }
-
-    /// A disk's error in words, with the number that goes with it.
-    fn describe(&self, disk: DiskId, error: DiskError) -> FileError {
-        let name = self.disks.info(disk).map(|info| info.name).unwrap_or_default();
-        let number = match error.error {
-            BlockError::Gone => errno::ENODEV,
-            BlockError::Timeout => errno::ETIMEDOUT,
-            BlockError::WriteProtected => errno::EROFS,
-            BlockError::Unsupported => errno::EOPNOTSUPP,
-            _ => errno::EIO,
-        };
-        FileError::new(number, format!("{name}: {error}"))
     }
 
     /// Where a volume lies, in bytes, if it is still there.
@@ -157,84 +182,56 @@ impl SdTree {
             Node::Stats => Some(text::stats(&self.disks)),
             Node::Control(disk) => Some(text::control(&self.disks, disk)),
             Node::Geometry(disk) => Some(text::geometry(&self.disks, disk)),
+            Node::DiskStats(disk) => Some(text::disk_stats(&self.disks, disk)),
+            Node::Smart(disk) => Some(text::smart(&self.health(disk))),
             _ => None,
         }
     }
 
-    fn command(
+    /// What a disk said of its health when it was last asked.
+    fn health(&self, disk: DiskId) -> Health {
+        self.disks.health(disk).cloned().unwrap_or_default()
+    }
+
+    /// Asks a disk for its health, to answer a read of it.
+    fn ask_health(
         &mut self,
         disk: DiskId,
-        data: &[u8],
+        waiting: Waiting,
         request: RequestId,
     ) -> Result<Answer<SdPending>, FileError> {
-        let token = token(request);
-        let now = Answer::Now(data.len());
-        let accepted = match Command::parse(data)? {
-            Command::Flush => self.disks.flush(disk, token).map(Some),
-            Command::Rescan => self.disks.rescan(disk, Some(token)).map(|()| None),
-            Command::Trim { start, count } => {
-                self.disks.discard(disk, start, count, token).map(Some)
-            }
-            Command::Part { name, start, end } => {
-                let added = self.disks.add_volume(disk, name, start, end);
-                return added.map(|()| now).map_err(volume_error);
-            }
-            Command::DeletePart { name } => {
-                return self.disks.remove_volume(disk, name).map(|()| now).map_err(volume_error);
-            }
-        };
-        later(accepted)
+        let info = self.disks.info(disk).ok_or_else(error::gone)?;
+        if info.features.health == Switch::Off {
+            let name = info.name;
+            let message = format!(
+                "{name}: health reporting (SMART) is off. To switch it on: outboard disk smart \
+                 {name} --enable on, or write \"smart on\" to {name}/ctl"
+            );
+            return Err(FileError::new(errno::EOPNOTSUPP, message));
+        }
+        let accepted = self.disks.manage(disk, Management::ReadHealth, None, token(request));
+        if accepted.is_ok() {
+            self.waiting.insert(request, waiting);
+        }
+        later(&self.disks, disk, accepted.map(Some), request)
     }
 
-    fn command_to_all(
-        &mut self,
-        data: &[u8],
-        request: RequestId,
-    ) -> Result<Answer<SdPending>, FileError> {
-        let command = Command::parse_top(data)?;
-        self.last_broadcast = self.last_broadcast.wrapping_add(1);
-        let number = self.last_broadcast;
-        let token = token(RequestId { session: BROADCAST, place: number });
-        let mut left = 0;
-        for disk in self.disks.ids() {
-            let accepted = match command {
-                Command::Flush => self.disks.flush(disk, token).map(drop),
-                _ => self.disks.rescan(disk, Some(token)),
-            };
-            match accepted {
-                Ok(()) => left += 1,
-                // Nothing was started, so the whole command can wait.
-                Err(Refusal::Busy) if left == 0 => return Ok(Answer::Busy),
-                Err(refusal) if left == 0 => return Err(refused(refusal)),
-                // The rest is not done, and the answer will say so.
-                Err(refusal) => {
-                    let failure = Some(refused(refusal));
-                    self.broadcasts.insert(number, Broadcast { request, left, failure });
-                    return Ok(Answer::Later(SdPending(None)));
-                }
+    /// Refuses a file that was opened when its disk was another.
+    fn check_generation(&self, file: &SdFile) -> Result<(), FileError> {
+        match file.node.disk() {
+            Some(disk) if self.disks.generation(disk) != file.generation => {
+                Err(error::stale(&self.disks, disk))
             }
+            _ => Ok(()),
         }
-        if left == 0 {
-            return Ok(Answer::Now(data.len()));
-        }
-        self.broadcasts.insert(number, Broadcast { request, left, failure: None });
-        Ok(Answer::Later(SdPending(None)))
     }
 
-    /// One disk is done with a command to all; the answer, if it was the last.
-    fn broadcast_done(
-        &mut self,
-        number: u32,
-        failure: Option<FileError>,
-    ) -> Option<(RequestId, Result<SdDone, FileError>)> {
-        let broadcast = self.broadcasts.get_mut(&number)?;
-        broadcast.left -= 1;
-        broadcast.failure = broadcast.failure.take().or(failure);
-        if broadcast.left > 0 {
-            return None;
+    /// Refuses a drive without a medium, which has no bytes rather than none left.
+    fn check_medium(&self, disk: DiskId) -> Result<(), FileError> {
+        match self.disks.state(disk) {
+            Some(UnitState::Empty) => Err(error::refused(&self.disks, disk, Refusal::NoMedium)),
+            _ => Ok(()),
         }
-        let Broadcast { request, failure, .. } = self.broadcasts.remove(&number)?;
-        Some((request, failure.map_or(Ok(SdDone::All), Err)))
     }
 }
 
@@ -265,7 +262,8 @@ impl Tree for SdTree {
     fn children(&self, directory: &Node) -> Vec<Node> {
         match *directory {
             Node::Root => {
-                let disks = self.disks.ids().map(Node::Disk);
+                let disks = self.disks.ids().filter(|disk| self.disks.is_present(*disk));
+                let disks = disks.map(Node::Disk);
                 [Node::TopControl, Node::Stats].into_iter().chain(disks).collect()
             }
             Node::Disk(disk) => Node::of_disk(disk).to_vec(),
@@ -282,13 +280,18 @@ impl Tree for SdTree {
     }
 
     fn attributes(&self, node: &Node) -> Result<Attributes, FileError> {
-        let name = self.name(*node).ok_or_else(gone)?;
+        let disk = node.disk();
+        let generation = match disk {
+            Some(disk) if !self.disks.is_present(disk) => return Err(error::gone()),
+            disk => disk.and_then(|disk| self.disks.generation(disk)).unwrap_or_default(),
+        };
+        let name = self.name(*node).ok_or_else(error::gone)?;
         let writable =
-            node.disk().and_then(|disk| self.disks.geometry(disk)).is_some_and(|g| !g.read_only);
+            disk.and_then(|disk| self.disks.geometry(disk)).is_some_and(|g| !g.read_only);
         let (permissions, bytes) = match node.volume() {
             _ if node.is_directory() => (0o555, 0),
             Some((disk, volume)) => {
-                let (_, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
+                let (_, bytes) = self.extent(disk, volume).ok_or_else(error::gone)?;
                 (if writable { 0o600 } else { 0o400 }, bytes)
             }
             None => {
@@ -297,12 +300,13 @@ impl Tree for SdTree {
                 (if control { 0o600 } else { 0o400 }, bytes)
             }
         };
-        Ok(Attributes { qid: node.qid(), name, permissions, bytes, modified: self.time })
+        Ok(Attributes { qid: node.qid(generation), name, permissions, bytes, modified: self.time })
     }
 
     fn open(&mut self, node: &Node, access: Access) -> Result<SdFile, FileError> {
         let durability = if access.durable { Durability::Durable } else { Durability::Cached };
-        Ok(SdFile { node: *node, durability, text: None })
+        let generation = node.disk().and_then(|disk| self.disks.generation(disk));
+        Ok(SdFile { node: *node, durability, generation, text: SharedText::default() })
     }
 
     fn read(
@@ -313,28 +317,35 @@ impl Tree for SdTree {
         into: &mut Vec<u8>,
         request: RequestId,
     ) -> Result<Answer<SdPending>, FileError> {
+        self.check_generation(file)?;
         let Some((disk, volume)) = file.node.volume() else {
-            let mut copy = |text: &str| {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let rest = text.as_bytes().get(start..).unwrap_or_default();
-                into.extend_from_slice(&rest[..count.min(rest.len())]);
-                Ok(Answer::Now(into.len()))
-            };
-            if let Some(kept) = file.text.take().filter(|_| offset > 0) {
-                return copy(&file.text.insert(kept).text);
+            let mut kept = file.text.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(kept) = kept.as_ref().filter(|_| offset > 0) {
+                into.extend_from_slice(excerpt(&kept.text, offset, count));
+                return Ok(Answer::Now(into.len()));
+            }
+            *kept = None;
+            drop(kept);
+            if let Node::Smart(disk) = file.node
+                && offset == 0
+            {
+                let text = file.text.clone();
+                return self.ask_health(disk, Waiting::Health { count, text }, request);
             }
             let text = self.text(file.node).unwrap_or_default();
-            let copied = copy(&text);
-            file.text = self.kept.keep(text);
-            return copied;
+            into.extend_from_slice(excerpt(&text, offset, count));
+            *file.text.lock().unwrap_or_else(PoisonError::into_inner) = self.kept.keep(text);
+            return Ok(Answer::Now(into.len()));
         };
-        let (start, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
+        self.check_medium(disk)?;
+        let (start, bytes) = self.extent(disk, volume).ok_or_else(error::gone)?;
         let left = bytes.saturating_sub(offset);
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(count);
         if count == 0 {
             return Ok(Answer::Now(0));
         }
-        later(self.disks.read(disk, start + offset, count, token(request)).map(Some))
+        let accepted = self.disks.read(disk, start + offset, count, token(request)).map(Some);
+        later(&self.disks, disk, accepted, request)
     }
 
     fn write(
@@ -344,6 +355,7 @@ impl Tree for SdTree {
         data: &[u8],
         request: RequestId,
     ) -> Result<Answer<SdPending>, FileError> {
+        self.check_generation(file)?;
         let Some((disk, volume)) = file.node.volume() else {
             return match file.node {
                 Node::TopControl => self.command_to_all(data, request),
@@ -351,7 +363,8 @@ impl Tree for SdTree {
                 _ => Err(FileError::new(errno::EBADF, "it cannot be written")),
             };
         };
-        let (start, bytes) = self.extent(disk, volume).ok_or_else(gone)?;
+        self.check_medium(disk)?;
+        let (start, bytes) = self.extent(disk, volume).ok_or_else(error::gone)?;
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > bytes) {
             let path = self.path(file.node);
             let message = format!("{path} ends at byte {bytes}; this write was not carried out");
@@ -361,7 +374,9 @@ impl Tree for SdTree {
             return Ok(Answer::Now(0));
         }
         let durability = file.durability;
-        later(self.disks.write(disk, start + offset, data, durability, token(request)).map(Some))
+        let token = token(request);
+        let accepted = self.disks.write(disk, start + offset, data, durability, token).map(Some);
+        later(&self.disks, disk, accepted, request)
     }
 
     fn sync(
@@ -369,49 +384,43 @@ impl Tree for SdTree {
         file: &mut SdFile,
         request: RequestId,
     ) -> Result<Answer<SdPending>, FileError> {
-        match file.node.disk() {
-            Some(disk) => later(self.disks.flush(disk, token(request)).map(Some)),
-            None => Ok(Answer::Now(0)),
-        }
+        // A command is done when it is answered, and a disk that was told to sleep is let sleep.
+        let Some((disk, _)) = file.node.volume() else { return Ok(Answer::Now(0)) };
+        self.check_generation(file)?;
+        let accepted = self.disks.flush(disk, token(request)).map(Some);
+        later(&self.disks, disk, accepted, request)
     }
 
     fn cancel(&mut self, pending: SdPending) -> bool {
-        pending.0.is_some_and(|job| self.disks.cancel(job))
+        let withdrawn = pending.job.is_some_and(|job| self.disks.cancel(job));
+        if withdrawn {
+            self.waiting.remove(&pending.request);
+        }
+        withdrawn
     }
 }
 
-fn token(request: RequestId) -> Token {
+/// Up to `count` bytes of a text from `offset` on.
+fn excerpt(text: &str, offset: u64, count: usize) -> &[u8] {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    &rest[..count.min(rest.len())]
+}
+
+pub(super) fn token(request: RequestId) -> Token {
     Token(u64::from(request.session) << 32 | u64::from(request.place))
 }
 
-fn later(accepted: Result<Option<JobId>, Refusal>) -> Result<Answer<SdPending>, FileError> {
+/// The answer to a request that was accepted, or not.
+pub(super) fn later(
+    disks: &Disks,
+    disk: DiskId,
+    accepted: Result<Option<JobId>, Refusal>,
+    request: RequestId,
+) -> Result<Answer<SdPending>, FileError> {
     match accepted {
-        Ok(job) => Ok(Answer::Later(SdPending(job))),
+        Ok(job) => Ok(Answer::Later(SdPending { job, request })),
         Err(Refusal::Busy) => Ok(Answer::Busy),
-        Err(refusal) => Err(refused(refusal)),
+        Err(refusal) => Err(error::refused(disks, disk, refusal)),
     }
-}
-
-fn refused(refusal: Refusal) -> FileError {
-    let number = match refusal {
-        Refusal::ReadOnly => errno::EROFS,
-        Refusal::NoDisk => errno::ENODEV,
-        Refusal::Unsupported => errno::EOPNOTSUPP,
-        Refusal::NoMemory => errno::ENOMEM,
-        _ => errno::EINVAL,
-    };
-    FileError::new(number, refusal.to_string())
-}
-
-fn volume_error(error: VolumeError) -> FileError {
-    let number = match error {
-        VolumeError::Exists => errno::EEXIST,
-        VolumeError::Missing => errno::ENOENT,
-        _ => errno::EINVAL,
-    };
-    FileError::new(number, error.to_string())
-}
-
-fn gone() -> FileError {
-    FileError::new(errno::ENODEV, "the partition is gone; walk to it again")
 }

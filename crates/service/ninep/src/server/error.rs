@@ -34,6 +34,8 @@ pub mod errno {
     pub const ENOMEM: u32 = 12;
     /// Permission denied.
     pub const EACCES: u32 = 13;
+    /// Device or resource busy.
+    pub const EBUSY: u32 = 16;
     /// File exists.
     pub const EEXIST: u32 = 17;
     /// No such device.
@@ -58,4 +60,6 @@ pub mod errno {
     pub const EOPNOTSUPP: u32 = 95;
     /// Connection timed out.
     pub const ETIMEDOUT: u32 = 110;
+    /// No medium found.
+    pub const ENOMEDIUM: u32 = 123;
 }

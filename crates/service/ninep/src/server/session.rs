@@ -187,8 +187,10 @@ impl<T: Tree> Session<T> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start + self.msize as usize > capacity {
-            self.input.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            let (old, len) = (self.start..self.end, self.end - self.start);
+            self.input.copy_within(old.clone(), 0);
+            wipe(&mut self.input[old.start.max(len)..old.end]);
+            (self.start, self.end) = (0, len);
         }
         &mut self.input[self.end..capacity]
     }
@@ -242,7 +244,10 @@ impl<T: Tree> Session<T> {
             let worked = self.work_one(&input[self.start..self.end], tree);
             self.input = input;
             match worked {
-                Some(size) => self.start += size,
+                Some(size) => {
+                    wipe(&mut self.input[self.start..self.start + size]);
+                    self.start += size;
+                }
                 None => return false,
             }
         }
@@ -418,6 +423,16 @@ impl<T: Tree> Session<T> {
     /// answer is to be dropped.
     pub fn disconnect(&mut self, tree: &mut T) {
         self.abort(tree);
+    }
+}
+
+/// Wipes what is short enough to be a command, which may hold a password; transfers are longer.
+fn wipe(bytes: &mut [u8]) {
+    const MOST: usize = 1024;
+    if bytes.len() <= MOST {
+        bytes.fill(0);
+        // Lest the compiler finds that nobody looks at it any more.
+        std::hint::black_box(bytes);
     }
 }
 
