@@ -135,6 +135,7 @@ impl From<RefusedReason> for BlockError {
     fn from(reason: RefusedReason) -> Self {
         match reason {
             RefusedReason::Unsupported => Self::Unsupported,
+            RefusedReason::WriteProtected => Self::WriteProtected,
             RefusedReason::NotReady(_) => Self::Gone,
             RefusedReason::Frozen => Self::Frozen,
             RefusedReason::SwitchedOff => Self::SwitchedOff,

@@ -1,6 +1,7 @@
 //! What happened to a port, for whoever looks into trouble.
 
 use crate::port::Setting;
+use crate::spec::atapi::Sense;
 use crate::spec::registers::PortInterrupts;
 use core::fmt;
 use outboard_block::{BlockError, FailedReason, Management};
@@ -34,6 +35,14 @@ pub(crate) enum Event {
     Recovered,
     /// The unit cannot be used any more.
     GivenUp(FailedReason),
+    /// Why a drive with packets has refused one.
+    Sense(Sense),
+    /// A drive has a medium of so many sectors.
+    Medium { sectors: u64 },
+    /// A drive's medium was taken out.
+    NoMedium,
+    /// A drive gives a size for its medium that makes no sense.
+    UnusableMedium { last_lba: u32, sector_bytes: u32 },
     /// The HBA kept command slots across a stop, which it must not; they were made harmless.
     KeptSlots(u32),
 }
@@ -83,6 +92,12 @@ impl fmt::Display for Event {
             Self::HbaReset => f.write_str("HBA reset"),
             Self::Recovered => f.write_str("ready again"),
             Self::GivenUp(reason) => write!(f, "given up: {reason}"),
+            Self::Sense(sense) => write!(f, "the drive refused: {sense}"),
+            Self::Medium { sectors } => write!(f, "a medium of {sectors} sectors"),
+            Self::NoMedium => f.write_str("the medium was taken out"),
+            Self::UnusableMedium { last_lba, sector_bytes } => {
+                write!(f, "the medium is of no use: last sector {last_lba} of {sector_bytes} bytes")
+            }
             Self::KeptSlots(slots) => write!(f, "the HBA kept slots {slots:#010x} across a stop"),
         }
     }
