@@ -11,7 +11,7 @@ pub use disc::Disc;
 use crate::Random;
 use crate::sata::{Command, End, Plan, Protocol, Report, Reset, SataDevice};
 use core::time::Duration;
-use outboard_ahci::spec::ata::{BLOCK_BYTES, Error, command, feature};
+use outboard_ahci::spec::ata::{BLOCK_BYTES, Error, command, features, sata_feature};
 use outboard_ahci::spec::atapi::{
     Capacity, FEATURE_DMA, FEATURE_DMA_TO_HOST, MediaEvent, REASON_ENDED, Sense, SenseKey, code,
 };
@@ -194,14 +194,13 @@ impl AtapiDrive {
 
     /// Sets or clears what SET FEATURES names; whether it is known.
     fn set_feature(&mut self, fis: &RegisterH2d) -> bool {
-        const DISABLE_SERIAL_ATA: u16 = 0x90;
         let which = u16::from(fis.count[0]);
         let enable = match u16::from(fis.features_low) {
-            feature::ENABLE_SERIAL_ATA => true,
-            DISABLE_SERIAL_ATA => false,
+            features::ENABLE_SATA => true,
+            features::DISABLE_SATA => false,
             _ => return false,
         };
-        let known = which == feature::NOTIFICATION && self.options.notification;
+        let known = which == sata_feature::ASYNCHRONOUS_NOTIFICATION && self.options.notification;
         if known {
             self.notifying = enable;
         }

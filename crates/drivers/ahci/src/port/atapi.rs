@@ -116,7 +116,7 @@ impl Drive {
             (true, false) => Transfer::Dma,
             (true, true) => Transfer::DirectedDma,
         };
-        let notified = notifications && identify.has_notification();
+        let notified = notifications && identify.asynchronous_notification().is_present();
         Some(Self {
             transfer,
             long_reads: false,

@@ -185,7 +185,7 @@ fn it_says_what_it_is_and_that_it_is_no_disk() {
     assert!(protocol == Some(Protocol::PioIn) && !end.is_bad());
     let identify = Identify::new(data.first_chunk().unwrap()).unwrap();
     assert_eq!((identify.packet_set(), identify.packet_bytes()), (Some(5), Some(12)));
-    assert!(identify.has_packet_dma() && identify.has_notification());
+    assert!(identify.has_packet_dma() && identify.asynchronous_notification().is_present());
     assert_eq!(identify.identity().model, "OUTBOARD DISC DRIVE");
     assert_eq!(identify.identity().serial, "DRIVE1");
     let disk = RegisterH2d::command(command::IDENTIFY_DEVICE);
@@ -203,7 +203,7 @@ fn it_notifies_once_for_each_event_if_it_was_told_to() {
     bench.drive.press_button(bench.now);
     assert!(!bench.drive.notifies(bench.now));
     let fis = RegisterH2d::command(command::SET_FEATURES);
-    let fis = fis.features(feature::ENABLE_SERIAL_ATA).count(feature::NOTIFICATION);
+    let fis = fis.features(features::ENABLE_SATA).count(sata_feature::ASYNCHRONOUS_NOTIFICATION);
     assert!(!bench.command(fis, Packet([0; 16])).1.is_bad());
     bench.drive.press_button(bench.now);
     assert!(bench.drive.notifies(bench.now) && !bench.drive.notifies(bench.now));

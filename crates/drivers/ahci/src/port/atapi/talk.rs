@@ -6,7 +6,7 @@ use super::super::{Context, Port, State};
 use super::{Asked, Phase, Watching, by_pio};
 use crate::config::limit;
 use crate::event::Event;
-use crate::spec::ata::{Status, command, feature};
+use crate::spec::ata::{Status, command, features, sata_feature};
 use crate::spec::atapi::{Packet, Sense, SenseKey};
 use crate::spec::fis::RegisterH2d;
 use crate::spec::registers::{PX_CI, PX_IE, PX_IS, PX_TFD, PortInterrupts};
@@ -24,8 +24,12 @@ impl<R: Registers> Port<R> {
         match asked {
             Asked::Notify => {
                 let enable = RegisterH2d::command(command::SET_FEATURES);
-                let enable = enable.features(feature::ENABLE_SERIAL_ATA);
-                self.issue_own(&enable.count(feature::NOTIFICATION), None, Data::None);
+                let enable = enable.features(features::ENABLE_SATA);
+                self.issue_own(
+                    &enable.count(sata_feature::ASYNCHRONOUS_NOTIFICATION),
+                    None,
+                    Data::None,
+                );
             }
             Asked::Events => self.issue_packet(Packet::media_event(), Data::Internal),
             Asked::Ready => self.issue_packet(Packet::test_unit_ready(), Data::None),

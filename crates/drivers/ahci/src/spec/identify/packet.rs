@@ -33,12 +33,6 @@ impl Identify {
     pub fn has_packet_dma(&self) -> bool {
         self.has(49, 8) || self.needs_direction() && self.has(62, 11)
     }
-
-    /// Whether it can tell of events by itself: asynchronous notification (word 78 bit 5).
-    pub fn has_notification(&self) -> bool {
-        let features = self.word(78);
-        features != 0xffff && self.has(78, 5)
-    }
 }
 
 #[cfg(test)]
@@ -55,12 +49,12 @@ mod tests {
 
     #[test]
     fn a_device_with_packets_says_how_it_takes_them() {
-        let drive = identify(&[(0, 0x8580), (49, 0x0300), (78, 0x20)]);
+        let drive = identify(&[(0, 0x8580), (49, 0x0300)]);
         assert_eq!((drive.packet_set(), drive.packet_bytes()), (Some(5), Some(12)));
-        assert!(drive.has_packet_dma() && !drive.needs_direction() && drive.has_notification());
-        let bridge = identify(&[(0, 0x8581), (62, 0x8800), (78, 0xffff)]);
+        assert!(drive.has_packet_dma() && !drive.needs_direction());
+        let bridge = identify(&[(0, 0x8581), (62, 0x8800)]);
         assert_eq!(bridge.packet_bytes(), Some(16));
-        assert!(bridge.has_packet_dma() && bridge.needs_direction() && !bridge.has_notification());
+        assert!(bridge.has_packet_dma() && bridge.needs_direction());
         assert!(!identify(&[(0, 0x8580), (62, 0x0800)]).has_packet_dma());
         assert_eq!(identify(&[(0, 0x8583)]).packet_bytes(), None);
         assert_eq!(identify(&[(0, 0x0040)]).packet_set(), None);
