@@ -186,6 +186,9 @@ impl Drive {
         let Some(sense) = sense else { return aborted };
         let managing = matches!(command.operation(), Operation::Manage(_));
         match sense.key {
+            _ if managing && sense.code == code::NOT_MOVED => {
+                (Verdict::Final(BlockError::Locked), Medium::Same)
+            }
             SenseKey::NOT_READY if sense.code == code::NO_MEDIUM => {
                 (Verdict::Final(BlockError::MediumChanged), Medium::Doubtful)
             }
@@ -217,7 +220,6 @@ impl Drive {
 
     fn judge_refusal(&mut self, sense: Sense, managing: bool) -> Verdict {
         match sense.what() {
-            code::REMOVAL_PREVENTED => Verdict::Final(BlockError::Locked),
             code::INVALID_COMMAND if !managing && !self.long_reads => {
                 self.long_reads = true;
                 Verdict::Retry(BlockError::Unsupported)

@@ -71,6 +71,9 @@ pub mod code {
     pub const NO_MEDIUM_OPEN: (u8, u8) = (0x3a, 0x02);
     /// Data was damaged on the way between host and drive.
     pub const TRANSPORT_CRC: u8 = 0x47;
+    /// The medium could not be taken in or let go of; with 02h because it is locked in, and from
+    /// QEMU's drive for the same reason with 00h.
+    pub const NOT_MOVED: u8 = 0x53;
     /// The medium is locked in.
     pub const REMOVAL_PREVENTED: (u8, u8) = (0x53, 0x02);
 }
