@@ -136,6 +136,7 @@ impl From<RefusedReason> for BlockError {
         match reason {
             RefusedReason::Unsupported => Self::Unsupported,
             RefusedReason::WriteProtected => Self::WriteProtected,
+            RefusedReason::NotReady(UnitState::Empty) => Self::MediumChanged,
             RefusedReason::NotReady(_) => Self::Gone,
             RefusedReason::Frozen => Self::Frozen,
             RefusedReason::SwitchedOff => Self::SwitchedOff,

@@ -44,6 +44,8 @@ pub(super) struct Job {
     /// `None` for a job that nobody waits for.
     pub(super) token: Option<Token>,
     pub(super) disk: u16,
+    /// The unit's generation that it is for: of another medium it wants nothing.
+    pub(super) unit_generation: u32,
     pub(super) kind: Kind,
     pub(super) phase: Phase,
     /// Its memory, while the driver does not have it: the sectors, and behind them, for a write

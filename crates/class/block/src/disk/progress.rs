@@ -32,16 +32,19 @@ impl Disks {
         let hosted = &mut self.drivers[index];
         hosted.discovered = true;
         let present = |unit: &UnitId| {
-            hosted.driver.unit(*unit).is_some_and(|unit| unit.state == UnitState::Ready)
+            let state = hosted.driver.unit(*unit).map(|unit| unit.state);
+            matches!(state, Some(UnitState::Ready | UnitState::Empty))
         };
         let found: Vec<_> = units.filter(present).collect();
         for unit in found {
-            let options = &self.drivers[index].options;
-            let options = options.iter().find(|(of, _)| *of == unit).map(|(_, o)| *o);
+            let hosted = &self.drivers[index];
+            let options = hosted.options.iter().find(|(of, _)| *of == unit).map(|(_, o)| *o);
             let id = DiskId(self.disks.len() as u16);
+            let generation = hosted.driver.unit(unit).map_or(0, |unit| unit.generation);
             self.disks.push(Disk {
                 driver: index,
                 unit,
+                generation,
                 name: format!("sdC{}", id.0),
                 options: options.unwrap_or_default(),
                 volumes: Volumes::default(),
@@ -55,6 +58,33 @@ impl Disks {
         }
     }
 
+    /// Looks at disks whose medium is another one than before: for partitions, if there is one.
+    pub(super) fn follow_media(&mut self) {
+        for index in 0..self.disks.len() {
+            let id = DiskId(index as u16);
+            let Some(unit) = self.unit(id) else { continue };
+            let (generation, state) = (unit.generation, unit.state);
+            let disk = &mut self.disks[index];
+            if disk.generation == generation {
+                continue;
+            }
+            match state {
+                UnitState::Ready => {
+                    disk.generation = generation;
+                    // Without memory for it now, it has no partitions until it is rescanned.
+                    disk.volumes.replace(&Table::default());
+                    let _ = self.rescan(id, None);
+                }
+                UnitState::Empty => {
+                    disk.generation = generation;
+                    disk.table = Table::default();
+                    disk.volumes.replace(&disk.table);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// A job without a range.
     pub(super) fn job(
         &self,
@@ -62,13 +92,15 @@ impl Disks {
         kind: Kind,
         token: Option<Token>,
     ) -> Result<Job, Refusal> {
-        let geometry = self.unit(disk).ok_or(Refusal::NoDisk)?.geometry;
+        let unit = self.unit(disk).ok_or(Refusal::NoDisk)?;
+        let (geometry, unit_generation) = (unit.geometry, unit.generation);
         if self.jobs.len() - self.free.len() >= MAX_JOBS {
             return Err(Refusal::Busy);
         }
         Ok(Job {
             token,
             disk: disk.0,
+            unit_generation,
             kind,
             phase: Phase::Transfer,
             buffer: None,
@@ -160,6 +192,12 @@ impl Disks {
                 self.disks[disk].queue.pop_front();
                 continue;
             };
+            let hosted = &self.drivers[driver].driver;
+            if hosted.unit(unit).is_some_and(|unit| unit.generation != job.unit_generation) {
+                self.disks[disk].queue.pop_front();
+                self.advance(index, Err(BlockError::MediumChanged));
+                continue;
+            }
             let request = job.request();
             match self.drivers[driver].driver.submit(unit, Tag(index.into()), request) {
                 Ok(()) => {
@@ -237,7 +275,11 @@ impl Disks {
         let Kind::Scan(scanner) = &mut job.kind else { return Ok(None) };
         match scanner.step() {
             Step::Done(table) => {
-                if let Some(disk) = self.disks.get_mut(usize::from(job.disk)) {
+                // What was found on a medium that is gone means nothing.
+                let current = self.unit(id).map(|unit| unit.generation);
+                if let Some(disk) = self.disks.get_mut(usize::from(job.disk))
+                    && current == Some(job.unit_generation)
+                {
                     disk.volumes.replace(&table);
                     disk.table = table;
                 }

@@ -57,6 +57,8 @@ pub(super) struct Disk {
     pub(super) driver: usize,
     pub(super) unit: UnitId,
     pub(super) name: String,
+    /// The unit's generation that was last scanned.
+    pub(super) generation: u32,
     pub(super) options: DiskOptions,
     pub(super) volumes: Volumes,
     pub(super) table: Table,
@@ -333,6 +335,7 @@ impl Disks {
             }
             self.discover(index);
         }
+        self.follow_media();
         self.completions = completions;
         self.kick(now);
     }

@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     /// Requests that the driver has carried out, as (operation, lba, sectors).
     pub(crate) log: Vec<(Operation, u64, u64)>,
     pub(crate) seed: u64,
+    /// A medium that takes the place of the one that is there; empty for none.
+    pub(crate) exchange: Option<Vec<u8>>,
     /// Nothing completes.
     pub(crate) frozen: bool,
 }
@@ -50,7 +52,8 @@ impl Memory {
             queue_depth: depth,
             ..Geometry::NONE
         };
-        let unit = Unit { state: UnitState::Ready, generation: 1, geometry, ..Unit::UNKNOWN };
+        let state = if content.is_empty() { UnitState::Empty } else { UnitState::Ready };
+        let unit = Unit { state, generation: 1, geometry, ..Unit::UNKNOWN };
         let shared = Arc::new(Mutex::new(Shared { content, seed: 1, ..Shared::default() }));
         Self { shared, unit, arena: arena.clone(), waiting: Vec::new(), stopped: false }
     }
@@ -103,6 +106,9 @@ impl BlockDriver for Memory {
     fn submit(&mut self, _: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let most = u64::from(self.unit.geometry.max_transfer_sectors);
         assert!(request.sectors <= most || request.operation == Operation::Discard);
+        if self.unit.state != UnitState::Ready {
+            return Err(request.refused(RefusedReason::NotReady(self.unit.state)));
+        }
         if self.stopped {
             return Err(request.refused(RefusedReason::NotReady(UnitState::Stopping)));
         }
@@ -115,6 +121,17 @@ impl BlockDriver for Memory {
     fn kick(&mut self, _: Instant) {}
     fn interrupt(&mut self, _: u16) {}
     fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
+        let other = self.shared.lock().unwrap().exchange.take();
+        if let Some(content) = other {
+            self.unit.generation += 1;
+            self.unit.state = if content.is_empty() { UnitState::Empty } else { UnitState::Ready };
+            self.unit.geometry.sectors = (content.len() / SECTOR) as u64;
+            self.shared.lock().unwrap().content = content;
+            for (tag, request) in self.waiting.drain(..) {
+                let (unit, result) = (UnitId(0), Err(BlockError::MediumChanged));
+                done(Completion { unit, tag, result, data: request.data });
+            }
+        }
         if self.waiting.is_empty() {
             return;
         }
