@@ -1,4 +1,4 @@
-//! AHCI: Serial ATA host bus adapters, and the disks at their ports.
+//! AHCI: Serial ATA host bus adapters, and the disks and disc drives at their ports.
 //!
 //! # Theory
 //!
@@ -31,10 +31,17 @@
 //! command is tried a bounded number of times. One port's trouble does not stop the others, but
 //! for the reset of the HBA.
 //!
+//! **Packets.** A CD or DVD drive (ATAPI) is a read-only disk that takes one packet at a time. What
+//! it refuses it is asked about (REQUEST SENSE) once the command engine runs again. Its medium is
+//! looked at when it is found, after each reset, and when the drive says or hints that something
+//! happened; an idle drive is asked for that every two seconds unless it tells by itself. Requests
+//! for a medium that is no longer there fail; another medium is another generation.
+//!
 //! **Distrust.** Nothing that HBA or disk write is used before it was checked: status and tags
 //! against what was issued, identification by its checksum and its plausibility, addresses of
 //! failures against the request's. A register of all ones is a device that is gone.
 //!
+<<<<<<< HEAD
 //! **Management.** What a disk is asked and told beside its data is a program of orders, each an
 //! ATA command that runs alone in the request's slot, with nothing between them. Passwords and
 //! answers go through one block of the port's own memory; a password is wiped from it once its
@@ -43,6 +50,9 @@
 //! COMRESET for the next request; a locked one serves management alone.
 //!
 //! Not here yet: hot-plug, ATAPI, port multipliers, link power management.
+=======
+//! Not here yet: hot-plug, port multipliers, link power management, SMART and security.
+>>>>>>> d3359a0 (ahci: tell of packets in the theory)
 #![no_std]
 #![forbid(unsafe_code)]
 
