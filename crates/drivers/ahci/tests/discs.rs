@@ -3,7 +3,9 @@
 mod support;
 
 use outboard_ahci::spec::atapi::{Capacity, Sense, SenseKey, code};
-use outboard_block::{BlockDriver, BlockError, Management, RefusedReason, Request, Tag, UnitState};
+use outboard_block::{
+    BlockDriver, BlockError, Management, RefusedReason, Request, Tag, Unit, UnitState,
+};
 use outboard_sim::atapi::{AtapiDrive, AtapiOptions, Lies, Transfer};
 use outboard_sim::fault::Cost;
 use outboard_sim::{Fault, Random};
@@ -308,4 +310,69 @@ fn a_drive_that_gives_no_sense_is_not_asked_for_ever() {
     let mut bench = with_disc();
     bench.drive(|drive| drive.lies.silent = true);
     assert_eq!(bench.read(0, 1), Err(BlockError::Aborted));
+}
+
+/// People play with the tray while faults strike; what is read is from the disc that it was asked
+/// of, and every read ends.
+#[test]
+fn no_read_gives_what_is_on_another_disc() {
+    let harmless: Vec<_> = Fault::ALL
+        .iter()
+        .filter(|fault| !matches!(fault.cost(), Cost::Disk | Cost::Controller))
+        .collect();
+    let (mut good, mut changed) = (0, 0);
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let options = AtapiOptions {
+            events: random.once_in(2),
+            notification: random.once_in(2),
+            load: Duration::from_millis(random.below(4000)),
+            ..AtapiOptions::default()
+        };
+        let mut bench = DiscBench::new(options, Some(disc(0, SECTORS)));
+        // Where the disc in the drive begins, and those of all generations so far.
+        let (mut in_drive, mut known) = (0, vec![(bench.unit().generation, 0)]);
+        let mut asked = Vec::new();
+        for _ in 0..150 {
+            match random.below(12) {
+                0..4 if bench.unit().state == UnitState::Ready && asked.len() < 20 => {
+                    let (lba, sectors) = (random.below(SECTORS - 8), random.between(1, 8));
+                    let request = bench.request(lba, sectors);
+                    bench.submit(asked.len() as u64, request);
+                    asked.push((bench.unit().generation, lba, sectors));
+                }
+                4 => bench.press_button(),
+                // Somebody is quick: the driver has no chance to see the tray open.
+                5 => {
+                    in_drive += 1000;
+                    if !bench.drive(|drive| drive.is_open()) {
+                        bench.press_button();
+                    }
+                    bench.drive(|drive| drive.exchange(Some(disc(in_drive, SECTORS))));
+                    bench.press_button();
+                }
+                6 => bench.inject(**random.pick(&harmless)),
+                _ => {
+                    bench.driver.kick(bench.now);
+                    let end = bench.now + Duration::from_micros(random.below(3_000_000));
+                    bench.run_until(|bench| bench.now.reached(end));
+                }
+            }
+            let Unit { state, generation, .. } = *bench.unit();
+            if state == UnitState::Ready && known.iter().all(|(known, _)| *known != generation) {
+                known.push((generation, in_drive));
+            }
+        }
+        for completion in bench.finish() {
+            let (generation, lba, sectors) = asked[completion.tag.0 as usize];
+            let first = known.iter().find(|(known, _)| *known == generation).unwrap().1;
+            changed += u32::from(completion.result == Err(BlockError::MediumChanged));
+            if let Ok(content) = content(completion) {
+                good += 1;
+                let events = &bench.events;
+                assert_eq!(content, sectors_of(first + lba, sectors), "seed {seed}: {events:#?}");
+            }
+        }
+    }
+    assert!(good > 20 && changed > 20, "{good} good, {changed} for another disc");
 }
