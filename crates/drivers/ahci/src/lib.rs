@@ -41,7 +41,6 @@
 //! against what was issued, identification by its checksum and its plausibility, addresses of
 //! failures against the request's. A register of all ones is a device that is gone.
 //!
-<<<<<<< HEAD
 //! **Management.** What a disk is asked and told beside its data is a program of orders, each an
 //! ATA command that runs alone in the request's slot, with nothing between them. Passwords and
 //! answers go through one block of the port's own memory; a password is wiped from it once its
@@ -49,10 +48,7 @@
 //! twice. Settings that a reset undoes are applied again after it. A sleeping disk is woken by
 //! COMRESET for the next request; a locked one serves management alone.
 //!
-//! Not here yet: hot-plug, ATAPI, port multipliers, link power management.
-=======
-//! Not here yet: hot-plug, port multipliers, link power management, SMART and security.
->>>>>>> d3359a0 (ahci: tell of packets in the theory)
+//! Not here yet: hot-plug, port multipliers, link power management.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -437,6 +437,9 @@ impl<R: Registers> Port<R> {
 
     /// Ends programs whose last orders were optional and have failed.
     pub(super) fn end_programs(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if self.drive.is_some() {
+            return;
+        }
         let Some(slot) = self.slots.next_waiting() else { return };
         let Some(Command { request, .. }) = self.slots.get(slot) else { return };
         if let Operation::Manage(what) = request.operation

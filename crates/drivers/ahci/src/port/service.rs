@@ -136,7 +136,9 @@ impl<R: Registers> Port<R> {
         }
         self.slots.retire(slot);
         match self.slots.get(slot).map(|command| command.request.operation) {
-            Some(Operation::Manage(_)) => self.order_ended(slot, context, done),
+            Some(Operation::Manage(_)) if self.drive.is_none() => {
+                self.order_ended(slot, context, done)
+            }
             _ => self.succeed(slot, done),
         }
         true
