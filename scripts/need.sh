@@ -15,6 +15,7 @@ qemu-img           qemu-utils      qemu-img              qemu-img
 sgdisk             gdisk           gdisk                 gptfdisk
 sfdisk             fdisk           util-linux            util-linux
 mkfs.ext4          e2fsprogs       e2fsprogs             e2fsprogs
+xorriso            xorriso         xorriso               libisoburn
 mkfs.vfat          dosfstools      dosfstools            dosfstools
 mcopy              mtools          mtools                mtools
 cmp                diffutils       diffutils             diffutils

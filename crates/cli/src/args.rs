@@ -124,6 +124,7 @@ const LAB_HELP: &str = "\
 Serve IMAGE as a disk behind a real AHCI controller model. May be given several times
 
   ,ro           never write to the image
+  ,cd           it is a disc, in a CD drive: read-only, with 2048-byte sectors
   ,sector=4096  it is the image of a disk with 4096-byte sectors
   ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx
   ,bad=N        pretend that 512-byte sector N can neither be read nor written";

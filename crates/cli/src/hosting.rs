@@ -39,8 +39,8 @@ pub(crate) fn host_lab(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
     Ok(hosted)
 }
 
-/// How a disk of the lab is to be presented. QEMU's have sectors of 512 bytes whatever the image
-/// is of, so larger ones are made up of these.
+/// How a disk of the lab is to be presented. QEMU's disks have sectors of 512 bytes whatever the
+/// image is of, so larger ones are made up of these; its CD drives have their own.
 fn options(disk: &DiskConfig) -> DiskOptions {
     let sector_bytes = (disk.sector_bytes != 512).then_some(disk.sector_bytes);
     DiskOptions { sector_bytes, read_only: disk.read_only }

@@ -156,6 +156,7 @@ impl From<RefusedReason> for BlockError {
         match reason {
             RefusedReason::Unsupported => Self::Unsupported,
             RefusedReason::NotReady(UnitState::Locked) => Self::Locked,
+            RefusedReason::WriteProtected => Self::WriteProtected,
             RefusedReason::NotReady(UnitState::Empty) => Self::MediumChanged,
             RefusedReason::NotReady(_) => Self::Gone,
             RefusedReason::Frozen => Self::Frozen,

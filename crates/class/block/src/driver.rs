@@ -159,8 +159,8 @@ pub enum BlockError {
     /// The medium was taken out, or another one was put in.
     #[error("the medium was changed or taken out")]
     MediumChanged,
-    /// The disk is locked, or the password was wrong.
-    #[error("the disk is locked, or the password is wrong")]
+    /// The disk is locked, or the password was wrong; or the medium is locked in.
+    #[error("the disk or its medium is locked, or the password is wrong")]
     Locked,
     /// Passwords cannot be changed until the disk loses power.
     #[error("the disk's passwords are frozen until it loses power: cut its power first")]
@@ -221,6 +221,9 @@ pub enum RefusedReason {
     /// The memory's length, alignment or address does not suit the request or the controller.
     #[error("the request's memory does not fit")]
     BadMemory,
+    /// The medium may not be written.
+    #[error("the disk is read-only")]
+    WriteProtected,
     /// The device cannot do this.
     #[error("the disk does not support this")]
     Unsupported,

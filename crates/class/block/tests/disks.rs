@@ -6,7 +6,7 @@ mod memory;
 use memory::{Memory, SECTOR, Shared};
 use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
 use outboard_block::partition::Scheme;
-use outboard_block::{Durability, Operation, UnitId};
+use outboard_block::{Durability, Operation, UnitId, UnitState};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, Constraints, DmaSpace};
 use outboard_linux::SharedMemory;
@@ -410,4 +410,61 @@ proptest! {
         bench.finish();
         prop_assert_eq!(&bench.shared().content, &expected);
     }
+}
+
+/// A medium with one primary partition, from sector 8 on.
+fn partitioned(sectors: u32) -> Vec<u8> {
+    let mut content = vec![0; sectors as usize * SECTOR];
+    content[446 + 4] = 0x83;
+    content[446 + 8..][..4].copy_from_slice(&8u32.to_le_bytes());
+    content[446 + 12..][..4].copy_from_slice(&(sectors - 8).to_le_bytes());
+    content[510..512].copy_from_slice(&[0x55, 0xaa]);
+    content
+}
+
+#[test]
+fn a_read_does_not_go_on_on_another_medium() {
+    let mut bench = Bench::new(vec![1; 64 * SECTOR], DiskOptions::default(), 32, 8);
+    bench.disks.read(DISK, 0, 64 * SECTOR, Token(1)).unwrap();
+    bench.disks.kick(Instant::ORIGIN);
+    while bench.shared().log.len() < 3 {
+        bench.disks.poll(Instant::ORIGIN);
+    }
+    bench.shared().exchange = Some(vec![2; 64 * SECTOR]);
+    let Outcome::Read(data) = bench.finish().pop().unwrap().result.unwrap() else { panic!() };
+    let mut bytes = vec![0; data.len()];
+    data.copy_to(&mut bytes);
+    assert!(bytes.len() < 64 * SECTOR && bytes.iter().all(|byte| *byte == 1));
+    bench.disks.recycle(DISK, data);
+    assert_eq!(bench.read(0, 5).unwrap(), [2; 5]);
+}
+
+#[test]
+fn partitions_come_and_go_with_the_medium() {
+    let mut bench = Bench::new(partitioned(64), DiskOptions::default(), 32, 8);
+    let ends = |bench: &Bench| -> Vec<u64> {
+        bench.disks.volumes(DISK).iter().map(|v| v.first_lba + v.sectors).collect()
+    };
+    assert_eq!(ends(&bench), [64]);
+    bench.shared().exchange = Some(Vec::new());
+    bench.disks.poll(Instant::ORIGIN);
+    assert_eq!(ends(&bench), []);
+    assert_eq!(bench.disks.info(DISK).unwrap().state, UnitState::Empty);
+    let refused = bench.disks.read(DISK, 0, 1, Token(1)).unwrap_err();
+    assert_eq!(refused, Refusal::NoMedium);
+    bench.shared().exchange = Some(partitioned(32));
+    bench.disks.poll(Instant::ORIGIN);
+    bench.finish();
+    assert_eq!(ends(&bench), [32]);
+    assert_eq!(bench.disks.table(DISK).unwrap().scheme, Some(Scheme::Mbr));
+}
+
+#[test]
+fn a_drive_without_a_medium_is_a_disk_that_can_become_full() {
+    let mut bench = Bench::new(Vec::new(), DiskOptions::default(), 32, 8);
+    assert_eq!((bench.disks.len(), bench.disks.volumes(DISK).len()), (1, 0));
+    bench.shared().exchange = Some(partitioned(16));
+    bench.disks.poll(Instant::ORIGIN);
+    bench.finish();
+    assert_eq!(bench.disks.volumes(DISK).len(), 1);
 }

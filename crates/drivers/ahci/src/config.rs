@@ -121,6 +121,13 @@ pub(crate) mod limit {
     /// Resets of the HBA in a row on behalf of one port, without a command that ended well between
     /// them, before the port is given up.
     pub(crate) const HBA_RESETS: u8 = 2;
+    /// Between two questions to a drive whose medium is becoming ready.
+    pub(crate) const MEDIUM_LOOK: Duration = Duration::from_millis(250);
+    /// Between two questions to an idle drive for events of its medium.
+    pub(crate) const MEDIUM_WATCH: Duration = Duration::from_secs(2);
+    /// Answers of a drive in a row that tell nothing of its medium, such as attentions, before it
+    /// is taken to have none that is of use.
+    pub(crate) const EVASIONS: u8 = 8;
     /// How often a command is issued again because of others before it is issued alone.
     pub(crate) const CROWDED: u8 = 16;
     /// How often a command is issued again because of others before it is taken for the culprit.

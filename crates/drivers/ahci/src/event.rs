@@ -1,6 +1,7 @@
 //! What happened to a port, for whoever looks into trouble.
 
 use crate::port::Setting;
+use crate::spec::atapi::Sense;
 use crate::spec::registers::PortInterrupts;
 use core::fmt;
 use core::time::Duration;
@@ -52,6 +53,14 @@ pub(crate) enum Event {
     SpinUp,
     /// The device did not let itself be told to sleep.
     NoDeviceSleep,
+    /// Why a drive with packets has refused one.
+    Sense(Sense),
+    /// A drive has a medium of so many sectors.
+    Medium { sectors: u64 },
+    /// A drive's medium was taken out.
+    NoMedium,
+    /// A drive gives a size for its medium that makes no sense.
+    UnusableMedium { last_lba: u32, sector_bytes: u32 },
     /// The HBA kept command slots across a stop, which it must not; they were made harmless.
     KeptSlots(u32),
 }
@@ -117,6 +126,12 @@ impl fmt::Display for Event {
             Self::LinkPower(power) => write!(f, "link power {power:?}"),
             Self::SpinUp => f.write_str("told to spin up"),
             Self::NoDeviceSleep => f.write_str("the device refuses device sleep"),
+            Self::Sense(sense) => write!(f, "the drive refused: {sense}"),
+            Self::Medium { sectors } => write!(f, "a medium of {sectors} sectors"),
+            Self::NoMedium => f.write_str("the medium was taken out"),
+            Self::UnusableMedium { last_lba, sector_bytes } => {
+                write!(f, "the medium is of no use: last sector {last_lba} of {sector_bytes} bytes")
+            }
             Self::KeptSlots(slots) => write!(f, "the HBA kept slots {slots:#010x} across a stop"),
         }
     }

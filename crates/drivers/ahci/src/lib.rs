@@ -1,4 +1,4 @@
-//! AHCI: Serial ATA host bus adapters, and the disks at their ports.
+//! AHCI: Serial ATA host bus adapters, and the disks and disc drives at their ports.
 //!
 //! # Theory
 //!
@@ -31,6 +31,12 @@
 //! command is tried a bounded number of times. One port's trouble does not stop the others, but
 //! for the reset of the HBA.
 //!
+//! **Packets.** A CD or DVD drive (ATAPI) is a read-only disk that takes one packet at a time. What
+//! it refuses it is asked about (REQUEST SENSE) once the command engine runs again. Its medium is
+//! looked at when it is found, after each reset, and when the drive says or hints that something
+//! happened; an idle drive is asked for that every two seconds unless it tells by itself. Requests
+//! for a medium that is no longer there fail; another medium is another generation.
+//!
 //! **Distrust.** Nothing that HBA or disk write is used before it was checked: status and tags
 //! against what was issued, identification by its checksum and its plausibility, addresses of
 //! failures against the request's. A register of all ones is a device that is gone.
@@ -50,7 +56,7 @@
 //! **Links.** After repeated errors a link is made slower. It saves power if asked to, while its
 //! disk is in use; before a reset it is woken.
 //!
-//! Not here yet: ATAPI and port multipliers.
+//! Not here yet: port multipliers.
 #![no_std]
 #![forbid(unsafe_code)]
 

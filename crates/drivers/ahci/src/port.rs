@@ -1,5 +1,6 @@
 //! A port: one disk, its command list, and the states that it goes through.
 
+mod atapi;
 mod command;
 mod engine;
 mod health;
@@ -21,13 +22,14 @@ use crate::counters::Counters;
 use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
 use crate::spec::registers::{Capabilities, Capabilities2, PX_IE, PortInterrupts};
+use atapi::Drive;
 use command::{Command, Device, Slots, Step};
 use link::{Link, LocalOutcome, Locals};
 use manage::Manager;
 use memory::PortMemory;
 use outboard_block::{
-    BlockError, Completion, FailedReason, Geometry, Identity, Operation, Refused, RefusedReason,
-    Request, Tag, Unit, UnitId, UnitState,
+    BlockError, Completion, FailedReason, Geometry, Identity, Management, Operation, Refused,
+    RefusedReason, Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::events::EventRing;
@@ -82,6 +84,8 @@ enum State {
     PortReset { until: Instant },
     /// Trouble: only a reset of the whole HBA can help.
     NeedsHbaReset,
+    /// Asking a drive with packets about its medium, or why a packet failed.
+    Talking { until: Instant },
     /// Shutting down: bringing both engines to rest.
     Halting { until: Instant },
     /// A device that comes and goes is left alone for a while.
@@ -148,6 +152,8 @@ pub(crate) struct Port<R> {
     noisy: bool,
     /// How often devices came and went of late.
     strikes: Strikes,
+    /// The drive, if it is one that takes packets.
+    drive: Option<Drive>,
     trouble: Option<Trouble>,
     stopping: bool,
     /// When to look at registers in a state that waits for them to change.
@@ -173,14 +179,6 @@ pub(crate) struct Port<R> {
 
 impl<R: Registers> Port<R> {
     pub(crate) fn new(index: u8, registers: Window<R>, slots: u8) -> Self {
-        let device = Device {
-            queuing: false,
-            lba48: false,
-            fua: false,
-            write_cache: false,
-            flush_ext: false,
-            logs: false,
-        };
         Self {
             id: UnitId(index.into()),
             registers,
@@ -188,7 +186,7 @@ impl<R: Registers> Port<R> {
             unit: Unit::UNKNOWN,
             memory: None,
             slots: Slots::new(slots),
-            device,
+            device: Device::PLAIN,
             manager: Manager::default(),
             link: Link::new(),
             local: Locals::new(),
@@ -198,6 +196,7 @@ impl<R: Registers> Port<R> {
             spun_up: false,
             noisy: false,
             strikes: Strikes::default(),
+            drive: None,
             trouble: None,
             stopping: false,
             look_at: None,
@@ -260,12 +259,14 @@ impl<R: Registers> Port<R> {
             State::Ready if !self.local.is_empty() && !self.wants_quiet() => Some(Instant::ORIGIN),
             State::Ready if self.slots.in_flight() => self.check_at,
             State::Ready if !self.local.is_empty() => Some(Instant::ORIGIN),
+            State::Ready if self.next_flush().is_some() => Some(Instant::ORIGIN),
             // There is nothing to wait for.
             State::Ready | State::Idle | State::Asleep | State::Watching { .. }
                 if self.stopping =>
             {
                 Some(Instant::ORIGIN)
             }
+            State::Ready => self.drive.and_then(|drive| drive.watch_at()),
             _ => self.look_at,
         }
     }
@@ -306,12 +307,16 @@ impl<R: Registers> Port<R> {
     fn admit(&self, request: &Request, constraints: &Constraints) -> Result<(), RefusedReason> {
         let geometry = &self.unit.geometry;
         if self.stopping || !matches!(self.unit.state, UnitState::Ready | UnitState::Recovering) {
-            if let (UnitState::Locked, Operation::Manage(what)) =
-                (self.unit.state, request.operation)
+            // A tray can be moved whatever is on it, and a locked disk be opened.
+            if let (UnitState::Locked | UnitState::Empty, Operation::Manage(what), false) =
+                (self.unit.state, request.operation, self.stopping)
             {
                 return self.admit_management(what, request);
             }
             return Err(RefusedReason::NotReady(self.unit.state));
+        }
+        if geometry.read_only && matches!(request.operation, Operation::Write(_)) {
+            return Err(RefusedReason::WriteProtected);
         }
         let end = request.lba.checked_add(request.sectors);
         if end.is_none_or(|end| end > geometry.sectors) {
@@ -361,7 +366,9 @@ impl<R: Registers> Port<R> {
             let queued = command.is_queued(&self.device);
             // Queued and other commands must not be outstanding together (SATA §13.6.3).
             let busy = self.slots.alone.is_some() || !queued && (self.slots.queued | batch) != 0;
-            if busy {
+            // Drives with packets have none; see `end_flushes`.
+            let flush = self.drive.is_some() && command.operation() == Operation::Flush;
+            if busy || flush {
                 break;
             }
             self.prepare(slot, context);
@@ -397,17 +404,27 @@ impl<R: Registers> Port<R> {
         let timeouts = &context.config.timeouts;
         let timeout = match command.operation() {
             Operation::Read | Operation::Write(_) => timeouts.transfer,
-            Operation::Flush => timeouts.flush,
             Operation::Discard => timeouts.discard,
+            Operation::Flush => timeouts.flush,
+            Operation::Manage(_) if self.drive.is_some() => timeouts.flush,
             Operation::Manage(_) => return self.prepare_order(slot, context),
         };
         command.deadline = context.now + timeout;
         if command.operation() == Operation::Discard {
             memory.write_trim(command.request.lba, command.request.sectors);
         }
-        let fis = command.fis(slot, &self.device);
         let data = command.data(&context.constraints);
-        memory.prepare(slot, &fis, command.is_to_device(), data);
+        match &self.drive {
+            None => {
+                let fis = command.fis(slot, &self.device);
+                memory.prepare(slot, &fis, command.is_to_device(), data);
+            }
+            Some(drive) => {
+                let (fis, packet) = drive.command(command);
+                memory.prepare(slot, &fis, false, data);
+                memory.add_packet(slot, &packet);
+            }
+        }
     }
 
     /// Ends a command whose slot is retired: passes on to its next step, or completes it.
@@ -427,6 +444,10 @@ impl<R: Registers> Port<R> {
             self.slots.wait_again(slot);
             return;
         }
+        if matches!(command.operation(), Operation::Manage(Management::Eject | Management::Load)) {
+            self.tray_was_moved();
+        }
+        let Some(command) = self.slots.get_mut(slot) else { return };
         let counters = &mut self.counters;
         let sectors = command.request.sectors;
         let (count, sectors_moved) = match command.request.operation {
@@ -547,6 +568,12 @@ impl<R: Registers> Port<R> {
             if self.state == State::Ready {
                 self.serve_local(context, done);
             }
+            if self.drive.is_some() && self.state == State::Ready && !self.slots.in_flight() {
+                self.end_flushes(done);
+                if !self.stopping {
+                    self.watch_medium(context);
+                }
+            }
             // What had to wait for others to end; does nothing if nothing waits.
             self.kick(context);
             if self.stopping && self.slots.is_empty() && self.state == State::Ready {
@@ -575,6 +602,7 @@ impl<R: Registers> Port<R> {
             State::Preparing { step, until } => self.await_prepared(step, until, context, done),
             State::Stopping { until } => self.await_stop(until, context, done),
             State::ReadingLog { until } => self.await_log(until, context, done),
+            State::Talking { until } => self.await_drive(until, context, done),
             State::PortReset { until } => self.end_port_reset(until, context),
             State::Halting { until } => self.await_halt(until, context, done),
             State::Pausing { until } => self.await_pause(until, context),

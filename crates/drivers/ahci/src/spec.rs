@@ -6,6 +6,7 @@
 //! Specification 3.2, "ACS" the ATA Command Set 4 (ACS-4).
 
 pub mod ata;
+pub mod atapi;
 pub mod fis;
 pub mod identify;
 pub mod log;

@@ -86,9 +86,20 @@ impl Fault {
     }
 }
 
+/// What kind of device a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskKind {
+    /// A hard disk.
+    Disk,
+    /// A CD drive with the image as its disc, read-only, with sectors of 2048 bytes.
+    Cd,
+}
+
 /// A disk of the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
+    /// What kind of device it is.
+    pub kind: DiskKind,
     /// What is behind it.
     pub media: Media,
     /// Nothing is written to the image, whatever is written to the disk.
@@ -103,13 +114,30 @@ impl DiskConfig {
     /// A writable raw image with 512-byte sectors.
     pub fn image(path: impl Into<PathBuf>) -> Self {
         let media = Media::Image { path: path.into(), format: Format::Raw };
-        Self { media, read_only: false, sector_bytes: 512, faults: Vec::new() }
+        Self {
+            kind: DiskKind::Disk,
+            media,
+            read_only: false,
+            sector_bytes: 512,
+            faults: Vec::new(),
+        }
     }
 
     /// A disk that swallows writes and reads as zeros.
     pub const fn null(bytes: u64) -> Self {
         let media = Media::Null { bytes };
-        Self { media, read_only: false, sector_bytes: 512, faults: Vec::new() }
+        Self {
+            kind: DiskKind::Disk,
+            media,
+            read_only: false,
+            sector_bytes: 512,
+            faults: Vec::new(),
+        }
+    }
+
+    /// The image as a disc in a CD drive.
+    pub fn cd(path: impl Into<PathBuf>) -> Self {
+        Self { kind: DiskKind::Cd, read_only: true, ..Self::image(path) }
     }
 
     /// The same disk, read-only.
@@ -127,7 +155,7 @@ impl DiskConfig {
 impl FromStr for DiskConfig {
     type Err = LabError;
 
-    /// Reads `IMAGE[,ro][,sector=4096][,format=qcow2][,bad=SECTOR]…`, or `null:BYTES` for a disk
+    /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…`, or `null:BYTES` for a disk
     /// that reads as zeros and forgets writes.
     ///
     /// Options are split off from the end, so an image's name may contain commas.
@@ -136,7 +164,8 @@ impl FromStr for DiskConfig {
         let mut rest = text;
         let mut options = Vec::new();
         while let Some((head, option)) = rest.rsplit_once(',') {
-            let known = option == "ro" || option.contains('=') && !option.contains(['/', '.']);
+            let known = matches!(option, "ro" | "cd")
+                || option.contains('=') && !option.contains(['/', '.']);
             if !known {
                 break;
             }
@@ -154,6 +183,7 @@ impl FromStr for DiskConfig {
         let mut disk = Self::image(rest);
         for option in options {
             match option.split_once('=') {
+                None if option == "cd" => (disk.kind, disk.read_only) = (DiskKind::Cd, true),
                 None => disk.read_only = true,
                 Some(("sector", "512")) => disk.sector_bytes = 512,
                 Some(("sector", "4096")) => disk.sector_bytes = 4096,
@@ -177,6 +207,9 @@ impl FromStr for DiskConfig {
                 }
                 Some((key, _)) => return Err(error(format!("there is no option {key:?}"))),
             }
+        }
+        if disk.kind == DiskKind::Cd && disk.sector_bytes != 512 {
+            return Err(error("a CD always has sectors of 2048 bytes".into()));
         }
         Ok(disk)
     }
@@ -235,10 +268,13 @@ mod tests {
             "a.img,ro".parse::<DiskConfig>().unwrap(),
             DiskConfig::image("a.img").read_only()
         );
+        assert_eq!("a.iso,cd".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
+        assert_eq!("a.iso,cd,ro".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
         assert_eq!("null:1024".parse::<DiskConfig>().unwrap(), DiskConfig::null(1024));
         let disk: DiskConfig = "dir/a,b.img,sector=4096,format=qcow2,ro".parse().unwrap();
         let media = Media::Image { path: "dir/a,b.img".into(), format: Format::Qcow2 };
-        let expected = DiskConfig { media, read_only: true, sector_bytes: 4096, faults: vec![] };
+        let expected =
+            DiskConfig { media, sector_bytes: 4096, ..DiskConfig::image("").read_only() };
         assert_eq!(disk, expected);
         assert_eq!(
             "x,ro=1/y".parse::<DiskConfig>().unwrap().media,
@@ -255,6 +291,7 @@ mod tests {
             ("a.img,bad=x", "number of 512-byte sectors"),
             ("a.img,format=iso", "raw, qcow2"),
             ("a.img,size=3", "no option \"size\""),
+            ("a.iso,cd,sector=4096", "2048 bytes"),
             ("null:1000", "multiple of 512"),
         ] {
             let error = text.parse::<DiskConfig>().unwrap_err().to_string();

@@ -26,7 +26,7 @@ mod qtest;
 mod registers;
 mod version;
 
-pub use config::{DiskConfig, Fault, FaultAt, Format, LabConfig, Media};
+pub use config::{DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Media};
 pub use device::{LabDevice, LabInterrupts};
 pub use error::LabError;
 pub use machine::Lab;

@@ -1,6 +1,6 @@
 //! The machine: its command line, its memory map, its functions.
 
-use crate::config::{DiskConfig, FaultAt, LabConfig, Media};
+use crate::config::{DiskConfig, DiskKind, FaultAt, LabConfig, Media};
 use crate::device::{LabDevice, LabInterrupts, Shared};
 use crate::doorbell::{Doorbell, VECTORS};
 use crate::process::Process;
@@ -233,6 +233,9 @@ fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
             .arg(format!("ich9-ahci,id=ahci{controller},addr={:#x}", controller + 1));
     }
     let node = format!("disk{index}");
+    if disk.kind == DiskKind::Cd {
+        return add_cd(command, &node, &format!("ahci{controller}.{port}"), disk);
+    }
     if disk.read_only && matches!(disk.media, Media::Image { .. }) {
         // QEMU's disks refuse read-only images, so writes go to a temporary file, and are refused
         // before they get there. Only -drive has that.
@@ -252,6 +255,15 @@ fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
         "rerror": "report",
         "werror": "report",
     });
+    command.arg("-device").arg(device.to_string());
+}
+
+/// Adds a CD drive with a disc in it. Such drives take read-only images.
+fn add_cd(command: &mut Command, node: &str, bus: &str, disk: &DiskConfig) {
+    let (format, file) = (format_name(disk), storage(disk));
+    let disc = json!({"driver": format, "node-name": node, "file": file, "read-only": true});
+    command.arg("-blockdev").arg(disc.to_string());
+    let device = json!({"driver": "ide-cd", "drive": node, "bus": bus, "rerror": "report"});
     command.arg("-device").arg(device.to_string());
 }
 

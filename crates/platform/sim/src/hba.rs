@@ -207,6 +207,9 @@ impl HbaModel {
             self.handle(event);
         }
         self.now = self.now.max(now);
+        if self.config.capabilities.notification() {
+            (0..MAX_PORTS as u8).for_each(|port| self.take_notification(port));
+        }
     }
 
     fn handle(&mut self, event: Event) {

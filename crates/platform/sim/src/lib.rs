@@ -9,6 +9,7 @@
 //! [`DeviceView`](outboard_hw::dma::DeviceView), which lets them at what is allocated and at nothing else.
 #![forbid(unsafe_code)]
 
+pub mod atapi;
 pub mod device;
 pub mod disk;
 pub mod fault;

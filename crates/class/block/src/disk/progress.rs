@@ -220,7 +220,11 @@ impl Disks {
         let Kind::Scan(scanner) = &mut job.kind else { return Ok(None) };
         match scanner.step() {
             Step::Done(table) => {
-                if let Some(disk) = self.disks.get_mut(usize::from(job.disk)) {
+                // What was found on a medium that is gone means nothing.
+                let current = self.unit(id).map(|unit| unit.generation);
+                if let Some(disk) = self.disks.get_mut(usize::from(job.disk))
+                    && current == Some(job.generation)
+                {
                     disk.volumes.replace(&table);
                     disk.table = table;
                 }

@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     /// Requests that the driver has carried out, as (operation, lba, sectors).
     pub(crate) log: Vec<(Operation, u64, u64)>,
     pub(crate) seed: u64,
+    /// A medium that takes the place of the one that is there; empty for none.
+    pub(crate) exchange: Option<Vec<u8>>,
     /// Nothing completes.
     pub(crate) frozen: bool,
     /// Units that the driver is to have from its next poll on.
@@ -60,7 +62,8 @@ impl Memory {
             queue_depth: depth,
             ..Geometry::NONE
         };
-        let unit = Unit { state: UnitState::Ready, generation: 1, geometry, ..Unit::UNKNOWN };
+        let state = if content.is_empty() { UnitState::Empty } else { UnitState::Ready };
+        let unit = Unit { state, generation: 1, geometry, ..Unit::UNKNOWN };
         let shared = Arc::new(Mutex::new(Shared { content, seed: 1, ..Shared::default() }));
         Self {
             shared,
@@ -188,6 +191,19 @@ impl BlockDriver for Memory {
     fn kick(&mut self, _: Instant) {}
     fn interrupt(&mut self, _: u16) {}
     fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
+        let other = self.shared.lock().unwrap().exchange.take();
+        if let Some(content) = other {
+            let unit = &mut self.units[0];
+            unit.generation += 1;
+            unit.state = if content.is_empty() { UnitState::Empty } else { UnitState::Ready };
+            unit.geometry.sectors = (content.len() / SECTOR) as u64;
+            self.changes += 1;
+            self.shared.lock().unwrap().content = content;
+            for (unit, tag, request) in self.waiting.drain(..) {
+                let result = Err(BlockError::MediumChanged);
+                done(Completion { unit, tag, result, data: request.data });
+            }
+        }
         self.edit(done);
         if self.waiting.is_empty() {
             return;

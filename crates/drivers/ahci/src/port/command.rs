@@ -26,6 +26,18 @@ pub(crate) struct Device {
     pub(crate) logs: bool,
 }
 
+impl Device {
+    /// A device of which nothing is known that would matter.
+    pub(crate) const PLAIN: Self = Self {
+        queuing: false,
+        lba48: false,
+        fua: false,
+        write_cache: false,
+        flush_ext: false,
+        logs: false,
+    };
+}
+
 /// Which part of a request is being carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -169,6 +181,12 @@ impl Slots {
         let free = u32::MAX >> (MAX_SLOTS as u32 - u32::from(count).clamp(1, MAX_SLOTS as u32));
         let held = [const { None }; MAX_SLOTS];
         Self { held, free, waiting: Deque::new(), queued: 0, alone: None }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u16 {
+        let held = self.held.iter().flatten().count();
+        held as u16 + self.free.count_ones() as u16
     }
 
     pub(crate) const fn has_room(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::config::limit;
 use crate::event::Event;
 use crate::spec::registers::{
     ALL_ONES, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SCTL, PX_SERR,
-    PortCommand, PortInterrupts, interface_state,
+    PX_SIG, PortCommand, PortInterrupts, interface_state, signature,
 };
 use outboard_block::{Completion, FailedReason, UnitState};
 use outboard_hw::Registers;
@@ -102,6 +102,18 @@ impl<R: Registers> Port<R> {
         }
         self.registers.set(PX_CMD, command.with_start(true));
         true
+    }
+
+    /// Says whether the device takes packets, for the HBA's LED (AHCI §3.3.7, PxCMD.ATAPI).
+    pub(super) fn mark_packets(&mut self, takes_packets: bool) {
+        if let Some(command) = self.command_register().filter(|c| c.atapi() != takes_packets) {
+            self.registers.set(PX_CMD, command.with_atapi(takes_packets));
+        }
+    }
+
+    /// Whether the device takes packets, by its signature.
+    pub(super) fn takes_packets(&self) -> bool {
+        self.registers.get(PX_SIG) == signature::ATAPI
     }
 
     /// PxCI is cleared when ST is (AHCI §3.3.14). An HBA that keeps it (QEMU's does) would fetch

@@ -4,6 +4,7 @@
 //! the other, with nothing between them. What an order reads, or the password that it sends, goes
 //! through the block that the port has for the driver's own commands.
 
+use super::atapi::Drive;
 use super::command::{Command, Step};
 use super::health::Collection;
 use super::memory::Data;
@@ -66,6 +67,10 @@ impl<R: Registers> Port<R> {
 
     /// Whether the disk can do it, as it is now.
     fn is_capable(&self, what: Management) -> Result<(), RefusedReason> {
+        if self.drive.is_some() {
+            let known = Drive::manages(what);
+            return if known { Ok(()) } else { Err(RefusedReason::Unsupported) };
+        }
         let features = &self.unit.features;
         let supported = match what {
             Management::ReadHealth | Management::SelfTest(_) => match features.health {
@@ -113,6 +118,10 @@ impl<R: Registers> Port<R> {
     /// What the command in `slot` is for, and the order that it is at: `None` if it is no
     /// management.
     pub(super) fn order_of(&self, slot: u8) -> Option<(Management, u8, Order)> {
+        if self.drive.is_some() {
+            // Packets, and no programs.
+            return None;
+        }
         let Command { request, step, .. } = self.slots.get(slot)?;
         let Operation::Manage(what) = request.operation else { return None };
         let from = match step {
@@ -345,11 +354,11 @@ impl<R: Registers> Port<R> {
     }
 
     /// The state of a unit that serves requests.
-    pub(super) const fn serving(&self) -> UnitState {
+    pub(super) fn serving(&self) -> UnitState {
         match (self.stopping, self.unit.features.security.locked) {
             (true, _) => UnitState::Stopping,
             (false, true) => UnitState::Locked,
-            (false, false) => UnitState::Ready,
+            (false, false) => self.settled_state(),
         }
     }
 
@@ -428,6 +437,9 @@ impl<R: Registers> Port<R> {
 
     /// Ends programs whose last orders were optional and have failed.
     pub(super) fn end_programs(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        if self.drive.is_some() {
+            return;
+        }
         let Some(slot) = self.slots.next_waiting() else { return };
         let Some(Command { request, .. }) = self.slots.get(slot) else { return };
         if let Operation::Manage(what) = request.operation

@@ -1,13 +1,15 @@
 //! A port's memory that the HBA reads and writes.
 
 use crate::spec::ata::BLOCK_BYTES;
+use crate::spec::atapi::{PACKET_BYTES, Packet};
 use crate::spec::fis::{
     RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits,
 };
 use crate::spec::registers::MAX_SLOTS;
 use crate::spec::security::PasswordBlock;
 use crate::spec::structures::{
-    COMMAND_LIST_BYTES, COMMAND_TABLE_ALIGNMENT, CommandHeader, PRDT_OFFSET, PrdtEntry,
+    COMMAND_LIST_BYTES, COMMAND_TABLE_ALIGNMENT, CommandHeader, PACKET_OFFSET, PRDT_OFFSET,
+    PrdtEntry,
 };
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
 
@@ -90,6 +92,17 @@ impl PortMemory {
         let table_end = table + PrdtEntry::offset(entries);
         self.buffer.sync_for_device(table..table_end);
         self.buffer.sync_for_device(header_offset..header_offset + size_of::<CommandHeader>());
+    }
+
+    /// Adds a packet to the command that was prepared in `slot`.
+    pub(crate) fn add_packet(&mut self, slot: u8, packet: &Packet) {
+        let at = self.table(slot) + PACKET_OFFSET;
+        self.buffer.write_bytes(at, &packet.0);
+        self.buffer.sync_for_device(at..at + PACKET_BYTES);
+        let header = COMMAND_LIST + CommandHeader::offset(slot.into());
+        let flags = self.buffer.load_u32(header) | u32::from(CommandHeader::PACKET);
+        self.buffer.store_u32(header, flags);
+        self.buffer.sync_for_device(header..header + size_of::<u32>());
     }
 
     fn describe(&mut self, table: usize, index: usize, segment: Segment) {

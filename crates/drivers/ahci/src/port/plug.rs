@@ -89,6 +89,7 @@ impl<R: Registers> Port<R> {
         self.known = false;
         self.spun_up = false;
         self.forget_management();
+        self.drive = None;
         (self.unflushed, self.cache_lost, self.unwritten) = (false, false, None);
         (self.port_resets, self.hba_resets) = (0, 0);
     }

@@ -86,6 +86,10 @@ impl<R: Registers> Port<R> {
 
     /// What the error of a command that ran alone means.
     fn judge_alone(&mut self, slot: u8, status: u8, error: u8) -> Verdict {
+        if self.drive.is_some() {
+            // ERROR has other bits after a packet; the drive will be asked.
+            return Verdict::Retry(BlockError::Aborted);
+        }
         let received = self.memory.as_ref().map(|memory| memory.received_register());
         let address = |received: RegisterD2h| match self.device.lba48 {
             true => received.address48(),
@@ -174,6 +178,9 @@ impl<R: Registers> Port<R> {
         }
         if !self.start_engine(context) {
             return self.call_for_hba_reset();
+        }
+        if self.drive.is_some() && trouble.verdict.is_some() {
+            return self.ask_about_trouble(context);
         }
         if trouble.find_culprit && self.device.logs {
             let read = RegisterH2d::command(command::READ_LOG_EXT);

@@ -17,10 +17,12 @@ impl<R: Registers> Port<R> {
     ///
     /// To be followed by [`reap`](Self::reap): what ends after it sets the bits again.
     pub(crate) fn acknowledge_good(&mut self) -> bool {
-        if self.state == State::Ready {
+        // A drive with packets may also have something to tell by such a bit.
+        let suitable = self.state == State::Ready && self.drive.is_none();
+        if suitable {
             self.registers.set(PX_IS, PortInterrupts::GOOD);
         }
-        self.state == State::Ready
+        suitable
     }
 
     /// Serves an interrupt of whatever kind.
@@ -40,6 +42,9 @@ impl<R: Registers> Port<R> {
         self.reap(context, done);
         if self.state != State::Ready {
             return;
+        }
+        if interrupts.contains(PortInterrupts::SET_DEVICE_BITS_FIS) {
+            self.look_for_notification(context);
         }
         if interrupts.intersects(PortInterrupts::FATAL) {
             self.begin_recovery(Cause::Fatal(interrupts), context);
@@ -128,7 +133,9 @@ impl<R: Registers> Port<R> {
         }
         self.slots.retire(slot);
         match self.slots.get(slot).map(|command| command.request.operation) {
-            Some(Operation::Manage(_)) => self.order_ended(slot, context, done),
+            Some(Operation::Manage(_)) if self.drive.is_none() => {
+                self.order_ended(slot, context, done)
+            }
             _ => self.succeed(slot, done),
         }
         true

@@ -85,9 +85,9 @@ impl<R: Registers> Port<R> {
                 false => self.look_at = Some(context.now + limit::LOOK_SLOWLY),
             };
         }
-        let kind = match self.registers.get(PX_SIG) {
-            signature::ATA => None,
-            signature::ATAPI => Some("ATAPI drives"),
+        let found = self.registers.get(PX_SIG);
+        let kind = match found {
+            signature::ATA | signature::ATAPI => None,
             signature::PORT_MULTIPLIER => Some("port multipliers"),
             signature::ENCLOSURE => Some("enclosure bridges"),
             signature::ZONED => Some("host-managed zoned disks"),
@@ -97,6 +97,7 @@ impl<R: Registers> Port<R> {
             return self.give_up(FailedReason::Unsupported(kind), context, done);
         }
         self.settle(context, done);
+        self.mark_packets(found == signature::ATAPI);
         if !self.start_engine(context) {
             return self.reset_again(FailedReason::GivenUp, context, done);
         }
@@ -107,7 +108,11 @@ impl<R: Registers> Port<R> {
 
     /// Asks the device what it is.
     pub(super) fn begin_identify(&mut self, context: &Context<'_>) {
-        self.issue_internal(&RegisterH2d::command(command::IDENTIFY_DEVICE));
+        let identify = match self.takes_packets() {
+            true => command::IDENTIFY_PACKET_DEVICE,
+            false => command::IDENTIFY_DEVICE,
+        };
+        self.issue_internal(&RegisterH2d::command(identify));
         let until = context.now + context.config.timeouts.transfer;
         self.enter(State::Identifying { until }, context.now);
     }
@@ -158,6 +163,15 @@ impl<R: Registers> Port<R> {
         let Some(identify) = Identify::new(&data) else {
             return self.reset_again(FailedReason::BadIdentity, context, done);
         };
+        if self.takes_packets() {
+            return self.drive_identified(&identify, context, done);
+        }
+        if self.drive.take().is_some() {
+            // A disk has taken a drive's place.
+            self.counters.plugs += 1;
+            self.record(context, Event::Replaced);
+            self.forget_disk(done);
+        }
         if identify.awaits_spin_up() && !core::mem::replace(&mut self.spun_up, true) {
             return self.begin_spin_up(context);
         }

@@ -1,4 +1,6 @@
-//! What IDENTIFY DEVICE returns (ACS §7.12).
+//! What IDENTIFY DEVICE returns (ACS §7.12), and IDENTIFY PACKET DEVICE.
+
+mod packet;
 
 use super::ata::sums_to_zero;
 use super::security;

@@ -12,6 +12,8 @@ pub const COMMAND_LIST_ALIGNMENT: u64 = 1024;
 pub const RECEIVED_ALIGNMENT: u64 = 256;
 /// What a command table is aligned to.
 pub const COMMAND_TABLE_ALIGNMENT: usize = 128;
+/// Where the packet (ACMD) is in a command table (AHCI §4.2.3.2).
+pub const PACKET_OFFSET: usize = 0x40;
 /// Where the physical region descriptor table (PRDT) starts in a command table (AHCI §4.2.3).
 pub const PRDT_OFFSET: usize = 0x80;
 /// The most entries that a PRDT has: PRDTL is 16 bits wide.
@@ -42,6 +44,8 @@ const _: () = assert!(size_of::<CommandHeader>() == 32);
 impl CommandHeader {
     /// Bit of `flags`: the transfer goes to the device.
     pub const WRITE: u16 = 1 << 6;
+    /// Bit of `flags`: a packet is to be sent to the device, when it asks for it.
+    pub const PACKET: u16 = 1 << 5;
     /// Offset of PRDBC.
     pub const TRANSFERRED_OFFSET: usize = 4;
 

@@ -70,6 +70,7 @@ impl HbaModel {
         let is_log =
             command.fis.command == command::READ_LOG_EXT && command.fis.lba_low[0] == NCQ_ERROR;
         let queued_command = is_queued(&command.fis);
+        let packet_bit = header.flags.get() & CommandHeader::PACKET != 0;
         let mut wrong = None;
         let tagged = port.active >> slot & 1 == 1;
         let others = port.executing.iter().flatten();
@@ -83,6 +84,9 @@ impl HbaModel {
                 wrong = Some("queued with another tag than its slot");
             }
             () if queued_command && !config.ncq() => wrong = Some("queued, for an HBA without NCQ"),
+            () if packet_bit != (command.fis.command == command::PACKET) => {
+                wrong = Some("a packet without its bit (A), or the other way round");
+            }
             () if mixed => wrong = Some("sent while commands of the other kind were outstanding"),
             () if header.flags.get() & 0x1f != u16::from(RegisterH2d::DWORDS) => {
                 wrong = Some("of another length than its FIS");
@@ -294,6 +298,19 @@ impl HbaModel {
         }
         self.update_pending(index);
         self.look_for_commands(index);
+    }
+
+    /// Passes on what a device has to tell by itself: a set-device-bits FIS with its notification
+    /// bit, which names no command (SATA §13.8, AHCI §3.3.15).
+    pub(super) fn take_notification(&mut self, index: u8) {
+        let now = self.now;
+        let Some(port) = self.port_mut(index).filter(|port| port.is_up()) else { return };
+        if port.device.as_mut().is_some_and(|device| device.notifies(now)) {
+            port.notified |= 1;
+            port.status |= PortInterrupts::SET_DEVICE_BITS_FIS;
+            self.trace.note(now, format_args!("port {index}: notification"));
+            self.update_pending(index);
+        }
     }
 
     fn stick(&mut self, index: u8, bits: u32) {

@@ -7,7 +7,7 @@ use core::time::Duration;
 use outboard_ahci::spec::ata::Status;
 use outboard_ahci::spec::registers::{
     PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SACT, PX_SCTL, PX_SERR, PX_SIG,
-    PX_SSTS, PX_TFD, PortCommand, PortInterrupts, SataStatus, serial_error,
+    PX_SNTF, PX_SSTS, PX_TFD, PortCommand, PortInterrupts, SataStatus, serial_error,
 };
 use outboard_hw::Instant;
 
@@ -85,6 +85,8 @@ pub(super) struct Port {
     /// A queued command has failed, and log 10h was not read.
     pub(super) queue_failed: bool,
     pub(super) executing: [Option<Execution>; 32],
+    /// PxSNTF.
+    pub(super) notified: u32,
 
     pub(super) armed: Vec<Fault>,
 }
@@ -124,6 +126,7 @@ impl Port {
             stuck_bits: 0,
             queue_failed: false,
             executing: [None; 32],
+            notified: 0,
             armed: Vec::new(),
         }
     }
@@ -211,6 +214,7 @@ impl HbaModel {
             _ if offset == PX_SERR.offset() => port.errors,
             _ if offset == PX_SACT.offset() => port.active,
             _ if offset == PX_CI.offset() => port.issued,
+            _ if offset == PX_SNTF.offset() => port.notified,
             _ => 0,
         };
         garbage.map_or(value, |garbage| garbage(value))
@@ -263,6 +267,7 @@ impl HbaModel {
                 self.update_pending(index);
                 self.try_report(index);
             }
+            _ if offset == PX_SNTF.offset() => port.notified &= !value,
             _ if offset == PX_SACT.offset() => self.write_active(index, value),
             _ if offset == PX_CI.offset() => self.write_issue(index, value),
             _ if offset == PX_SCTL.offset() => self.write_link_control(index, value),

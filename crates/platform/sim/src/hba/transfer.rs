@@ -5,11 +5,8 @@ use crate::sata::{Command, End};
 use outboard_ahci::spec::fis::{
     RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits, kind,
 };
-use outboard_ahci::spec::structures::{CommandHeader, PrdtEntry};
+use outboard_ahci::spec::structures::{CommandHeader, PACKET_OFFSET, PrdtEntry};
 use zerocopy::{FromBytes, IntoBytes};
-
-/// Where the packet of a command table is (AHCI §4.2.3.2).
-const PACKET_OFFSET: u64 = 0x40;
 
 impl HbaModel {
     /// Reads a plain value; `None`, and a violation, if the driver does not own that memory.
@@ -48,7 +45,7 @@ impl HbaModel {
         let header: CommandHeader = self.load(index, at)?;
         let table = table_of(&header);
         let fis: RegisterH2d = self.load(index, table)?;
-        let packet: [u8; 16] = self.load(index, table + PACKET_OFFSET)?;
+        let packet: [u8; 16] = self.load(index, table + PACKET_OFFSET as u64)?;
         Some((header, Command { fis, packet }))
     }
 
