@@ -80,8 +80,8 @@ enum State {
     Stopping { until: Instant },
     /// Trouble: asking the device which queued command failed.
     ReadingLog { until: Instant },
-    /// Trouble: COMRESET is being sent.
-    PortReset { until: Instant },
+    /// Trouble: COMRESET is being sent, until then, or until a while after the next look.
+    PortReset { until: Option<Instant> },
     /// Trouble: only a reset of the whole HBA can help.
     NeedsHbaReset,
     /// Asking a drive with packets about its medium, or why a packet failed.
@@ -93,7 +93,7 @@ enum State {
     /// No device, or one that cannot be used: bringing both engines to rest.
     Clearing { until: Instant, place: Place },
     /// No device: COMRESET is being sent, so that one that comes is reported.
-    Rearming { until: Instant },
+    Rearming { until: Option<Instant> },
     /// Waiting for a device to come, or for one that cannot be used to go.
     Watching { place: Place },
     /// Nothing more will happen: shut down.

@@ -28,6 +28,7 @@ use outboard_ahci::Hba;
 use outboard_block::{BlockDriver, UnitId};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, DeviceView, DmaSpace};
+use outboard_hw::time::earlier;
 use scenario::Scenario;
 
 /// Memory that a trial's driver and clients need at most.
@@ -187,7 +188,7 @@ impl Trial {
             device.hba().trace().note(at, format_args!("driver: port {}: {what}", unit.0));
         });
         for client in &mut self.clients {
-            wrong.extend(client.look(driver).err());
+            wrong.extend(client.look(driver, self.now).err());
             wrong.extend(client.overdue(self.now).err());
             client.submit(driver, &*self.dma, self.now);
         }
@@ -198,8 +199,9 @@ impl Trial {
     /// Lets time pass until something is due; whether anything is.
     fn wait(&mut self, turns_now: &mut u32) -> bool {
         let Some(driver) = &self.driver else { return false };
-        let next =
-            outboard_hw::time::earlier(driver.next_deadline(), self.device.hba().next_event());
+        let next = earlier(driver.next_deadline(), self.device.hba().next_event());
+        let clients = self.clients.iter().map(|client| client.next_at(self.now));
+        let next = clients.fold(next, earlier);
         let Some(next) = next else { return false };
         *turns_now = if self.now.reached(next) { *turns_now + 1 } else { 0 };
         // Now and then whoever runs the driver has other things to do.

@@ -126,11 +126,17 @@ impl PortMemory {
         self.buffer.sync_for_device(header..header + size_of::<u32>());
     }
 
-    /// Makes a slot's command table something that the HBA does not send anywhere: a FIS of type 0.
+    /// Makes a slot's command table something that the HBA does not send anywhere: a FIS of type 0,
+    /// and no memory to transfer to.
     pub(crate) fn blank(&mut self, slot: u8) {
         let table = self.table(slot);
         self.buffer.fill(table..table + PRDT_OFFSET, 0);
         self.buffer.sync_for_device(table..table + PRDT_OFFSET);
+        // Nor may it look for the table where there is none, if this memory is new.
+        let header = CommandHeader::new(0, 0, self.buffer.address_of(table));
+        let offset = COMMAND_LIST + CommandHeader::offset(slot.into());
+        self.buffer.write(offset, &header);
+        self.buffer.sync_for_device(offset..offset + size_of::<CommandHeader>());
     }
 
     /// Bytes that the HBA says the command in `slot` has transferred.

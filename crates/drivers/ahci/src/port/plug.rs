@@ -72,6 +72,9 @@ impl<R: Registers> Port<R> {
     /// Fails everything that is held. The device must have lost its hold on memory.
     pub(super) fn drop_requests(&mut self, done: &mut dyn FnMut(Completion)) {
         let unit = self.id;
+        if let Some(memory) = &mut self.memory {
+            (0..32).filter(|slot| self.slots.get(*slot).is_some()).for_each(|s| memory.disarm(s));
+        }
         for Command { tag, request, .. } in self.slots.drain() {
             self.counters.failed += 1;
             let Request { data, .. } = request;
@@ -144,14 +147,18 @@ impl<R: Registers> Port<R> {
                 self.registers.set(PX_CMD, command);
                 let reset = self.link.quiet().with_detection(SataControl::COMRESET);
                 self.registers.set(PX_SCTL, reset);
-                let until = context.now + limit::COMRESET;
-                return self.enter(State::Rearming { until }, until);
+                return self.enter(State::Rearming { until: None }, context.now);
             }
         }
         self.begin_watch(place, context);
     }
 
-    pub(super) fn end_rearming(&mut self, until: Instant, context: &Context<'_>) {
+    pub(super) fn end_rearming(&mut self, until: Option<Instant>, context: &Context<'_>) {
+        // As for any COMRESET, the time counts from the first look.
+        let Some(until) = until else {
+            let until = context.now + limit::COMRESET;
+            return self.enter(State::Rearming { until: Some(until) }, until);
+        };
         if !context.now.reached(until) {
             self.look_at = Some(until);
             return;

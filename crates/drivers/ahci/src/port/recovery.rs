@@ -26,6 +26,11 @@ impl<R: Registers> Port<R> {
     pub(super) fn task_file_error(&mut self, context: &Context<'_>) {
         let task_file = self.registers.get(PX_TFD);
         let (status, error) = (task_file.status(), task_file.error());
+        // Without a device the register says nothing (AHCI §3.3.8).
+        let nothing = Status::from_bits_retain(status).is_busy();
+        if let Some(cause) = self.link_is_down().filter(|_| nothing) {
+            return self.begin_recovery(cause, context);
+        }
         let cause = match self.slots.alone {
             Some(_) => Cause::TaskFile { status, error },
             None => Cause::Queued { status, error },

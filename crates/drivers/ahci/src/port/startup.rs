@@ -49,7 +49,7 @@ impl<R: Registers> Port<R> {
             self.enter(State::Device { until }, context.now);
             return self.await_device(until, context, done);
         }
-        let appeared = !seen && status.detection() != SataStatus::NOTHING;
+        let appeared = !seen && status.detection() == SataStatus::PRESENT;
         if appeared {
             let until = context.now + limit::LINK;
             return self.enter(State::Link { until, seen: true, late }, context.now + limit::LOOK);
@@ -78,6 +78,10 @@ impl<R: Registers> Port<R> {
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
+        if self.look_for_cut_off(context) {
+            // It was cut off again while it was starting.
+            return self.reset_again(FailedReason::Removed, context, done);
+        }
         let task_file = self.registers.get(PX_TFD);
         if Status::from_bits_retain(task_file.status()).is_busy() {
             return match context.now.reached(until) {
@@ -153,7 +157,10 @@ impl<R: Registers> Port<R> {
             None if !context.now.reached(until) => {
                 self.look_at = Some(context.now + limit::LOOK);
             }
-            None | Some(false) => self.reset_again(FailedReason::BadIdentity, context, done),
+            None | Some(false) => {
+                self.look_for_cut_off(context);
+                self.reset_again(FailedReason::BadIdentity, context, done);
+            }
             Some(true) => self.identified(context, done),
         }
     }
@@ -313,7 +320,9 @@ impl<R: Registers> Port<R> {
         // The HBA was reset before any device was looked for; another time would only disturb the
         // other ports for one that was never of use.
         let removed = reason == FailedReason::Removed;
-        if self.known && !removed && self.hba_resets < limit::HBA_RESETS {
+        // Unless the engine has got stuck since: then nothing else helps.
+        let stuck = self.command_register().is_some_and(|c| c.list_running() && !c.start());
+        if (self.known || stuck) && !removed && self.hba_resets < limit::HBA_RESETS {
             self.port_resets = 0;
             return self.call_for_hba_reset();
         }
@@ -345,12 +354,17 @@ impl<R: Registers> Port<R> {
         self.spun_up = false;
         self.wake_link();
         self.registers.set(PX_SCTL, self.link.quiet().with_detection(SataControl::COMRESET));
-        let until = context.now + limit::COMRESET;
-        self.enter(State::PortReset { until }, until);
+        // Whoever runs the driver may have read the clock long ago: the time counts from the next
+        // look.
+        self.enter(State::PortReset { until: None }, context.now);
     }
 
-    pub(super) fn end_port_reset(&mut self, until: Instant, context: &Context<'_>) {
+    pub(super) fn end_port_reset(&mut self, until: Option<Instant>, context: &Context<'_>) {
         use crate::spec::registers::PX_SCTL;
+        let Some(until) = until else {
+            let until = context.now + limit::COMRESET;
+            return self.enter(State::PortReset { until: Some(until) }, until);
+        };
         if !context.now.reached(until) {
             self.look_at = Some(until);
             return;

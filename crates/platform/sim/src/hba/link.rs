@@ -71,6 +71,10 @@ impl HbaModel {
         }
         let epoch = port.link_epoch;
         match fault {
+            // One that is without power announces itself once it has it.
+            Some(Fault::ComresetIgnored) if port.away_until > now => {
+                self.link_up_after(index, LINK_UP, epoch);
+            }
             Some(Fault::ComresetIgnored) => {}
             Some(Fault::PresenceOnly) => port.link = Link::Presence,
             Some(_) => {

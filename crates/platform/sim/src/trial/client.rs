@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// 31 that it may have to wait for.
 const LONGEST: Duration = Duration::from_secs(3 * 3600);
 
+/// A disk that can come back does so within this.
+const RETURN: Duration = Duration::from_secs(60);
+
 /// A client of one disk.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -27,6 +30,8 @@ pub(super) struct Client {
     left: u32,
     depth: usize,
     generation: u32,
+    /// Since when it cannot be used.
+    lost_since: Option<Instant>,
     /// Nothing more comes of this disk.
     over: bool,
     pub(super) good: u64,
@@ -46,6 +51,7 @@ impl Client {
             left: requests,
             depth,
             generation: 0,
+            lost_since: None,
             over: false,
             good: 0,
             failed: 0,
@@ -63,18 +69,26 @@ impl Client {
     }
 
     /// Looks at the disk's state; what is wrong with it is an error.
-    pub(super) fn look(&mut self, driver: &dyn BlockDriver) -> Result<(), String> {
+    pub(super) fn look(&mut self, driver: &dyn BlockDriver, now: Instant) -> Result<(), String> {
         let Some(unit) = driver.unit(self.unit) else { return Err("the unit is gone".into()) };
         match unit.state {
-            UnitState::Ready if unit.generation != self.generation => {
-                self.generation = unit.generation;
-                let serial = unit.identity.serial.as_str();
-                if super::disk_key(serial) != self.oracle.disk {
-                    self.oracle.replaced(super::disk_key(serial));
+            UnitState::Ready => {
+                (self.lost_since, self.over) = (None, false);
+                if unit.generation != self.generation {
+                    self.generation = unit.generation;
+                    let key = super::disk_key(&unit.identity.serial);
+                    if key == self.oracle.disk {
+                        self.oracle.returned();
+                    } else {
+                        self.oracle.replaced(key);
+                    }
                 }
-                self.over = false;
             }
             UnitState::Absent | UnitState::Failed(_) => {
+                let since = *self.lost_since.get_or_insert(now);
+                if now.since(since) < RETURN {
+                    return Ok(());
+                }
                 if !self.oracle.may_be_lost() {
                     return Err(format!("{} without reason", unit.state));
                 }
@@ -83,6 +97,13 @@ impl Client {
             _ => {}
         }
         Ok(())
+    }
+
+    /// When it gives a disk up that is away.
+    pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
+        let waits = !self.over && self.left > 0;
+        let at = self.lost_since.filter(|_| waits).map(|since| since + RETURN);
+        at.filter(|at| !now.reached(*at))
     }
 
     /// Submits what it can.

@@ -93,6 +93,15 @@ impl Oracle {
         self.told = self.cuts;
     }
 
+    /// The disk has gone and is back: whoever uses it knows that its cache may be lost.
+    pub(super) fn returned(&mut self) {
+        self.told = self.cuts;
+        for sector in &mut self.sectors {
+            sector.acknowledged.0 = sector.acknowledged.0.min(sector.durable);
+            sector.floor = sector.floor.min(sector.durable);
+        }
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.sectors.len()
     }
@@ -197,11 +206,7 @@ impl Oracle {
         self.refused(pending);
         if let Err(error) = result {
             if error == BlockError::CacheLost && pending.operation == Operation::Flush {
-                self.told = self.cuts;
-                for sector in &mut self.sectors {
-                    sector.acknowledged.0 = sector.acknowledged.0.min(sector.durable);
-                    sector.floor = sector.floor.min(sector.durable);
-                }
+                self.returned();
             }
             return self.excuse(pending, error);
         }
