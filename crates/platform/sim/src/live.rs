@@ -24,10 +24,10 @@ use crate::Random;
 use crate::device::SimDevice;
 use crate::disk::{Disk, ImageAccess, ImageMedium};
 use crate::hba::{HbaConfig, HbaModel};
-use controller::Controller;
+use controller::{Controller, News};
 use core::fmt::Display;
 use outboard_hw::dma::{Arena, DeviceView};
-use outboard_linux::{EventFd, SharedMemory, now};
+use outboard_linux::{SharedMemory, now};
 use plan::Plan;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Live {
     controllers: Vec<Controller>,
-    news: Arc<EventFd>,
+    news: Arc<News>,
 }
 
 impl Live {
@@ -45,7 +45,7 @@ impl Live {
     pub fn start(config: &LiveConfig) -> Result<Self, LiveError> {
         let memory = SharedMemory::for_model("simulated-memory", config.dma_bytes);
         let (_, arena) = memory.map_err(LiveError::system("making memory for transfers"))?;
-        let news = EventFd::new().map_err(LiveError::system("eventfd"))?;
+        let news = News::new().map_err(LiveError::system("eventfd"))?;
         let mut live = Self { controllers: Vec::new(), news: Arc::new(news) };
         for (index, disks) in config.disks.chunks(LiveConfig::PORTS).enumerate() {
             live.add(index * LiveConfig::PORTS, disks, &arena, config.pin)?;
@@ -89,13 +89,15 @@ impl Live {
 
     /// Readable when [`drain_news`](Self::drain_news) has something to tell.
     pub fn news(&self) -> BorrowedFd<'_> {
-        self.news.as_fd()
+        self.news.event.as_fd()
     }
 
     /// Tells what has happened since the last call: at which controller, at which of its ports, and
     /// what.
     pub fn drain_news(&mut self, tell: &mut dyn FnMut(usize, u8, &dyn Display)) {
-        self.news.take();
+        if !self.news.take() {
+            return;
+        }
         for (index, controller) in self.controllers.iter_mut().enumerate() {
             controller.drain(&mut |port, what| tell(index, port, what));
         }

@@ -14,6 +14,35 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, PoisonError};
 use std::thread::JoinHandle;
 
+/// Whether there is something to tell; all controllers have the same.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) event: EventFd,
+    /// Spares those who look often a call of the system.
+    any: AtomicBool,
+}
+
+impl News {
+    pub(super) fn new() -> rustix::io::Result<Self> {
+        Ok(Self { event: EventFd::new()?, any: AtomicBool::new(false) })
+    }
+
+    fn announce(&self) {
+        // In this order, whoever sees that there is something finds the event to take.
+        self.event.signal();
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether something was announced since the last call.
+    pub(super) fn take(&self) -> bool {
+        let any = self.any.load(Ordering::Relaxed) && self.any.swap(false, Ordering::Acquire);
+        if any {
+            self.event.take();
+        }
+        any
+    }
+}
+
 /// What the driver, its event loop and the controller's thread share. What is atomic here changes
 /// only while the model is locked.
 #[derive(Debug)]
@@ -23,8 +52,8 @@ pub(super) struct Clock {
     /// Whether the pin was asserted when it was last looked at.
     asserted: AtomicBool,
     pin: bool,
-    /// Readable when faults have struck or a thread has ended; all controllers have the same.
-    news: Arc<EventFd>,
+    /// Of faults that have struck, and of a thread that has ended.
+    news: Arc<News>,
     /// Wakes the thread, which waits with the model's lock.
     bell: Condvar,
     /// Until when the thread sleeps, in nanoseconds.
@@ -42,7 +71,7 @@ impl Clock {
             self.interrupts.signal();
         }
         if hba.has_struck() {
-            self.news.signal();
+            self.news.announce();
         }
     }
 }
@@ -80,7 +109,7 @@ impl Controller {
         hba: HbaModel,
         arena: outboard_hw::dma::Arena,
         plans: Vec<(u8, Plan)>,
-        news: Arc<EventFd>,
+        news: Arc<News>,
     ) -> std::io::Result<Self> {
         let clock = Arc::new(Clock {
             interrupts: EventFd::new()?,
@@ -166,7 +195,7 @@ impl Drop for Watch {
             // What the driver finds is a controller that was pulled out.
             self.0.hba().inject(0, Fault::Removed);
             self.1.died.store(true, Ordering::Relaxed);
-            self.1.news.signal();
+            self.1.news.announce();
             self.1.interrupts.signal();
         }
     }

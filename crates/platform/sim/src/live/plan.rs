@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn shares_are_of_a_hundred_and_nothing_is_lost_for_good() {
         assert_eq!(MIX.iter().map(|(share, _)| share).sum::<u64>(), 100);
-        let all: BTreeSet<_> = MIX.iter().flat_map(|(_, kinds)| *kinds).copied().flatten().collect();
+        let all: BTreeSet<_> =
+            MIX.iter().flat_map(|(_, kinds)| *kinds).copied().flatten().collect();
         assert!(all.iter().all(|fault| fault.cost() != Cost::Controller));
         for lost in [Fault::Unplug, Fault::ReplugOther, Fault::ReceivedStale] {
             assert!(!all.contains(&lost), "{lost}");
