@@ -103,7 +103,7 @@ pub(crate) enum Verb {
     Cp(CpArgs),
     /// See to a disk: health, self-tests, power, caches, passwords, media
     Disk(DiskArgs),
-    /// Measure drivers and server in the lab
+    /// Measure drivers and server, in the lab or with a simulated disk
     Bench(BenchArgs),
     /// Try drivers against a simulator that lies
     ///
@@ -294,6 +294,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) lab: Option<DiskConfig>,
 
+    /// Use a simulated disk with this image, rather than one of the lab
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["lab", "null"])]
+    pub(crate) sim: Option<LiveDisk>,
+
     /// Use a disk that reads as zeros and forgets writes, so that storage is not the limit
     #[arg(long, conflicts_with = "lab")]
     pub(crate) null: bool,
@@ -324,7 +328,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
 
-    /// Write to the image given with --lab without asking
+    /// Write to the image given with --lab or --sim without asking
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -2,6 +2,7 @@
 
 use super::LiveError;
 use crate::disk::{DiskConfig, Timing};
+use core::fmt;
 use core::time::Duration;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -108,6 +109,20 @@ impl FromStr for LiveDisk {
     }
 }
 
+impl fmt::Display for LiveDisk {
+    /// Writes what [`from_str`](Self::from_str) reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},sector={}", self.path.display(), self.sector_bytes)?;
+        if let Some(seed) = self.faults {
+            write!(f, ",faults={seed}")?;
+        }
+        if let Some(serial) = &self.serial {
+            write!(f, ",serial={serial}")?;
+        }
+        f.write_str(if self.read_only { ",ro" } else { "" })
+    }
+}
+
 /// A machine with simulated disks.
 #[derive(Debug, Clone)]
 pub struct LiveConfig {
@@ -145,6 +160,7 @@ mod tests {
             serial: Some("X-1".into()),
         };
         assert_eq!(disk, expected);
+        assert_eq!(disk.to_string().parse::<LiveDisk>().unwrap(), disk);
     }
 
     #[test]
