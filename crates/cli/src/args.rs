@@ -149,7 +149,8 @@ With ,faults=SEED something strikes each such disk every two to six seconds, and
 what the driver gets over (commands that are aborted, damaged transfers, lost interrupts, links that \
 go and come back), at times delays of seconds, bad sectors, cuts of power, and seldom a disk that is \
 pulled out and plugged in again. The same seed gives the same faults at the same times; most wait \
-for an occasion, and are dropped if none comes until the next are due.
+for an occasion, and are dropped if none comes until the next are due. `outboard sim --list` says \
+what there is.
 
 Faults do no harm to the image. Bad sectors are bad until the server ends, most of them until they \
 are written; the image keeps what they held. Cut power and pulled disks lose what was not flushed, \
