@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
 use outboard_sim::Fault;
+use outboard_sim::live::LiveDisk;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -27,11 +28,12 @@ behind it as a tree of files, over 9P. The other verbs look at that tree, so nob
 that can mount it.
 
 Without hardware, and without root, the lab (--lab) provides a controller: the device models of \
-QEMU, with image files as disks.";
+QEMU, with image files as disks. A simulation (--sim) needs no QEMU, and can fail as bad disks do.";
 
 const EXAMPLES: &str = "\
 Examples:
   outboard serve --lab disk.img               serve a disk image (end it with Ctrl-C)
+  outboard serve --sim disk.img,faults=1      see how a bad disk is got over
   outboard ls                                 in another terminal: what is served
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
@@ -101,7 +103,7 @@ pub(crate) enum Verb {
     Cp(CpArgs),
     /// See to a disk: health, self-tests, power, caches, passwords, media
     Disk(DiskArgs),
-    /// Measure drivers and server in the lab
+    /// Measure drivers and server, in the lab or with a simulated disk
     Bench(BenchArgs),
     /// Try drivers against a simulator that lies
     ///
@@ -129,11 +131,40 @@ Serve IMAGE as a disk behind a real AHCI controller model. May be given several 
   ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx
   ,bad=N        pretend that 512-byte sector N can neither be read nor written";
 
+/// What a simulated disk is, and what its faults do and do not.
+const SIM_HELP: &str = "\
+Serve IMAGE as a simulated disk: a software model of a controller and its disks, in this process \
+and without QEMU. May be given several times, and together with --lab
+
+  ,ro           never write to the image
+  ,sector=4096  it is the image of a disk with 4096-byte sectors
+  ,serial=TEXT  its serial number
+  ,faults=SEED  let it fail as bad disks do, to see what becomes of a program that uses it
+
+Such a disk is never chosen unless it is asked for, and its model number says SIMULATED. The image \
+is its medium: as with --lab, what is written to the disk and flushed is in the image. What was \
+written and not flushed is in the disk's volatile cache, and goes with it if the server is killed.
+
+With ,faults=SEED something strikes each such disk every two to six seconds, and is printed: mostly \
+what the driver gets over (commands that are aborted, damaged transfers, lost interrupts, links that \
+go and come back), at times delays of seconds, bad sectors, cuts of power, and seldom a disk that is \
+pulled out and plugged in again. The same seed gives the same faults at the same times; most wait \
+for an occasion, and are dropped if none comes until the next are due. `outboard sim --list` says \
+what there is.
+
+Faults do no harm to the image. Bad sectors are bad until the server ends, most of them until they \
+are written; the image keeps what they held. Cut power and pulled disks lose what was not flushed, \
+as with a real disk. To keep an image as it is whatever is written, serve a copy of it.";
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    #[arg(long, value_name = "IMAGE[,OPTION]…", required = true)]
+    #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present = "sim")]
     #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
+
+    #[arg(long, value_name = "IMAGE[,OPTION]…", long_help = SIM_HELP)]
+    #[arg(help = "Serve IMAGE as a simulated disk, which can fail as bad disks do; without QEMU")]
+    pub(crate) sim: Vec<LiveDisk>,
 
     /// Listen for 9P here: unix:PATH or tcp:HOST:PORT. May be given several times
     ///
@@ -264,6 +295,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) lab: Option<DiskConfig>,
 
+    /// Use a simulated disk with this image, rather than one of the lab
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["lab", "null"])]
+    pub(crate) sim: Option<LiveDisk>,
+
     /// Use a disk that reads as zeros and forgets writes, so that storage is not the limit
     #[arg(long, conflicts_with = "lab")]
     pub(crate) null: bool,
@@ -294,7 +329,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
 
-    /// Write to the image given with --lab without asking
+    /// Write to the image given with --lab or --sim without asking
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -5,8 +5,19 @@ pub(crate) mod ninep;
 
 use crate::args::{Pattern, Through};
 use hdrhistogram::Histogram;
+use outboard_lab::DiskConfig;
+use outboard_sim::live::LiveDisk;
 use serde::Serialize;
 use std::time::{Duration, Instant};
+
+/// The disk that is measured.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// One of the lab's.
+    Lab(DiskConfig),
+    /// A simulated one.
+    Sim(LiveDisk),
+}
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]

@@ -1,14 +1,19 @@
 //! From disks on the command line to drivers in a server.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::UnitId;
 use outboard_block::disk::DiskOptions;
 use outboard_host::{Hosted, Platform};
 use outboard_hw::interrupt::InterruptKind;
-use outboard_lab::{DiskConfig, Lab, LabConfig};
+use outboard_lab::{DiskConfig, Lab, LabConfig, Media};
+use outboard_sim::Live;
+use outboard_sim::live::{LiveConfig, LiveDisk};
 use rustix::fd::BorrowedFd;
 use std::error::Error;
+use std::fmt::Display;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Disks of one AHCI controller of the lab.
 const PORTS: usize = 6;
@@ -46,16 +51,81 @@ fn options(disk: &DiskConfig) -> DiskOptions {
     DiskOptions { sector_bytes, read_only: disk.read_only }
 }
 
-/// The lab as the platform of a server.
-#[derive(Debug)]
-pub(crate) struct LabPlatform(pub(crate) Lab);
+/// Starts simulated controllers with these disks.
+pub(crate) fn start_sim(
+    disks: &[LiveDisk],
+    dma_bytes: usize,
+    interrupts: Option<InterruptKind>,
+) -> Result<Live> {
+    let pin = interrupts == Some(InterruptKind::Pin);
+    let config = LiveConfig { dma_bytes, pin, ..LiveConfig::new(disks.to_vec()) };
+    Live::start(&config).context("the simulation did not start")
+}
 
-impl Platform for LabPlatform {
+/// Drivers for all simulated controllers.
+pub(crate) fn host_sim(sim: &Live, disks: &[LiveDisk]) -> Result<Vec<Hosted>> {
+    let mut hosted = Vec::new();
+    for ((device, interrupts), disks) in sim.functions().zip(disks.chunks(LiveConfig::PORTS)) {
+        let driver = Hba::new(device, AhciConfig::default()).context("a simulated controller")?;
+        let options =
+            |disk: &LiveDisk| DiskOptions { sector_bytes: None, read_only: disk.read_only };
+        let options = (0..).map(UnitId).zip(disks.iter().map(options)).collect();
+        hosted.push(Hosted { driver: Box::new(driver), interrupts: Box::new(interrupts), options });
+    }
+    Ok(hosted)
+}
+
+/// Refuses an image that is to be the content of both a disk of the lab and a simulated one. Those
+/// who would share it look for each other's locks in different ways.
+pub(crate) fn check_shared(lab: &[DiskConfig], sim: &[LiveDisk]) -> Result<()> {
+    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    for disk in lab {
+        let Media::Image { path, .. } = &disk.media else { continue };
+        let same = |other: &&LiveDisk| {
+            identity(path).is_some_and(|file| Some(file) == identity(&other.path))
+        };
+        if let Some(other) = sim.iter().find(same).filter(|o| !(o.read_only && disk.read_only)) {
+            bail!(
+                "{} is given both with --lab and with --sim: two writers would destroy what is on \
+                 it. Leave one of them out, or add ,ro to both",
+                other.path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a server's devices are of: a lab, a simulation, or both. The drivers of the lab come first.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    pub(crate) lab: Option<Lab>,
+    pub(crate) sim: Option<Live>,
+    /// How many drivers are for the lab's controllers.
+    pub(crate) lab_drivers: usize,
+}
+
+impl Platform for Devices {
     fn ended(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.ended_descriptor())
+        self.lab.as_ref().map(Lab::ended_descriptor)
     }
 
     fn check(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.0.check().map_err(Into::into)
+        if let Some(lab) = &mut self.lab {
+            lab.check()?;
+        }
+        self.sim.as_ref().map_or(Ok(()), Live::check).map_err(Into::into)
+    }
+
+    fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.sim.as_ref().map(Live::news)
+    }
+
+    fn drain_news(&mut self, tell: &mut dyn FnMut(usize, UnitId, &dyn Display)) {
+        let first = self.lab_drivers;
+        if let Some(sim) = &mut self.sim {
+            sim.drain_news(&mut |controller, port, what| {
+                tell(first + controller, UnitId(port.into()), what);
+            });
+        }
     }
 }

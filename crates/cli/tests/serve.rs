@@ -283,6 +283,27 @@ fn images_that_cannot_be_used_are_refused_with_advice() {
 }
 
 #[test]
+fn an_image_is_a_disk_once_be_it_of_the_lab_or_simulated() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = image(folder.path(), "disk", 1 << 20);
+    let mut server = Server::start(&[&disk]);
+    let error = fails(&["serve", "--sim", &disk], 1);
+    assert!(error.contains("in use by another process"), "{error}");
+    assert_eq!(server.end(Signal::TERM), Some(0));
+    let other = image(folder.path(), "other", 2 << 20);
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--sim", &disk, "--lab", &other]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", folder.path().join("9p").display());
+    let server = Server::launch(command, &[&socket], folder);
+    let error = fails(&["serve", "--lab", &disk], 1);
+    assert!(error.contains("in use by another process"), "{error}");
+    // Those of the lab come first.
+    assert!(server.run(&["cat", "sdC0/ctl"]).contains("geometry 4096 512"));
+    assert!(server.run(&["cat", "sdC1/ctl"]).contains("SIMULATED"));
+}
+
+#[test]
 fn without_qemu_it_says_how_to_install_it() {
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--lab", "null:512"]).env("OUTBOARD_QEMU", "/nonexistent/qemu");

@@ -1,15 +1,18 @@
 //! Straight through the driver.
 
-use super::{Clock, Measurement, Places, Setup};
+use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
 use outboard_ahci::{AhciConfig, Hba, Reaping};
 use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_hw::registers::AccessCounts;
-use outboard_lab::{DiskConfig, Lab, LabConfig, LabInterrupts};
+use outboard_lab::{Lab, LabConfig};
 use outboard_linux::{InterruptSource, now};
-use outboard_pci::Counting;
+use outboard_pci::{Counting, Device};
+use outboard_sim::Live;
+use outboard_sim::live::LiveConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +22,17 @@ const START_TIME: Duration = Duration::from_secs(30);
 /// Before a measurement, everything is warmed up for this part of its time.
 const WARM_UP: u32 = 10;
 
-/// The lab's disk, its driver, and who waits for its interrupts.
+/// A disk, its driver, and who waits for its interrupts.
 struct Rig {
     driver: Box<dyn BlockDriver>,
-    interrupts: LabInterrupts,
+    interrupts: Box<dyn InterruptSource>,
     counts: Arc<AccessCounts>,
     polling: bool,
-    _lab: Lab,
+    /// What the device is of, which ends with this value.
+    _machine: Box<dyn Any>,
 }
 
-pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
+pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
     let mut rig = Rig::new(disk, setup.poll)?;
     let disk_bytes = rig.driver.unit(UNIT).map_or(0, |unit| unit.geometry.bytes());
     let mut places = Places::new(setup, disk_bytes);
@@ -49,16 +53,36 @@ pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
 }
 
 impl Rig {
-    fn new(disk: &DiskConfig, polling: bool) -> Result<Self> {
-        let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
-        let function = lab.functions().iter().find(|f| outboard_ahci::matches(&f.identity));
-        let address = function.context("the lab has no AHCI controller")?.address;
-        let (device, interrupts) = lab.open(address)?;
+    fn new(disk: &Target, polling: bool) -> Result<Self> {
+        match disk {
+            Target::Lab(disk) => {
+                let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
+                let function = lab.functions().iter().find(|f| outboard_ahci::matches(&f.identity));
+                let address = function.context("the lab has no AHCI controller")?.address;
+                let (device, interrupts) = lab.open(address)?;
+                Self::start(device, Box::new(interrupts), Box::new(lab), polling)
+            }
+            Target::Sim(disk) => {
+                let sim = Live::start(&LiveConfig::new(vec![disk.clone()]))?;
+                let function = sim.functions().next();
+                let (device, interrupts) = function.context("no simulated controller")?;
+                Self::start(device, Box::new(interrupts), Box::new(sim), polling)
+            }
+        }
+    }
+
+    fn start<D: Device + 'static>(
+        device: D,
+        interrupts: Box<dyn InterruptSource>,
+        machine: Box<dyn Any>,
+        polling: bool,
+    ) -> Result<Self> {
         let counts = Arc::new(AccessCounts::default());
         let reaping = if polling { Reaping::Polling } else { Reaping::Interrupts };
         let config = AhciConfig { reaping, ..AhciConfig::default() };
         let driver = Hba::new(Counting::new(device, counts.clone()), config)?;
-        let mut rig = Self { driver: Box::new(driver), interrupts, counts, polling, _lab: lab };
+        let mut rig =
+            Self { driver: Box::new(driver), interrupts, counts, polling, _machine: machine };
         let end = now() + START_TIME;
         while rig.driver.unit(UNIT).is_none_or(|unit| unit.state == UnitState::Starting) {
             if now().reached(end) {

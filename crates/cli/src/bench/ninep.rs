@@ -1,6 +1,6 @@
 //! Through a server, over 9P: another process of this program.
 
-use super::{Clock, Measurement, Places, Setup};
+use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
 use outboard_lab::{DiskConfig, Format, Media};
 use outboard_ninep::Address;
@@ -14,7 +14,7 @@ const PATH: &str = "sdC0/data";
 /// Before a measurement, everything is warmed up for this part of its time.
 const WARM_UP: u32 = 10;
 
-pub(crate) fn measure(disk: &DiskConfig, setup: &Setup) -> Result<Measurement> {
+pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
     let folder = tempfile::tempdir().context("no folder for a socket")?;
     let address = Address::Unix(folder.path().join("9p"));
     let _server = Server::start(disk, &address)?;
@@ -66,10 +66,14 @@ fn run(
 struct Server(Child);
 
 impl Server {
-    fn start(disk: &DiskConfig, address: &Address) -> Result<Self> {
+    fn start(disk: &Target, address: &Address) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--quiet", "serve", "--9p", &address.to_string(), "--lab"]);
-        command.arg(image(disk)?).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["--quiet", "serve", "--9p", &address.to_string()]);
+        match disk {
+            Target::Lab(disk) => command.args(["--lab", &image(disk)?]),
+            Target::Sim(disk) => command.args(["--sim", &disk.to_string()]),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut server = Self(command.spawn().context("the server did not start")?);
         let out = server.0.stdout.take().context("no output")?;
         let mut line = String::new();

@@ -1,7 +1,7 @@
-//! Measures drivers and server in the lab.
+//! Measures drivers and server in the lab, or with a simulated disk.
 
 use crate::args::{BenchArgs, Pattern, Through};
-use crate::bench::{Measurement, Setup, driver, ninep};
+use crate::bench::{Measurement, Setup, Target, driver, ninep};
 use crate::print;
 use anyhow::{Context, Result, bail};
 use outboard_lab::DiskConfig;
@@ -15,14 +15,16 @@ const NULL_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(arguments: &BenchArgs, json: bool) -> Result<()> {
     let scratch = tempfile::tempdir().context("no folder for a scratch image")?;
-    let disk = match &arguments.lab {
-        Some(disk) => disk.clone(),
-        None if arguments.null => DiskConfig::null(NULL_BYTES),
-        None => make_scratch(scratch.path(), json)?,
+    let disk = match (&arguments.lab, &arguments.sim) {
+        (Some(disk), _) => Target::Lab(disk.clone()),
+        (None, Some(disk)) => Target::Sim(disk.clone()),
+        (None, None) if arguments.null => Target::Lab(DiskConfig::null(NULL_BYTES)),
+        (None, None) => Target::Lab(make_scratch(scratch.path(), json)?),
     };
+    let given = arguments.lab.is_some() || arguments.sim.is_some();
     let setups = setups(arguments);
     let writes = setups.iter().any(|setup| setup.is_write());
-    if writes && arguments.lab.is_some() && !arguments.yes {
+    if writes && given && !arguments.yes {
         bail!("writing would destroy what is on that image; to do it, add --yes");
     }
     if !json {

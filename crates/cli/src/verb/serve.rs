@@ -1,13 +1,14 @@
 //! Runs drivers, and serves their disks.
 
 use crate::args::{Interrupts, ServeArgs};
-use crate::hosting::{self, LabPlatform};
+use crate::hosting::{self, Devices};
 use crate::{endpoint, exit, print};
 use anyhow::{Result, bail};
 use outboard_host::{Ended, Server};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_ninep::Address;
 use outboard_ninep::server::Owner;
+use outboard_sim::live::LiveDisk;
 use rustix::process::{getgid, getuid};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -25,13 +26,19 @@ struct Disk {
     model: String,
     serial: String,
     read_only: bool,
+    /// It is a software model, and no hardware or hardware's model of somebody else.
+    simulated: bool,
+    /// The seed of the faults that strike it.
+    faults: Option<u64>,
     table: Option<String>,
     partitions: usize,
     warnings: Vec<String>,
 }
 
 pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
-    let ServeArgs { lab: disks, ninep: mut addresses, memory, interrupts } = arguments;
+    let ServeArgs { lab: lab_disks, sim: sim_disks, ninep: mut addresses, memory, interrupts } =
+        arguments;
+    hosting::check_shared(&lab_disks, &sim_disks)?;
     if addresses.is_empty() {
         endpoint::make_folder()?;
         addresses.push(endpoint::default_address());
@@ -41,16 +48,26 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
         Interrupts::Msi => InterruptKind::Msi,
         Interrupts::Pin => InterruptKind::Pin,
     });
-    let lab = hosting::start_lab(&disks, dma_bytes, interrupts)?;
-    let hosted = hosting::host_lab(&lab, &disks)?;
+    let mut devices = Devices { lab: None, sim: None, lab_drivers: 0 };
+    let mut hosted = Vec::new();
+    if !lab_disks.is_empty() {
+        let lab = hosting::start_lab(&lab_disks, dma_bytes, interrupts)?;
+        hosted = hosting::host_lab(&lab, &lab_disks)?;
+        (devices.lab, devices.lab_drivers) = (Some(lab), hosted.len());
+    }
+    if !sim_disks.is_empty() {
+        let sim = hosting::start_sim(&sim_disks, dma_bytes, interrupts)?;
+        hosted.extend(hosting::host_sim(&sim, &sim_disks)?);
+        devices.sim = Some(sim);
+    }
     // The rest is for command lists and the like.
-    let mut server = Server::new(LabPlatform(lab), hosted, dma_bytes / 4 * 3, owner())?;
+    let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
     if server.settle()? {
-        let found = server.disks().len();
-        if found != disks.len() {
-            bail!("only {found} of {} disks came up", disks.len());
+        let (found, wanted) = (server.disks().len(), lab_disks.len() + sim_disks.len());
+        if found != wanted {
+            bail!("only {found} of {wanted} disks came up");
         }
-        describe_disks(&mut server, json)?;
+        describe_disks(&mut server, lab_disks.len(), &sim_disks, json)?;
         let mut at = None;
         for address in &addresses {
             let (bound, local) = server.listen(address)?;
@@ -89,10 +106,17 @@ fn announce(address: &Address, local: bool, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn describe_disks(server: &mut Server<LabPlatform>, json: bool) -> Result<()> {
+/// Says what disks there are: those of the lab come first, then the simulated ones.
+fn describe_disks(
+    server: &mut Server<Devices>,
+    lab_disks: usize,
+    sim_disks: &[LiveDisk],
+    json: bool,
+) -> Result<()> {
     let disks = server.disks();
-    for id in disks.ids() {
+    for (number, id) in disks.ids().enumerate() {
         let Some(info) = disks.info(id) else { continue };
+        let sim = number.checked_sub(lab_disks).and_then(|number| sim_disks.get(number));
         let table = disks.table(id);
         let warnings: Vec<_> =
             table.iter().flat_map(|table| &table.warnings).map(ToString::to_string).collect();
@@ -104,6 +128,8 @@ fn describe_disks(server: &mut Server<LabPlatform>, json: bool) -> Result<()> {
             model: info.identity.model.to_string(),
             serial: info.identity.serial.to_string(),
             read_only: info.geometry.read_only,
+            simulated: sim.is_some(),
+            faults: sim.and_then(|disk| disk.faults),
             table: scheme,
             partitions: disks.volumes(id).len(),
             warnings,
@@ -120,7 +146,12 @@ fn describe_disks(server: &mut Server<LabPlatform>, json: bool) -> Result<()> {
         };
         let access = if disk.read_only { ", read-only" } else { "" };
         let size = print::bytes(disk.bytes);
-        print::note(&format!("{}: {size}, {}{access}, {table}", disk.name, disk.model));
+        let model = match (disk.simulated, disk.faults) {
+            (true, Some(seed)) => format!("{} (simulated, faults={seed})", disk.model),
+            (true, None) => format!("{} (simulated)", disk.model),
+            (false, _) => disk.model,
+        };
+        print::note(&format!("{}: {size}, {model}{access}, {table}", disk.name));
         for warning in &disk.warnings {
             tracing::warn!("{}: {warning}", disk.name);
         }

@@ -58,6 +58,11 @@ impl Server {
         let mut command = Command::new(PROGRAM);
         command.arg("serve");
         command.args(disks.iter().flat_map(|disk| ["--lab", disk]));
+        Self::launch(command, addresses, folder)
+    }
+
+    /// Runs `command`, which is to serve, at these addresses.
+    pub fn launch(mut command: Command, addresses: &[&str], folder: TempDir) -> Self {
         command.args(addresses.iter().flat_map(|address| ["--9p", address]));
         let errors = std::fs::File::create(folder.path().join("stderr")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();

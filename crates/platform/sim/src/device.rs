@@ -15,21 +15,32 @@ const ABAR_BYTES: usize = PORTS_BASE + 32 * PORT_BYTES;
 const COMMAND: u16 = 0x04;
 const BUS_MASTER: u16 = 1 << 2;
 
-/// Is told when the model has something to do that nobody waits for yet.
-pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+/// Keeps a model's time, where that is the time of a clock.
+pub(crate) trait Pace: Send + Sync {
+    /// A driver is about to access the model.
+    fn before(&self, hba: &mut HbaModel);
+
+    /// It has: the model may have something to tell, or to do earlier than was known.
+    fn after(&self, hba: &mut HbaModel);
+}
 
 /// A handle to a model, and the function that a driver takes.
 #[derive(Clone)]
 pub struct SimDevice {
     hba: Arc<Mutex<HbaModel>>,
     arena: Arena,
-    wake: Option<Wake>,
+    pace: Option<Arc<dyn Pace>>,
 }
 
 impl SimDevice {
     /// The function of `hba`, whose memory is `arena`.
     pub fn new(hba: HbaModel, arena: Arena) -> Self {
-        Self { hba: Arc::new(Mutex::new(hba)), arena, wake: None }
+        Self { hba: Arc::new(Mutex::new(hba)), arena, pace: None }
+    }
+
+    /// The same function, whose time passes as `pace` says.
+    pub(crate) fn at_pace(self, pace: Arc<dyn Pace>) -> Self {
+        Self { pace: Some(pace), ..self }
     }
 
     /// The model.
@@ -37,10 +48,17 @@ impl SimDevice {
         self.hba.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn woken(&self) {
-        if let Some(wake) = &self.wake {
-            wake();
+    /// An access of the driver's.
+    fn access<T>(&self, access: impl FnOnce(&mut HbaModel) -> T) -> T {
+        let mut hba = self.hba();
+        if let Some(pace) = &self.pace {
+            pace.before(&mut hba);
         }
+        let result = access(&mut hba);
+        if let Some(pace) = &self.pace {
+            pace.after(&mut hba);
+        }
+        result
     }
 }
 
@@ -54,12 +72,11 @@ impl Registers for SimRegisters {
     }
 
     fn read_u32(&self, offset: usize) -> u32 {
-        self.0.hba().read(offset)
+        self.0.access(|hba| hba.read(offset))
     }
 
     fn write_u32(&mut self, offset: usize, value: u32) {
-        self.0.hba().write(offset, value);
-        self.0.woken();
+        self.0.access(|hba| hba.write(offset, value));
     }
 
     // AHCI registers are read and written by dwords; 64-bit accesses are two of these
@@ -116,8 +133,7 @@ impl ConfigSpace for SimDevice {
 
     fn write_u16(&mut self, offset: u16, value: u16) {
         if offset == COMMAND {
-            self.hba().set_bus_master(value & BUS_MASTER != 0);
-            self.woken();
+            self.access(|hba| hba.set_bus_master(value & BUS_MASTER != 0));
         }
     }
 

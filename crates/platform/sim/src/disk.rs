@@ -195,6 +195,12 @@ impl Disk {
         self.store.cached()
     }
 
+    /// Makes everything durable that is cached, as a disk does that is told in time that power will
+    /// go; whether that went well.
+    pub fn settle(&mut self) -> bool {
+        self.store.flush().is_ok()
+    }
+
     /// Power goes while a write is under way that was not carried out: some of its sectors were
     /// written, and which is for chance to say. To be followed by
     /// [`cut_power`](SataDevice::cut_power).

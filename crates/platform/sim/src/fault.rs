@@ -37,6 +37,12 @@ macro_rules! faults {
                 match self { $(Self::$fault => $name,)* }
             }
 
+            /// What happens, in a sentence without its full stop.
+            pub fn meaning(self) -> &'static str {
+                let said = match self { $(Self::$fault => concat!($($doc,)*),)* };
+                said.trim().trim_end_matches('.')
+            }
+
             /// What it may cost.
             pub const fn cost(self) -> Cost {
                 match self { $(Self::$fault => Cost::$cost,)* }
@@ -274,6 +280,7 @@ mod tests {
         assert!(Fault::ALL.len() >= 60, "{}", Fault::ALL.len());
         let names: std::collections::BTreeSet<_> = Fault::ALL.iter().map(|f| f.name()).collect();
         assert_eq!(names.len(), Fault::ALL.len());
+        assert!(Fault::ALL.iter().all(|f| f.meaning().len() > 10 && !f.meaning().ends_with('.')));
         for (index, fault) in Fault::ALL.iter().enumerate() {
             assert_eq!((*fault as usize, fault.name().parse()), (index, Ok(*fault)));
         }

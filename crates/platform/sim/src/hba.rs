@@ -254,6 +254,11 @@ impl HbaModel {
         core::mem::take(&mut self.struck)
     }
 
+    /// Whether faults have struck since they were last asked for.
+    pub const fn has_struck(&self) -> bool {
+        !self.struck.is_empty()
+    }
+
     /// What the driver did that it must not.
     pub fn violations(&self) -> &[String] {
         &self.violations

@@ -3,6 +3,7 @@
 //! * [`hba`]: an AHCI host bus adapter, and [`sata`]: what may be at its ports, such as a [`Disk`].
 //! * [`fault`]: the catalogue of what can go wrong.
 //! * [`device`]: the model as the PCI function that a driver takes.
+//! * [`live`]: the model in real time, with images as disks, for a server.
 //! * [`trial`]: a driver against the model, watched by an oracle; all of it from a seed.
 //!
 //! Models share the drivers' definitions of registers and structures. They reach memory through a
@@ -14,6 +15,7 @@ pub mod device;
 pub mod disk;
 pub mod fault;
 pub mod hba;
+pub mod live;
 pub mod random;
 pub mod sata;
 mod schedule;
@@ -23,5 +25,6 @@ pub mod trial;
 pub use device::SimDevice;
 pub use disk::{Disk, DiskConfig};
 pub use fault::Fault;
+pub use live::Live;
 pub use random::Random;
 pub use trace::Trace;

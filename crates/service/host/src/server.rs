@@ -48,6 +48,15 @@ pub trait Platform {
 
     /// The error that says why it ended; `Ok` if it has not.
     fn check(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Readable when [`drain_news`](Self::drain_news) has something to tell; `None` if it never has.
+    fn news(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Tells what has happened since the last call, for the log: at which driver's device, by the
+    /// order in which they were given to the server, at which of its units, and what. Called often.
+    fn drain_news(&mut self, _tell: &mut dyn FnMut(usize, UnitId, &dyn std::fmt::Display)) {}
 }
 
 /// A driver to be hosted.
@@ -100,6 +109,7 @@ pub enum Ended {
 enum Ready {
     Signal,
     Platform,
+    News,
     Interrupt(usize),
     Listener(usize),
     Connection(u32),
@@ -113,6 +123,7 @@ impl Ready {
             Self::Interrupt(index) => (2, index as u64),
             Self::Listener(index) => (3, index as u64),
             Self::Connection(id) => (4, u64::from(id)),
+            Self::News => (5, 0),
         };
         kind << 32 | index
     }
@@ -124,7 +135,8 @@ impl Ready {
             1 => Self::Platform,
             2 => Self::Interrupt(index as usize),
             3 => Self::Listener(index as usize),
-            _ => Self::Connection(index),
+            4 => Self::Connection(index),
+            _ => Self::News,
         }
     }
 }
@@ -173,6 +185,9 @@ impl<P: Platform> Server<P> {
         }
         if let Some(ended) = platform.ended() {
             poller.add(ended, Ready::Platform.number(), Interest::READ).map_err(&wait)?;
+        }
+        if let Some(news) = platform.news() {
+            poller.add(news, Ready::News.number(), Interest::READ).map_err(&wait)?;
         }
         let (mut disks, mut interrupts) = (Disks::new(), Vec::new());
         for Hosted { driver, interrupts: source, options } in hosted {
@@ -282,6 +297,8 @@ impl<P: Platform> Server<P> {
                 }
                 (0..self.interrupts.len()).for_each(|i| self.tree.disks().interrupt(i, 0));
             }
+            // Told before what the drivers have to tell.
+            Ready::News => {}
             Ready::Interrupt(_) => {
                 for (index, source) in self.interrupts.iter_mut().enumerate() {
                     source.take(&mut |vector| self.tree.disks().interrupt(index, vector));
@@ -297,6 +314,15 @@ impl<P: Platform> Server<P> {
                 }
             }
         }
+    }
+
+    /// Passes on to the log what the platform has to tell.
+    fn tell_news(&mut self) {
+        let disks = self.tree.disks();
+        self.platform.drain_news(&mut |driver, unit, what| {
+            let name = disks.name_of(driver, unit).unwrap_or("a port without a disk");
+            tracing::info!("{name}: {what}");
+        });
     }
 
     fn accept(&mut self, index: usize) {
@@ -375,6 +401,8 @@ impl<P: Platform> Server<P> {
         self.attend_connections(at);
         // Answers that were sent may have let more requests in.
         self.tree.disks().kick(at);
+        // What a device did comes before what its driver says of it.
+        self.tell_news();
         let events = &mut self.events;
         self.tree.disks().drain_events(&mut |disk, _, event| match disk {
             Some(disk) => events.log(at, disk, event),

@@ -159,6 +159,12 @@ impl Disks {
         self.unit(disk).map(|unit| unit.generation)
     }
 
+    /// The name of the disk that is a driver's unit.
+    pub fn name_of(&self, driver: usize, unit: UnitId) -> Option<&str> {
+        let found = self.disks.iter().find(|disk| (disk.driver, disk.unit) == (driver, unit));
+        found.map(|disk| disk.name.as_str())
+    }
+
     /// What a disk can do, as it is presented.
     pub fn geometry(&self, disk: DiskId) -> Option<Geometry> {
         let options = self.disks.get(usize::from(disk.0))?.options;

@@ -1,7 +1,8 @@
 //! A disk's content in a file or a block device.
 
 use super::medium::{Medium, MediumError};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -102,6 +103,13 @@ impl ImageMedium {
             // Some file systems know no locks.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // QEMU looks for locks of the other kind, which are for records.
+        if writable
+            && let Err(Errno::ACCESS | Errno::AGAIN) =
+                fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
+        {
+            return Err(ImageError::Busy(path.into()));
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let sector = u64::from(sector_bytes);

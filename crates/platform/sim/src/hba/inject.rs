@@ -51,6 +51,13 @@ impl HbaModel {
         }
     }
 
+    /// Takes back the faults that wait at a port for an occasion.
+    pub fn disarm(&mut self, index: u8) {
+        if let Some(port) = self.port_mut(index) {
+            port.armed.clear();
+        }
+    }
+
     /// Faults that need no occasion; whether this is one.
     fn strike_at_once(&mut self, index: u8, fault: Fault) -> bool {
         let Some(port) = self.port_mut(index) else { return true };
