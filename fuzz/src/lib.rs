@@ -1,11 +1,13 @@
 //! What the fuzz targets do with their input. Each panics if something is wrong.
 #![forbid(unsafe_code)]
 
+mod hba;
 #[allow(dead_code, reason = "the parts that are for tests only")]
 #[path = "../../crates/class/block/tests/support/memory.rs"]
 mod memory;
 mod messages;
 mod partitions;
 
+pub use hba::hba;
 pub use messages::messages;
 pub use partitions::partitions;

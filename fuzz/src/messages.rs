@@ -93,6 +93,7 @@ impl Server {
                 self.session.complete(request, Completed::Data(&data));
                 self.tree.recycle(disk, data);
             }
+            Ok(SdDone::Text(text)) => self.session.complete(request, Completed::Data(&text)),
             Ok(SdDone::Count(count)) => self.session.complete(request, Completed::Count(count)),
             Ok(SdDone::All) => self.session.complete(request, Completed::All),
             Err(error) => self.session.complete(request, Completed::Failed(error)),

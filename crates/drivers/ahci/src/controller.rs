@@ -140,7 +140,10 @@ impl<D: Device> Hba<D> {
             max_segments: usize::from(self.config.prdt_entries).min(MAX_PRDT_ENTRIES),
         };
         let slots = self.capabilities.slots_minus_one() + 1;
-        for index in 0..MAX_PORTS {
+        // No place is kept above the highest port: ports are large, and looked at often.
+        let places = MAX_PORTS - self.implemented.leading_zeros() as usize;
+        self.ports.reserve_exact(places);
+        for index in 0..places {
             let present = self.implemented >> index & 1 == 1;
             let port = present.then(|| {
                 let window = Window::new(self.registers.clone(), port_base(index), PORT_BYTES)?;

@@ -1,0 +1,385 @@
+//! A hostile AHCI controller: the fuzzer is the HBA, and what is behind it.
+//!
+//! The input is seven bytes that say what HBA it is and how the driver is set up (see [`Setup`]),
+//! and then steps of one byte and its operands (see [`Bench::step`]); what is missing is zero. An
+//! HBA is plausible where the steps do not say otherwise, so that few bytes lead far.
+//!
+//! Required, whatever the HBA does: no panic; bounded work in each call; a deadline that lets time
+//! pass; each request completes once; memory is handed over only while it is allocated, and comes
+//! back; after `stop` the driver comes to rest in bounded time.
+
+mod device;
+mod disk;
+mod input;
+mod model;
+mod requests;
+
+use device::{Handle, Space};
+use input::Input;
+use model::{Lie, Model, Outcome, PORTS, REGISTERS, bits, stuck};
+use outboard_ahci::spec::registers::{Capabilities, Capabilities2, port_base, serial_error};
+use outboard_ahci::{AhciConfig, Hba, Reaping, Timeouts};
+use outboard_block::{BlockDriver, UnitId, UnitState};
+use outboard_hw::Instant;
+use outboard_hw::dma::{DeviceView, DmaSpace};
+use outboard_linux::SharedMemory;
+use requests::Requests;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+/// Memory for the ports and for all requests.
+const ARENA_BYTES: usize = 32 << 20;
+/// Steps that are made at most, which bounds what one input costs.
+const MAX_STEPS: usize = 128;
+/// Polls at one instant until the driver must let time pass.
+const MAX_POLLS: u32 = 32;
+/// Polls until a driver that was told to stop must have stopped, and how much time may pass.
+const MAX_LAST_POLLS: u32 = 4000;
+const MAX_LAST_TIME: Duration = Duration::from_secs(24 * 3600);
+/// By how much time advances, in milliseconds.
+const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
+
+/// One HBA and its memory, for all inputs.
+static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
+    let (_, arena) = SharedMemory::for_model("fuzz", ARENA_BYTES).expect("memory for the fuzzer");
+    let model = Model::new(DeviceView::new(arena.clone()));
+    let space = Space { arena, exhausted: AtomicBool::new(false) };
+    Handle { model: Arc::new(Mutex::new(model)), space: Arc::new(space) }
+});
+
+/// Runs the driver against the HBA that `input` describes.
+pub fn hba(input: &[u8]) {
+    let mut input = Input(input);
+    let handle = HANDLE.clone();
+    handle.space.exhausted.store(false, Ordering::Relaxed);
+    let setup = Setup::new(&mut input, &mut handle.model());
+    let Ok(driver) = Hba::new(handle.clone(), setup.config) else {
+        return assert!(!handle.model().bus_master, "a driver that failed left the HBA on the bus");
+    };
+    let requests = Requests::new();
+    let mut bench = Bench { driver, handle, now: Instant::ORIGIN, requests };
+    if !setup.by_hand {
+        bench.boot();
+    }
+    for _ in 0..MAX_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        bench.step(&mut input);
+    }
+    bench.end(setup.end);
+}
+
+/// How it all ends.
+enum End {
+    /// The HBA behaves, and the driver is stopped.
+    Healed,
+    /// The driver is dropped.
+    Dropped,
+    /// The driver is stopped, and the HBA stays as it is.
+    Stopped,
+    /// The HBA is gone, and the driver is stopped.
+    Gone,
+}
+
+/// What the first seven bytes say.
+struct Setup {
+    config: AhciConfig,
+    /// The steps bring the driver up.
+    by_hand: bool,
+    end: End,
+}
+
+impl Setup {
+    fn new(input: &mut Input<'_>, model: &mut Model) -> Self {
+        let [general, features, slots, more, stuck] = [(); 5].map(|()| input.byte());
+        let disks = [(); PORTS].map(|()| input.byte());
+        let has = |byte: u8, bit: u32| byte >> bit & 1 == 1;
+        let ports = if has(general, 0) { 2 } else { 1 };
+        for (disk, byte) in model.disks.iter_mut().zip(disks).take(ports) {
+            disk.reset(byte);
+        }
+        let capabilities = Capabilities::new()
+            .with_ports_minus_one(ports as u8 - 1)
+            .with_slots_minus_one(31 - (slots & 0x1f))
+            .with_ahci_only(!has(features, 0))
+            .with_ncq(!has(features, 1))
+            .with_wide(!has(features, 2))
+            .with_staggered(has(features, 3))
+            .with_port_multiplier(has(features, 4))
+            .with_fis_switching(has(features, 5))
+            .with_notification(has(features, 6))
+            .with_presence_switch(has(features, 6))
+            .with_command_list_override(!has(features, 7))
+            .with_link_power(has(more, 1))
+            .with_partial(has(more, 1))
+            .with_slumber(has(more, 2))
+            .with_enclosure(has(more, 3));
+        let more_capabilities =
+            Capabilities2::new().with_hand_off(has(more, 0)).with_device_sleep(has(more, 4));
+        model.qemu = has(general, 3);
+        let implemented = if has(more, 5) { 0 } else { (1 << ports) - 1 };
+        model.reset(capabilities, more_capabilities, implemented);
+        model.stuck = stuck;
+        let timeouts = Timeouts {
+            transfer: Duration::from_secs(1),
+            flush: Duration::from_secs(2),
+            discard: Duration::from_secs(2),
+            spin_up: Duration::from_secs(1),
+        };
+        let config = AhciConfig {
+            reaping: if has(general, 1) { Reaping::Polling } else { Reaping::Interrupts },
+            timeouts,
+            prdt_entries: 4,
+            queuing: !has(general, 2),
+            attempts: 4 - (slots >> 6),
+        };
+        let end = match general >> 5 & 3 {
+            0 => End::Healed,
+            1 => End::Dropped,
+            2 => End::Stopped,
+            _ => End::Gone,
+        };
+        Self { config, by_hand: has(general, 4), end }
+    }
+}
+
+/// The driver and all around it.
+struct Bench {
+    driver: Hba<Handle>,
+    handle: Handle,
+    now: Instant,
+    requests: Requests,
+}
+
+impl Bench {
+    /// One call of `poll`, and as many more as the driver asks for at this instant.
+    fn poll(&mut self) {
+        for _ in 0..MAX_POLLS {
+            self.handle.model().accesses = 0;
+            let requests = &mut self.requests;
+            self.driver.poll(self.now, &mut |completion| requests.complete(completion));
+            if !self.driver.next_deadline().is_some_and(|deadline| self.now.reached(deadline)) {
+                return;
+            }
+        }
+        panic!("the driver wants to be polled over and over at {:?}", self.now);
+    }
+
+    fn kick(&mut self) {
+        self.handle.model().accesses = 0;
+        self.driver.kick(self.now);
+    }
+
+    /// Until it is known what is at each port, unless that takes long.
+    fn boot(&mut self) {
+        for turn in 0..14 {
+            self.poll();
+            let starting = |unit| {
+                self.driver.unit(UnitId(unit)).is_some_and(|u| u.state == UnitState::Starting)
+            };
+            if !(0..PORTS as u16).any(starting) {
+                return;
+            }
+            self.advance(Duration::from_millis(if turn < 6 { 0 } else { 1 << turn }));
+        }
+    }
+
+    /// To the next deadline, and at least by `least`.
+    fn advance(&mut self, least: Duration) {
+        let later = self.now + least;
+        self.now = later.max(self.driver.next_deadline().unwrap_or(later));
+    }
+
+    /// One step: its kind in the lower five bits of a byte, a small operand in the upper three,
+    /// whose lowest bit mostly is the port.
+    fn step(&mut self, input: &mut Input<'_>) {
+        let code = input.byte();
+        let small = code >> 5;
+        let port = usize::from(small & 1);
+        match code & 0x1f {
+            0 => {
+                self.advance(Duration::ZERO);
+                self.poll();
+            }
+            1 => {
+                self.now = self.now + Duration::from_millis(ADVANCE_MS[usize::from(small)]);
+                self.poll();
+            }
+            2 => {
+                self.driver.interrupt(0);
+                self.poll();
+            }
+            3 => self.poll(),
+            4 => self.kick(),
+            kind @ 5..=9 => {
+                self.requests.submit(kind, small, input, &mut self.driver);
+                if small & 4 == 0 {
+                    self.kick();
+                }
+            }
+            10 => self.driver.stop(),
+            11 => self.driver.drain_events(&mut |_, at, _| assert!(at <= self.now)),
+            12 => {
+                // The usual course: everything in flight ends, and says so.
+                self.handle.model().execute_all(port);
+                self.driver.interrupt(0);
+                self.poll();
+            }
+            13 => {
+                let exhausted = &self.handle.space.exhausted;
+                exhausted.store(port == 1, Ordering::Relaxed);
+            }
+            _ => self.handle.model().step(code & 0x1f, small, input),
+        }
+    }
+
+    fn end(mut self, end: End) {
+        match end {
+            End::Healed => self.handle.model().heal(),
+            End::Gone => self.handle.model().removed = true,
+            End::Dropped | End::Stopped => {}
+        }
+        if !matches!(end, End::Dropped) {
+            self.driver.stop();
+            self.run_down();
+            self.requests.assert_all_completed();
+        }
+        let Self { driver, handle, .. } = self;
+        handle.model().accesses = 0;
+        drop(driver);
+        assert!(!handle.model().bus_master, "the HBA was left on the bus");
+        let statistics = handle.space.statistics();
+        assert_eq!((statistics.buffers, statistics.used_bytes), (0, 0), "memory was lost");
+    }
+
+    /// Until the driver is at rest.
+    fn run_down(&mut self) {
+        let latest = self.now + MAX_LAST_TIME;
+        for turn in 0..MAX_LAST_POLLS {
+            self.poll();
+            if self.driver.is_stopped() {
+                return;
+            }
+            assert!(self.driver.next_deadline().is_some(), "the driver waits for nothing");
+            // A caller may be late, and this one is, for states that look every millisecond.
+            self.advance(Duration::from_millis(1 << (turn % 16).min(9)));
+            assert!(self.now <= latest, "the driver takes too long to stop");
+        }
+        panic!("the driver does not stop");
+    }
+}
+
+impl Model {
+    /// A step of the HBA's own.
+    fn step(&mut self, kind: u8, small: u8, input: &mut Input<'_>) {
+        let port = usize::from(small & 1);
+        match kind {
+            14 => {
+                let slots = match small >> 1 {
+                    0 => u32::from(input.byte()),
+                    1 => u32::MAX,
+                    2 => 1 << (input.byte() & 0x1f),
+                    _ => u32::MAX << (input.byte() & 0x1f),
+                };
+                let slots = slots & self.outstanding(port);
+                bits(slots).for_each(|slot| self.execute(port, slot, Outcome::Good));
+            }
+            15 => {
+                const ERRORS: [u8; 4] = [0x40, 0x04, 0x84, 0x10];
+                let outstanding = self.outstanding(port);
+                let slot = input.byte() & 0x1f;
+                let slot = if outstanding >> slot & 1 == 1 {
+                    slot
+                } else {
+                    outstanding.trailing_zeros().min(31) as u8
+                };
+                let error = ERRORS[usize::from(small >> 1)];
+                self.execute(port, slot, Outcome::Error { status: 0x41, error });
+            }
+            16 => {
+                let lost = u32::from(input.half());
+                let slot = self.outstanding(port).trailing_zeros().min(31) as u8;
+                self.execute(port, slot, Outcome::Short(lost));
+            }
+            17 | 18 => {
+                // A register of a port, or any of all.
+                let index = usize::from(input.byte());
+                let index = if kind == 17 { port_base(port) / 4 + index % 32 } else { index };
+                let register = self.register(index);
+                *register = input.value(*register);
+                self.honest = false;
+            }
+            19 | 20 => {
+                let index = usize::from(input.byte());
+                let index = if kind == 19 { port_base(port) / 4 + index % 32 } else { index };
+                let now = *self.register(index);
+                let value = input.value(now);
+                self.lie(Lie { register: index % REGISTERS, value, after: small >> 1 });
+            }
+            21 => {
+                // What was received, with an offset in that.
+                let at = self.received(port) + u64::from(input.byte());
+                let count = 1 + usize::from(small >> 1) * 2;
+                self.honest = false;
+                self.store(at, input.bytes(count));
+            }
+            22 => {
+                // Anything of the port's memory: from the command list on.
+                let at = self.list(port) + u64::from(input.half() & 0x3fff);
+                let count = 1 + usize::from(small >> 1) * 4;
+                self.honest = false;
+                self.store(at, input.bytes(count));
+            }
+            23 => {
+                let word = usize::from(input.byte());
+                let value = input.half();
+                self.disks[port].patch(word, value);
+            }
+            24 => {
+                let (tag, status, error) = (input.byte(), input.byte(), input.byte());
+                self.disks[port].blame(tag, status, error);
+            }
+            25 => {
+                let at = usize::from(input.half()) % disk::BLOCK;
+                let disk = &mut self.disks[port];
+                let block = if small & 2 == 0 { &mut disk.reply } else { &mut disk.log };
+                let count = (1 + usize::from(small >> 2) * 15).min(disk::BLOCK - at);
+                let bytes = input.bytes(count);
+                block[at..][..bytes.len()].copy_from_slice(bytes);
+            }
+            26 => match small >> 1 {
+                0 => self.disconnect(port),
+                1 => self.connect(port),
+                2 => {
+                    let present = &mut self.disks[port].present;
+                    *present = !*present;
+                    self.connect(port);
+                }
+                _ => {
+                    *self.port(port, 0x30 / 4) |= serial_error::EXCHANGED;
+                    self.raise(port);
+                }
+            },
+            27 => self.removed = port == 1,
+            28 => {
+                let disk = &mut self.disks[port];
+                match small >> 1 {
+                    0 => disk.silent = !disk.silent,
+                    1 => disk.prompt = !disk.prompt,
+                    2 => disk.busy = !disk.busy,
+                    _ => disk.signature = input.value(disk.signature),
+                }
+            }
+            29 => self.stuck ^= input.byte() & !(stuck::SLOTS * (small & 1)),
+            30 => {
+                // A port stops with an interrupt of the fatal ones, or others that tell of trouble.
+                const BITS: [u32; 4] = [1 << 27, 1 << 24, 1 << 22, 1 << 30];
+                *self.port(port, 0x10 / 4) |= BITS[usize::from(small >> 1)];
+                self.raise(port);
+            }
+            _ => self.heal(),
+        }
+    }
+}
