@@ -317,8 +317,12 @@ impl<R: Registers> Port<R> {
 
     /// Whether the device was cut off, or is: to be asked before a reset takes the traces away.
     pub(crate) fn look_for_cut_off(&mut self, context: &Context<'_>) -> bool {
-        // A reset of the port's own looks the same.
-        if matches!(self.state, State::PortReset { .. } | State::Link { .. }) {
+        // A reset of the port's own looks the same, and so does one of the HBA.
+        let own = matches!(
+            self.state,
+            State::Idle | State::Quiescing { .. } | State::PortReset { .. } | State::Link { .. }
+        );
+        if own {
             return false;
         }
         // Where the bits mean tags, this one means tag 26.

@@ -68,9 +68,9 @@ pub(super) struct Oracle {
     fatal: bool,
 }
 
-/// So many faults may well make a driver give a disk up: it is tried four times before it was of
-/// use, and longer afterwards.
-const MANY: usize = 4;
+/// So many faults may well make a driver give a disk up, for a while or for good: its port is reset
+/// three times in a row.
+const MANY: usize = 3;
 
 impl Oracle {
     pub(super) fn new(disk: u64, base: u64, sectors: usize, sector_bytes: usize) -> Self {
@@ -293,7 +293,7 @@ impl Oracle {
             BlockError::Aborted => since.len() >= 2,
             BlockError::Transport | BlockError::Timeout => since.len() >= 3 || self.fatal,
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
-            BlockError::Gone => self.fatal || self.faults.len() >= MANY,
+            BlockError::Gone => self.fatal || since.len() >= MANY || self.faults.len() > MANY,
             _ => false,
         };
         if excused {
