@@ -229,6 +229,17 @@ impl<R: Registers> Port<R> {
         if self.slots.queued >> slot & 1 == 0 {
             return;
         }
+        // Nor is one that names a sector which is not the command's.
+        let request =
+            self.slots.get(slot).map(|command| (command.request.lba, command.request.sectors));
+        let defect = Error::from_bits_retain(log.error)
+            .intersects(Error::UNCORRECTABLE | Error::ID_NOT_FOUND);
+        let inside = request.is_some_and(|(lba, sectors)| {
+            log.lba().checked_sub(lba).is_some_and(|offset| offset < sectors)
+        });
+        if defect && !inside {
+            return;
+        }
         self.record(context, Event::Blamed { slot, lba: log.lba() });
         let verdict = self.judge(slot, log.status, log.error, Some(log.lba()));
         if let Some(trouble) = &mut self.trouble {

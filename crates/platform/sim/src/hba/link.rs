@@ -92,8 +92,13 @@ impl HbaModel {
         let Some(port) = self.port_mut(index).filter(|port| port.link_epoch == epoch) else {
             return;
         };
-        if port.device.is_none() || !port.command.spin_up() {
+        if port.device.is_none() {
             return;
+        }
+        if !port.command.spin_up() {
+            // A port that listens only reports it (AHCI §10.10).
+            port.errors |= serial_error::EXCHANGED;
+            return self.update_pending(index);
         }
         let limit = SataControl::from(port.control).speed();
         port.link = Link::Up(if limit == 0 { most } else { limit.min(most) });
