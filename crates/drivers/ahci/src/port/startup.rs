@@ -157,10 +157,7 @@ impl<R: Registers> Port<R> {
             None if !context.now.reached(until) => {
                 self.look_at = Some(context.now + limit::LOOK);
             }
-            None | Some(false) => {
-                self.look_for_cut_off(context);
-                self.reset_again(FailedReason::BadIdentity, context, done);
-            }
+            None | Some(false) => self.reset_again(FailedReason::BadIdentity, context, done),
             Some(true) => self.identified(context, done),
         }
     }
@@ -335,6 +332,8 @@ impl<R: Registers> Port<R> {
 
     /// Resets the port, and counts that.
     pub(super) fn begin_port_reset(&mut self, context: &Context<'_>) {
+        // The reset takes the traces away.
+        self.look_for_cut_off(context);
         self.port_resets = self.port_resets.saturating_add(1);
         self.counters.port_resets += 1;
         self.record(context, Event::PortReset(self.port_resets));
