@@ -275,10 +275,11 @@ impl Oracle {
         let since = &self.faults[pending.faults.min(self.faults.len())..];
         let struck = |wanted: &[Fault]| self.faults.iter().any(|f| wanted.contains(&f.fault));
         let cost = |wanted: Cost| self.faults.iter().any(|f| f.fault.cost() == wanted);
+        let sectors = pending.lba..pending.lba + pending.sectors;
+        let damaged = self.faults.iter().any(|f| f.lba.is_some_and(|lba| sectors.contains(&lba)));
         let excused = match error {
             BlockError::Media { lba: Some(lba) } => {
-                let inside = pending.operation == Operation::Flush
-                    || (pending.lba..pending.lba + pending.sectors).contains(&lba);
+                let inside = pending.operation == Operation::Flush || sectors.contains(&lba);
                 inside && self.faults.iter().any(|fault| fault.lba == Some(lba))
             }
             BlockError::Media { lba: None } => struck(&[
@@ -290,7 +291,8 @@ impl Oracle {
                 Fault::UncorrectableForGood,
                 Fault::IdNotFound,
             ]),
-            BlockError::Aborted => since.len() >= 2,
+            // One that has a damaged sector fails in the end, one way or another.
+            BlockError::Aborted => since.len() >= 2 || damaged,
             BlockError::Transport | BlockError::Timeout => since.len() >= 3 || self.fatal,
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
             BlockError::Gone => self.fatal || since.len() >= MANY || self.faults.len() > MANY,
