@@ -14,7 +14,7 @@ def names(path):
 
 
 assert names("") == ["ctl", "sdC0", "stats"], names("")
-assert names("sdC0") == ["ctl", "data", "geometry", "part", "raw"], names("sdC0")
+assert names("sdC0") == ["ctl", "data", "geometry", "part", "raw", "smart", "stats"], names("sdC0")
 assert names("sdC0/part") == ["0", "1", "2"], names("sdC0/part")
 assert fs.isdir("sdC0/part") and fs.isfile("sdC0/part/2")
 assert fs.info("sdC0/part/2")["size"] == 2 << 20
