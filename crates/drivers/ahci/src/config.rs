@@ -1,5 +1,6 @@
 //! What a driver can be told.
 
+use crate::sabotage::LeftOut;
 use core::time::Duration;
 
 /// How the driver learns that commands have ended.
@@ -49,6 +50,19 @@ pub struct AhciConfig {
     pub queuing: bool,
     /// How often a command is tried before its failure is reported.
     pub attempts: u8,
+    /// A piece of the recovery to leave out.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<crate::Sabotage>,
+}
+
+impl AhciConfig {
+    /// What is to be left out.
+    pub(crate) const fn left_out(&self) -> LeftOut {
+        LeftOut {
+            #[cfg(feature = "sabotage")]
+            piece: self.sabotage,
+        }
+    }
 }
 
 impl Default for AhciConfig {
@@ -59,6 +73,8 @@ impl Default for AhciConfig {
             prdt_entries: 248,
             queuing: true,
             attempts: 4,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
     }
 }

@@ -71,8 +71,11 @@ mod error;
 mod event;
 mod port;
 pub mod quirks;
+mod sabotage;
 pub mod spec;
 
 pub use config::{AhciConfig, Reaping, Timeouts};
 pub use controller::{Hba, matches};
 pub use error::AhciError;
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;

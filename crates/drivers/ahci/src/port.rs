@@ -21,6 +21,7 @@ use crate::config::{AhciConfig, Reaping, limit};
 use crate::counters::Counters;
 use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
+use crate::sabotage::{LeftOut, Sabotage};
 use crate::spec::registers::{Capabilities, Capabilities2, PX_IE, PortInterrupts};
 use atapi::Drive;
 use command::{Command, Device, Slots, Step};
@@ -155,6 +156,7 @@ pub(crate) struct Port<R> {
     /// The drive, if it is one that takes packets.
     drive: Option<Drive>,
     trouble: Option<Trouble>,
+    left_out: LeftOut,
     stopping: bool,
     /// When to look at registers in a state that waits for them to change.
     look_at: Option<Instant>,
@@ -198,6 +200,7 @@ impl<R: Registers> Port<R> {
             strikes: Strikes::default(),
             drive: None,
             trouble: None,
+            left_out: LeftOut::default(),
             stopping: false,
             look_at: None,
             check_at: None,
@@ -257,7 +260,9 @@ impl<R: Registers> Port<R> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.state {
             State::Ready if !self.local.is_empty() && !self.wants_quiet() => Some(Instant::ORIGIN),
-            State::Ready if self.slots.in_flight() => self.check_at,
+            State::Ready if self.slots.in_flight() => {
+                self.check_at.filter(|_| !self.left_out.has(Sabotage::CheckUps))
+            }
             State::Ready if !self.local.is_empty() => Some(Instant::ORIGIN),
             State::Ready if self.next_flush().is_some() => Some(Instant::ORIGIN),
             // There is nothing to wait for.
@@ -439,7 +444,7 @@ impl<R: Registers> Port<R> {
             Operation::Flush => self.unflushed = false,
             Operation::Read | Operation::Discard | Operation::Manage(_) => {}
         }
-        if command.needs_flush(&device) {
+        if command.needs_flush(&device) && !self.left_out.has(Sabotage::FlushAfterWrite) {
             command.step = Step::FlushAfterWrite;
             self.slots.wait_again(slot);
             return;
@@ -562,7 +567,8 @@ impl<R: Registers> Port<R> {
             if context.config.reaping == Reaping::Polling && self.slots.in_flight() {
                 self.reap(context, done);
             }
-            if due(self.check_at) && self.slots.in_flight() {
+            let looks = !self.left_out.has(Sabotage::CheckUps);
+            if due(self.check_at) && self.slots.in_flight() && looks {
                 self.check_up(context, done);
             }
             if self.state == State::Ready {

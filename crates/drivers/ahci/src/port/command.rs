@@ -270,6 +270,12 @@ impl Slots {
         (self.queued, self.alone) = (0, None);
     }
 
+    /// Takes the memory of all commands away from them.
+    pub(crate) fn forget_memory(&mut self) {
+        let requests = self.held.iter_mut().flatten().map(|command| &mut command.request);
+        requests.for_each(|request| drop(core::mem::take(&mut request.data)));
+    }
+
     /// Lets all writes that only wait for their flush begin with their first step again.
     pub(crate) fn restart(&mut self) {
         let commands = self.held.iter_mut().flatten();

@@ -4,6 +4,7 @@
 use super::{Context, Port, State};
 use crate::config::limit;
 use crate::event::Event;
+use crate::sabotage::Sabotage;
 use crate::spec::registers::{
     ALL_ONES, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SCTL, PX_SERR,
     PX_SIG, PortCommand, PortInterrupts, interface_state, signature,
@@ -21,6 +22,7 @@ impl<R: Registers> Port<R> {
 
     /// Brings the port up from nothing: after a reset of the HBA.
     pub(crate) fn start(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+        self.left_out = context.config.left_out();
         if !self.known {
             self.unit.state = UnitState::Starting;
         }
@@ -141,7 +143,7 @@ impl<R: Registers> Port<R> {
 
     /// Whether the command engine is at rest.
     pub(super) fn is_stopped(&mut self) -> bool {
-        self.stop_engines(false)
+        self.stop_engines(false) || self.left_out.has(Sabotage::EngineStops)
     }
 
     /// Begins to shut the port down.

@@ -9,6 +9,7 @@ use super::command::Command;
 use super::{Context, Port, State};
 use crate::config::{Reaping, limit};
 use crate::event::{Cause, Event};
+use crate::sabotage::Sabotage;
 use crate::spec::registers::{
     ALL_ONES, PX_CMD, PX_IE, PX_IS, PX_SCTL, PX_SERR, PX_SSTS, PortInterrupts, SataControl,
     SataStatus, serial_error,
@@ -77,6 +78,9 @@ impl<R: Registers> Port<R> {
         }
         for Command { tag, request, .. } in self.slots.drain() {
             self.counters.failed += 1;
+            if self.left_out.has(Sabotage::Removal) {
+                continue;
+            }
             let Request { data, .. } = request;
             done(Completion { unit, tag, result: Err(BlockError::Gone), data });
         }

@@ -9,6 +9,7 @@ use super::command::Step;
 use super::{Context, Port, State, Trouble, Verdict};
 use crate::config::limit;
 use crate::event::{Cause, Event};
+use crate::sabotage::Sabotage;
 use crate::spec::ata::{Error, Status, command};
 use crate::spec::fis::{RegisterD2h, RegisterH2d};
 use crate::spec::log::{NCQ_ERROR, NcqError};
@@ -85,6 +86,10 @@ impl<R: Registers> Port<R> {
             self.unit.state = UnitState::Recovering;
         }
         self.registers.set(PX_IE, PortInterrupts::empty());
+        if self.left_out.has(Sabotage::Ownership) {
+            // As if nothing could reach the memory any more.
+            self.slots.forget_memory();
+        }
         self.stop_engine();
         self.enter(State::Stopping { until: context.now + limit::ENGINE }, context.now);
     }
@@ -154,7 +159,9 @@ impl<R: Registers> Port<R> {
                 return;
             }
             // Until the HBA is reset it may go on transferring.
-            return self.call_for_hba_reset();
+            if !self.left_out.has(Sabotage::HbaResets) {
+                return self.call_for_hba_reset();
+            }
         }
         self.wipe_secret();
         let Some(trouble) = self.trouble else { return self.become_ready(context) };
@@ -175,7 +182,7 @@ impl<R: Registers> Port<R> {
         if trouble.cause == Cause::Unplugged {
             return self.unplugged(context, done);
         }
-        if trouble.reset || dirty {
+        if (trouble.reset || dirty) && !self.left_out.has(Sabotage::PortResets) {
             return match trouble.spontaneous {
                 true => self.spontaneous(context, done),
                 false => self.begin_port_reset(context),
@@ -237,7 +244,7 @@ impl<R: Registers> Port<R> {
         let inside = request.is_some_and(|(lba, sectors)| {
             log.lba().checked_sub(lba).is_some_and(|offset| offset < sectors)
         });
-        if defect && !inside {
+        if defect && !inside && !self.left_out.has(Sabotage::LogChecks) {
             return;
         }
         self.record(context, Event::Blamed { slot, lba: log.lba() });
@@ -278,7 +285,9 @@ impl<R: Registers> Port<R> {
             }
             // Once a command runs alone it stays alone, or the queue would fail again. Suspects
             // do, too: one that a disk is stuck with makes all the others late.
-            command.alone |= isolate || suspect || command.requeued >= limit::CROWDED;
+            let isolates = !self.left_out.has(Sabotage::Isolation);
+            command.alone |= (isolate || suspect) && isolates;
+            command.alone |= command.requeued >= limit::CROWDED && isolates;
             let overdue = command.requeued >= limit::INNOCENT;
             let verdict = verdict.or(overdue.then_some(Verdict::Retry(BlockError::Transport)));
             match verdict {
@@ -308,7 +317,12 @@ impl<R: Registers> Port<R> {
             Verdict::Final(error) => error,
             // A device that aborts the same command twice means it.
             Verdict::Retry(error @ BlockError::Aborted) if command.aborts >= 2 => error,
-            Verdict::Retry(error) if command.failures >= context.config.attempts => error,
+            Verdict::Retry(error)
+                if command.failures >= context.config.attempts
+                    || self.left_out.has(Sabotage::Retries) =>
+            {
+                error
+            }
             Verdict::Retry(_) => {
                 self.counters.retried += 1;
                 return;
@@ -321,9 +335,11 @@ impl<R: Registers> Port<R> {
     /// The device was cut off, of power perhaps: what it has acknowledged and not yet flushed may
     /// be lost, which the next flush has to say.
     pub(super) fn doubt_cache(&mut self) {
-        self.cache_lost |= self.unflushed;
+        self.cache_lost |= self.unflushed && !self.left_out.has(Sabotage::CacheDoubt);
         // What was written and only waits for its flush has to be written again as well.
-        self.slots.restart();
+        if !self.left_out.has(Sabotage::DurableWrites) {
+            self.slots.restart();
+        }
     }
 
     /// Whether the device was cut off, or is: to be asked before a reset takes the traces away.
@@ -333,7 +349,7 @@ impl<R: Registers> Port<R> {
             self.state,
             State::Idle | State::Quiescing { .. } | State::PortReset { .. } | State::Link { .. }
         );
-        if own {
+        if own || self.left_out.has(Sabotage::CutOffs) {
             return false;
         }
         // Where the bits mean tags, this one means tag 26.

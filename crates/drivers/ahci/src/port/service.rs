@@ -4,6 +4,7 @@ use super::command::Step;
 use super::{Context, Port, State};
 use crate::config::limit;
 use crate::event::Cause;
+use crate::sabotage::Sabotage;
 use crate::spec::ata::Status;
 use crate::spec::fis::kind;
 use crate::spec::registers::{ALL_ONES, PX_CI, PX_IS, PX_SACT, PX_SERR, PX_TFD, PortInterrupts};
@@ -181,7 +182,7 @@ impl<R: Registers> Port<R> {
             let late = deadline.is_some_and(|deadline| context.now.reached(deadline));
             overdue | u32::from(late) << slot
         });
-        if overdue != 0 {
+        if overdue != 0 && !self.left_out.has(Sabotage::Deadlines) {
             self.counters.timeouts += u64::from(overdue.count_ones());
             self.begin_recovery(Cause::Timeout(overdue), context);
         }

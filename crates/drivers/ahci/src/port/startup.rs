@@ -7,6 +7,7 @@ use crate::config::limit;
 use crate::event::{Cause, Event};
 use crate::port::command::Device;
 use crate::quirks;
+use crate::sabotage::Sabotage;
 use crate::spec::ata::{
     MAX_SECTORS_28, MAX_SECTORS_48, Status, TRIM_RANGE_SECTORS, TRIM_RANGES_PER_BLOCK, command,
 };
@@ -194,7 +195,7 @@ impl<R: Registers> Port<R> {
         let resized = geometry.sectors != self.unit.geometry.sectors;
         let changed =
             self.is_another(&identity, &geometry) || resized && !self.manager.capacity_doubtful;
-        if self.known && changed {
+        if self.known && changed && !self.left_out.has(Sabotage::Identity) {
             // Not every device has a checksum, so another one has to say who it is twice.
             let newcomer = Some((identity.clone(), geometry));
             let before = core::mem::replace(&mut self.newcomer, newcomer.clone());
@@ -319,7 +320,9 @@ impl<R: Registers> Port<R> {
         let removed = reason == FailedReason::Removed;
         // Unless the engine has got stuck since: then nothing else helps.
         let stuck = self.command_register().is_some_and(|c| c.list_running() && !c.start());
-        if (self.known || stuck) && !removed && self.hba_resets < limit::HBA_RESETS {
+        let may_reset =
+            self.hba_resets < limit::HBA_RESETS && !self.left_out.has(Sabotage::HbaResets);
+        if (self.known || stuck) && !removed && may_reset {
             self.port_resets = 0;
             return self.call_for_hba_reset();
         }

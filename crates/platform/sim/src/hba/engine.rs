@@ -245,6 +245,7 @@ impl HbaModel {
             interrupts |= PortInterrupts::TASK_FILE_ERROR;
             if queued {
                 port.queue_failed = true;
+                port.active_at_failure = port.active;
                 if let Some(device) = &mut port.device {
                     device.note_queued_failure(slot, command, &end);
                 }

@@ -82,6 +82,8 @@ pub(super) struct Port {
     pub(super) stuck: bool,
     /// BSY or DRQ stay set.
     pub(super) stuck_bits: u32,
+    /// Tags that were outstanding when a queued command failed last.
+    pub(super) active_at_failure: u32,
     /// A queued command has failed, and log 10h was not read.
     pub(super) queue_failed: bool,
     pub(super) executing: [Option<Execution>; 32],
@@ -124,6 +126,7 @@ impl Port {
             reset_began: None,
             stuck: false,
             stuck_bits: 0,
+            active_at_failure: 0,
             queue_failed: false,
             executing: [None; 32],
             notified: 0,

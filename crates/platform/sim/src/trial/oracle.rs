@@ -284,7 +284,6 @@ impl Oracle {
             }
             BlockError::Media { lba: None } => struck(&[
                 Fault::WriteFault,
-                Fault::LogNamesInnocent,
                 Fault::ReceivedStale,
                 Fault::ReceivedGarbage,
                 Fault::TaskFileGarbage,

@@ -1,0 +1,47 @@
+//! That the oracle notices: a driver without a piece of its recovery must fail for some seed.
+#![allow(
+    clippy::print_stdout,
+    reason = "what was noticed, and when, for whoever asks with --nocapture"
+)]
+#![cfg(feature = "sabotage")]
+
+use outboard_ahci::Sabotage;
+use outboard_sim::Fault;
+use outboard_sim::trial::TrialOptions;
+use outboard_sim::trial::campaign::Campaign;
+
+/// Seeds that are tried for each piece, and the first of them.
+const SEEDS: u64 = 1500;
+
+/// The faults that call for a piece, where they are rare among all.
+fn faults(piece: Sabotage) -> Vec<Fault> {
+    match piece {
+        Sabotage::Identity => vec![Fault::ReplugOther, Fault::BrownOut],
+        Sabotage::CutOffs => vec![Fault::BrownOut, Fault::Aborted, Fault::LogNeverEnds],
+        Sabotage::LogChecks => vec![Fault::Uncorrectable, Fault::LogNamesInnocent],
+        _ => Vec::new(),
+    }
+}
+
+fn first_failure(sabotage: Option<Sabotage>, seeds: u64) -> Option<(u64, String)> {
+    let only = sabotage.map(faults).unwrap_or_default();
+    let options = TrialOptions { sabotage, only, ..TrialOptions::default() };
+    let campaign = Campaign { first: 0, seeds, time: None, jobs: None, options };
+    let totals = campaign.run(&|totals| totals.violations == 0).unwrap();
+    let failure = totals.failures.first()?;
+    Some((failure.seed, failure.violations[0].clone()))
+}
+
+#[test]
+fn a_driver_without_a_piece_of_its_recovery_is_found_out() {
+    assert!(Sabotage::ALL.len() >= 10);
+    assert_eq!(first_failure(None, 300), None, "the whole driver passes");
+    let mut unnoticed = Vec::new();
+    for piece in Sabotage::ALL {
+        match first_failure(Some(*piece), SEEDS) {
+            Some((seed, violation)) => println!("{piece:?}: seed {seed}: {violation}"),
+            None => unnoticed.push(piece),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody notices that these are missing: {unnoticed:?}");
+}
