@@ -282,17 +282,23 @@ impl Oracle {
                 let inside = pending.operation == Operation::Flush || sectors.contains(&lba);
                 inside && self.faults.iter().any(|fault| fault.lba == Some(lba))
             }
-            BlockError::Media { lba: None } => struck(&[
-                Fault::WriteFault,
-                Fault::ReceivedStale,
-                Fault::ReceivedGarbage,
-                Fault::TaskFileGarbage,
-                Fault::UncorrectableForGood,
-                Fault::IdNotFound,
-            ]),
+            // A bad sector whose address was overwritten before it was read, or nobody knows.
+            BlockError::Media { lba: None } => {
+                damaged
+                    || struck(&[
+                        Fault::WriteFault,
+                        Fault::ReceivedStale,
+                        Fault::ReceivedGarbage,
+                        Fault::TaskFileGarbage,
+                        Fault::UncorrectableForGood,
+                        Fault::IdNotFound,
+                    ])
+            }
             // One that has a damaged sector fails in the end, one way or another.
             BlockError::Aborted => since.len() >= 2 || damaged,
-            BlockError::Transport | BlockError::Timeout => since.len() >= 3 || self.fatal,
+            BlockError::Transport | BlockError::Timeout => {
+                since.len() >= 3 || self.fatal || damaged
+            }
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
             BlockError::Gone => self.fatal || since.len() >= MANY || self.faults.len() > MANY,
             _ => false,
