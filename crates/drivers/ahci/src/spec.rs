@@ -10,6 +10,7 @@ pub mod atapi;
 pub mod fis;
 pub mod identify;
 pub mod log;
+pub mod multiplier;
 pub mod registers;
 pub mod security;
 pub mod smart;

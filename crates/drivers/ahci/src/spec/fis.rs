@@ -15,6 +15,9 @@ pub mod kind {
 
 /// Bytes of a port's received FIS area (AHCI §4.2.1).
 pub const RECEIVED_BYTES: usize = 256;
+/// Bytes of it with FIS-based switching, and what it is aligned to: one such area for each device
+/// port of a multiplier (AHCI §9.3.3).
+pub const RECEIVED_BYTES_SWITCHED: usize = 16 * RECEIVED_BYTES;
 /// Where the last device-to-host register FIS is put.
 pub const RECEIVED_REGISTER: usize = 0x40;
 /// Where the last set-device-bits FIS is put.
@@ -56,7 +59,10 @@ const _: () = assert!(core::mem::offset_of!(RegisterH2d, count) == 12);
 impl RegisterH2d {
     /// Length in dwords, as the command header wants it.
     pub const DWORDS: u8 = 5;
-    const IS_COMMAND: u8 = 1 << 7;
+    /// Bit of `flags`: a command, rather than device control.
+    pub const IS_COMMAND: u8 = 1 << 7;
+    /// SRST, in CONTROL.
+    pub const SOFT_RESET: u8 = 1 << 2;
 
     /// A command without address, features or count.
     pub const fn command(command: u8) -> Self {
@@ -74,6 +80,23 @@ impl RegisterH2d {
             control: 0,
             auxiliary: [0; 4],
         }
+    }
+
+    /// The frame that writes the device control register: with SRST, the device is reset; without,
+    /// it goes on (SATA §11.4).
+    pub const fn device_control(soft_reset: bool) -> Self {
+        let control = if soft_reset { Self::SOFT_RESET } else { 0 };
+        Self { flags: 0, control, device: 0, ..Self::command(0) }
+    }
+
+    /// The same for the device behind a multiplier's port.
+    pub const fn behind(self, port: u8) -> Self {
+        Self { flags: self.flags & 0xf0 | port & 0xf, ..self }
+    }
+
+    /// The multiplier's port that it is for.
+    pub const fn multiplier_port(&self) -> u8 {
+        self.flags & 0xf
     }
 
     /// The same with a 48-bit address.
@@ -171,6 +194,11 @@ pub struct SetDeviceBits {
 }
 
 const _: () = assert!(size_of::<SetDeviceBits>() == 8);
+
+impl SetDeviceBits {
+    /// Bit of `flags`: the device has something to tell (asynchronous notification).
+    pub const NOTIFICATION: u8 = 1 << 7;
+}
 
 #[cfg(test)]
 mod tests {

@@ -46,6 +46,10 @@ impl CommandHeader {
     pub const WRITE: u16 = 1 << 6;
     /// Bit of `flags`: a packet is to be sent to the device, when it asks for it.
     pub const PACKET: u16 = 1 << 5;
+    /// Bit of `flags`: the frame begins or ends a software reset.
+    pub const RESET: u16 = 1 << 8;
+    /// Bit of `flags`: the HBA clears BSY once the frame was taken.
+    pub const CLEAR_BUSY: u16 = 1 << 10;
     /// Offset of PRDBC.
     pub const TRANSFERRED_OFFSET: usize = 4;
 
@@ -59,6 +63,11 @@ impl CommandHeader {
             table_high: table.high().into(),
             reserved: [U32::ZERO; 4],
         }
+    }
+
+    /// `flags` of a command for the device behind a multiplier's port.
+    pub const fn behind(flags: u16, port: u8) -> u16 {
+        flags & 0x0fff | (port as u16) << 12
     }
 
     /// Where the header of `slot` is in the command list.
