@@ -213,6 +213,47 @@ faults! {
     Replug "replug" Disk;
     /// The disk is pulled out, and another one is plugged in.
     ReplugOther "replug-other" Disk;
+
+    // Port multipliers, and what is behind them.
+    /// A disk behind a multiplier is pulled out, and never comes back.
+    BehindUnplug "behind-unplug" Disk;
+    /// A disk behind a multiplier is pulled out, and plugged in again after a while.
+    BehindReplug "behind-replug" Disk;
+    /// A disk behind a multiplier is pulled out, and another one is plugged in.
+    BehindReplugOther "behind-replug-other" Disk;
+    /// The link between a multiplier and a disk is lost for some milliseconds.
+    BehindLinkLost "behind-link-lost" Cache;
+    /// A multiplier starts anew by itself; the disks behind it keep their power.
+    MultiplierRestart "multiplier-restart" Cache;
+    /// A multiplier does not tell that something has changed at its ports.
+    NotificationLost "notification-lost" Nothing;
+    /// A multiplier tells that something has changed, and nothing has.
+    NotificationSpurious "notification-spurious" Nothing;
+    /// The last frame of a command names another port of the multiplier: PxIS.IPMS.
+    WrongMultiplierPort "wrong-multiplier-port" Retries;
+    /// A multiplier aborts a command for its own registers.
+    RegisterAborted "register-aborted" Nothing;
+    /// A multiplier does not end a command for its own registers.
+    RegisterNeverEnds "register-never-ends" Nothing;
+    /// A command is aborted, and with FIS-based switching that stops the whole port.
+    ErrorNotSingle "error-not-single" Retries;
+}
+
+impl Fault {
+    /// Those that need a multiplier at the port.
+    pub const OF_MULTIPLIERS: [Self; 11] = [
+        Self::BehindUnplug,
+        Self::BehindReplug,
+        Self::BehindReplugOther,
+        Self::BehindLinkLost,
+        Self::MultiplierRestart,
+        Self::NotificationLost,
+        Self::NotificationSpurious,
+        Self::WrongMultiplierPort,
+        Self::RegisterAborted,
+        Self::RegisterNeverEnds,
+        Self::ErrorNotSingle,
+    ];
 }
 
 impl fmt::Display for Fault {

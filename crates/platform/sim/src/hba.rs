@@ -4,15 +4,18 @@
 //! [`Fault`] tells it to. What a driver must not do (start an engine whose device is busy, issue a
 //! slot twice, give it memory that is not its own) is noted as a violation.
 
+mod behind;
 mod engine;
 mod inject;
 mod link;
 mod port;
+mod switching;
 mod transfer;
 
 use crate::fault::{Fault, FaultCounts};
 use crate::sata::SataDevice;
 use crate::schedule::Schedule;
+use crate::seat::HOST;
 use crate::{Random, Trace};
 use core::time::Duration;
 use outboard_ahci::spec::registers::{
@@ -74,9 +77,9 @@ enum Event {
     /// A device has done its work on the command in a slot.
     Finish { port: u8, slot: u8, issue: u64 },
     /// A link comes up.
-    LinkUp { port: u8, epoch: u32 },
+    LinkUp { port: u8, at: u8, epoch: u32 },
     /// A device is ready after a reset.
-    Report { port: u8, epoch: u32 },
+    Report { port: u8, at: u8, epoch: u32 },
     /// PxCMD.CR clears.
     EngineStops { port: u8, epoch: u32 },
     /// The reset of the HBA ends.
@@ -84,9 +87,11 @@ enum Event {
     /// An interrupt that was late comes.
     Message,
     /// A disk is plugged in.
-    Plug { port: u8 },
+    Plug { port: u8, at: u8 },
     /// A fault strikes.
     Strike { port: u8, fault: Fault },
+    /// A fault of a multiplier strikes.
+    StrikeBehind { port: u8, behind: u8, fault: Fault },
 }
 
 /// A fault that struck.
@@ -96,6 +101,8 @@ pub struct Struck {
     pub at: Instant,
     /// At which port; those of the HBA are counted at the port that they were drawn for.
     pub port: u8,
+    /// Behind which port of a multiplier, if it concerns only the device there.
+    pub behind: Option<u8>,
     /// What.
     pub fault: Fault,
     /// The sector that it damaged.
@@ -175,14 +182,14 @@ impl HbaModel {
     /// Plugs a device into a port.
     pub fn attach(&mut self, port: u8, device: Box<dyn SataDevice>) {
         if let Some(port) = self.port_mut(port) {
-            port.device = Some(device);
+            port.seat.device = Some(device);
         }
-        self.plugged(port);
+        self.plugged(port, HOST);
     }
 
     /// The device at a port, for whoever plays with the model.
     pub fn device(&mut self, port: u8) -> Option<&mut (dyn SataDevice + 'static)> {
-        self.port_mut(port)?.device.as_deref_mut()
+        self.port_mut(port)?.seat.device.as_deref_mut()
     }
 
     /// What it is like.
@@ -216,13 +223,14 @@ impl HbaModel {
         match event {
             Event::Fetch { port } => self.fetch(port),
             Event::Finish { port, slot, issue } => self.finish(port, slot, issue),
-            Event::LinkUp { port, epoch } => self.link_up(port, epoch),
-            Event::Report { port, epoch } => self.report(port, epoch),
+            Event::LinkUp { port, at, epoch } => self.link_up(port, at, epoch),
+            Event::Report { port, at, epoch } => self.report(port, at, epoch),
             Event::EngineStops { port, epoch } => self.engine_stops(port, epoch),
             Event::ResetEnds { epoch } => self.reset_ends(epoch),
             Event::Message => self.messages += 1,
-            Event::Plug { port } => self.plug(port),
+            Event::Plug { port, at } => self.plug(port, at),
             Event::Strike { port, fault } => self.inject(port, fault),
+            Event::StrikeBehind { port, behind, fault } => self.inject_behind(port, behind, fault),
         }
     }
 
@@ -374,7 +382,7 @@ impl HbaModel {
         let ahci = self.config.capabilities.ahci_only();
         self.control = GlobalControl::new().with_ahci(ahci).with_reset(true);
         for port in 0..MAX_PORTS as u8 {
-            self.drop_commands(port);
+            self.drop_commands(port, HOST);
             let config = &self.config;
             if let Some(port) = self.ports[usize::from(port)].as_deref_mut() {
                 port.hba_reset(config);
@@ -395,7 +403,7 @@ impl HbaModel {
         self.control.set_reset(false);
         for port in 0..MAX_PORTS as u8 {
             if !self.config.capabilities.staggered() {
-                self.begin_link(port);
+                self.begin_link(port, HOST);
             }
         }
     }

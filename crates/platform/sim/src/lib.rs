@@ -1,6 +1,7 @@
 //! Software models of devices, with faults, under a seeded scheduler.
 //!
-//! * [`hba`]: an AHCI host bus adapter, and [`sata`]: what may be at its ports, such as a [`Disk`].
+//! * [`hba`]: an AHCI host bus adapter, and [`sata`]: what may be at its ports, such as a [`Disk`], or
+//!   a [`Multiplier`] with several of them behind it.
 //! * [`fault`]: the catalogue of what can go wrong.
 //! * [`device`]: the model as the PCI function that a driver takes.
 //! * [`live`]: the model in real time, with images as disks, for a server.
@@ -16,9 +17,11 @@ pub mod disk;
 pub mod fault;
 pub mod hba;
 pub mod live;
+pub mod multiplier;
 pub mod random;
 pub mod sata;
 mod schedule;
+mod seat;
 mod trace;
 pub mod trial;
 
@@ -26,5 +29,6 @@ pub use device::SimDevice;
 pub use disk::{Disk, DiskConfig};
 pub use fault::Fault;
 pub use live::Live;
+pub use multiplier::{Multiplier, MultiplierConfig};
 pub use random::Random;
 pub use trace::Trace;

@@ -155,6 +155,11 @@ pub trait SataDevice: Send {
         false
     }
 
+    /// The multiplier that it is, if it is one.
+    fn multiplier(&mut self) -> Option<&mut crate::Multiplier> {
+        None
+    }
+
     /// The model by its own type, for what tests do to it.
     fn as_any(&mut self) -> &mut dyn core::any::Any;
 }

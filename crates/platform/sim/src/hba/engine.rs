@@ -4,6 +4,7 @@ use super::port::Execution;
 use super::{Event, HbaModel};
 use crate::fault::Fault;
 use crate::sata::{Command, End, Plan, Protocol};
+use crate::seat::HOST;
 use core::time::Duration;
 use outboard_ahci::spec::ata::{Error, command};
 use outboard_ahci::spec::fis::{RegisterH2d, kind};
@@ -13,9 +14,6 @@ use outboard_ahci::spec::structures::CommandHeader;
 
 /// From a doorbell to the fetch of a command.
 const FETCH: Duration = Duration::from_nanos(600);
-
-/// Bit of the H2D register FIS's flags: a command, rather than device control.
-const IS_COMMAND: u8 = 1 << 7;
 
 impl HbaModel {
     /// Sees to it that commands are fetched, if there are any.
@@ -32,9 +30,9 @@ impl HbaModel {
         port.fetching = false;
         for _ in 0..MAX_SLOTS {
             let Some(port) = self.port_mut(index) else { return };
-            let waiting = port.issued & !port.fetched;
             let works = port.command.start() && !port.halted && port.is_up();
-            if waiting == 0 || !works || port.is_busy() || port.report.is_some() {
+            let waiting = if works { port.fetchable() } else { 0 };
+            if waiting == 0 {
                 return;
             }
             // Round robin, from the slot after the last (AHCI §5.3.8).
@@ -65,19 +63,27 @@ impl HbaModel {
             ),
         );
         let (now, config) = (self.now, self.config.capabilities);
+        let multiplier_port = command.fis.multiplier_port();
+        let mut wrong = self.misaddressed(index, &header, multiplier_port);
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        let Some(device) = &mut port.device else { return };
+        let at = port.route(multiplier_port);
+        port.shown = at;
+        let (active, kept) = (port.active, port.kept);
         let is_log =
             command.fis.command == command::READ_LOG_EXT && command.fis.lba_low[0] == NCQ_ERROR;
         let queued_command = is_queued(&command.fis);
         let packet_bit = header.flags.get() & CommandHeader::PACKET != 0;
-        let mut wrong = None;
-        let tagged = port.active >> slot & 1 == 1;
-        let others = port.executing.iter().flatten();
+        let tagged = active >> slot & 1 == 1;
+        let others = port.executing.iter().flatten().filter(|other| other.at == at);
         let mixed = others.clone().any(|other| other.plan.protocol.is_queued() != queued_command);
+        let Some(seat) = port.seat_mut(at).filter(|seat| seat.is_up()) else {
+            // Nobody is there to take it.
+            return;
+        };
+        let Some(device) = &mut seat.device else { return };
         match () {
             () if queued_command && !tagged => wrong = Some("queued without its bit in PxSACT"),
-            () if !queued_command && tagged && !port.kept => {
+            () if !queued_command && tagged && !kept => {
                 wrong = Some("not queued, with a bit in PxSACT")
             }
             () if queued_command && command.fis.count[0] >> 3 != slot => {
@@ -93,13 +99,16 @@ impl HbaModel {
             }
             () => {}
         }
-        if command.fis.flags & IS_COMMAND == 0 {
-            return self.device_control(index, slot, &command);
+        if command.fis.flags & RegisterH2d::IS_COMMAND == 0 {
+            return self.device_control(index, at, slot, &command);
         }
-        if port.queue_failed && !is_log {
+        let awaited = seat.report.is_some();
+        if seat.queue_failed && !is_log {
             wrong = wrong.or(Some("sent before log 10h was read, or the port reset"));
+        } else if awaited {
+            wrong = wrong.or(Some("sent before the device was ready"));
         }
-        let plan = if port.queue_failed && !is_log {
+        let plan = if seat.queue_failed && !is_log || awaited {
             Err(End::bad(Error::ABORTED.bits(), 0))
         } else {
             device.plan(&command, now, &mut self.random)
@@ -118,12 +127,12 @@ impl HbaModel {
                 (Plan { protocol, bytes: 0, takes }, Some(end))
             }
         };
-        self.start_command(index, slot, command, plan, refusal);
+        self.start_command((index, at), slot, command, plan, refusal);
     }
 
     fn start_command(
         &mut self,
-        index: u8,
+        (index, at): (u8, u8),
         slot: u8,
         command: Command,
         mut plan: Plan,
@@ -131,7 +140,7 @@ impl HbaModel {
     ) {
         self.issues += 1;
         let issue = self.issues;
-        let fault = if refusal.is_none() { self.draw_for(index, &command) } else { None };
+        let fault = if refusal.is_none() { self.draw_for(index, at, &command) } else { None };
         if fault == Some(Fault::VerySlow) {
             let longer = Duration::from_millis(self.random.between(1_000, 20_000));
             plan.takes = plan.takes.saturating_add(longer);
@@ -141,31 +150,35 @@ impl HbaModel {
             // The device lets go of the bus, and the HBA of the slot (AHCI §5.6.4.1).
             port.issued &= !(1 << slot);
             port.fetched &= !(1 << slot);
-            port.task_file = 0x50;
-        } else {
-            port.task_file = 0xd0;
         }
         port.executing[usize::from(slot)] =
-            Some(Execution { command, plan, refusal, fault, issue });
-        port.stuck |= fault == Some(Fault::Stuck);
-        const NEVER: [Fault; 4] =
-            [Fault::NeverEnds, Fault::Stuck, Fault::LogNeverEnds, Fault::IdentifyNeverEnds];
+            Some(Execution { at, command, plan, refusal, fault, issue });
+        if let Some(seat) = port.seat_mut(at) {
+            seat.task_file = if plan.protocol.is_queued() { 0x50 } else { 0xd0 };
+            seat.stuck |= fault == Some(Fault::Stuck);
+        }
+        const NEVER: [Fault; 5] = [
+            Fault::NeverEnds,
+            Fault::Stuck,
+            Fault::LogNeverEnds,
+            Fault::IdentifyNeverEnds,
+            Fault::RegisterNeverEnds,
+        ];
         if !fault.is_some_and(|fault| NEVER.contains(&fault)) && plan.takes != Duration::MAX {
             self.after(plan.takes, Event::Finish { port: index, slot, issue });
         }
     }
 
     /// A device control FIS: SRST (SATA §11.4).
-    fn device_control(&mut self, index: u8, slot: u8, command: &Command) {
-        const SOFT_RESET: u8 = 1 << 2;
+    fn device_control(&mut self, index: u8, at: u8, slot: u8, command: &Command) {
         if let Some(port) = self.port_mut(index) {
             port.issued &= !(1 << slot);
             port.fetched &= !(1 << slot);
         }
-        if command.fis.control & SOFT_RESET != 0 {
-            self.drop_commands(index);
+        if command.fis.control & RegisterH2d::SOFT_RESET != 0 {
+            self.forget_commands(index, at);
         } else {
-            self.soft_reset(index);
+            self.soft_reset(index, at);
         }
     }
 
@@ -175,16 +188,19 @@ impl HbaModel {
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
         let place = &mut port.executing[usize::from(slot)];
         let Some(execution) = place.filter(|execution| execution.issue == issue) else { return };
-        if port.stuck {
-            return;
-        }
-        *place = None;
-        let Execution { command, plan, fault, .. } = execution;
+        let Execution { at, command, plan, fault, .. } = execution;
+        let Some(seat) = port.seat_mut(at).filter(|seat| !seat.stuck) else { return };
+        let queued = plan.protocol.is_queued();
+        seat.task_file = if queued { seat.task_file } else { 0x50 };
+        port.executing[usize::from(slot)] = None;
         if !port.command.list_running() && !port.engine_stuck {
             // Given up by the HBA: nothing is transferred, and nobody is told.
-            if !plan.protocol.is_queued() {
-                port.task_file = 0x50;
-            }
+            return;
+        }
+        if !queued && let Some(seat) = port.seat_mut(at) {
+            seat.task_file = 0xd0;
+        }
+        if !self.accepts(index, at) {
             return;
         }
         if let Some(end) = execution.refusal.or_else(|| spoiled(fault)) {
@@ -192,8 +208,15 @@ impl HbaModel {
         }
         if let Some(bits) = halting(fault) {
             // The command is neither done nor forgotten: the device waits for what does not come.
-            port.executing[usize::from(slot)] = Some(Execution { issue: 0, ..execution });
+            if let Some(port) = self.port_mut(index) {
+                port.executing[usize::from(slot)] = Some(Execution { issue: 0, ..execution });
+            }
             return self.stop_with(index, bits);
+        }
+        // What a device behind a multiplier still has when its slot was taken from it.
+        let empty = self.header(index, slot).is_some_and(|header| header.prdt_entries.get() == 0);
+        if at != HOST && empty && plan.bytes > 0 {
+            return self.stop_with(index, PortInterrupts::OVERFLOW);
         }
         let mut data = core::mem::take(&mut self.scratch);
         data.clear();
@@ -204,9 +227,10 @@ impl HbaModel {
             return self.host_bus_failed(index);
         }
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        let Some(device) = &mut port.device else { return };
+        let device = port.seat_mut(at).and_then(|seat| seat.device.as_deref_mut());
+        let Some(device) = device else { return };
         let mut end = device.carry_out(&command, &mut data, now, &mut self.random);
-        self.falsify(index, &command, fault, &mut data, &mut end);
+        self.falsify((index, at), &command, fault, &mut data, &mut end);
         let transferred = end.bytes.min(plan.bytes);
         let moved = plan.protocol.is_out() || self.scatter(index, slot, &data[..transferred]);
         self.scratch = data;
@@ -214,6 +238,7 @@ impl HbaModel {
             return self.host_bus_failed(index);
         }
         self.end(index, slot, &execution, end);
+        self.do_what_was_asked(index);
     }
 
     /// A command has ended, in whatever way: the device's last FIS arrives.
@@ -229,31 +254,36 @@ impl HbaModel {
                 execution.fault.map(|fault| format!(" ({fault})")).unwrap_or_default()
             ),
         );
-        let Execution { command, plan, fault, .. } = execution;
+        let Execution { command, plan, fault, at, .. } = execution;
+        let at = *at;
         let queued = plan.protocol.is_queued();
+        if self.misdirected(index, at, &end) {
+            return;
+        }
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        port.task_file = u32::from(end.error) << 8 | u32::from(end.status);
+        let active = port.active;
+        let Some(seat) = port.seat_mut(at) else { return };
+        seat.task_file = u32::from(end.error) << 8 | u32::from(end.status);
         let log_read = command.fis.command == command::READ_LOG_EXT
             && command.fis.lba_low[0] == NCQ_ERROR
             && !end.is_bad();
         if log_read {
-            port.queue_failed = false;
+            seat.queue_failed = false;
         }
         let mut interrupts = PortInterrupts::empty();
         if end.is_bad() {
-            port.halted = true;
-            interrupts |= PortInterrupts::TASK_FILE_ERROR;
             if queued {
-                port.queue_failed = true;
-                port.active_at_failure = port.active;
-                if let Some(device) = &mut port.device {
+                seat.queue_failed = true;
+                seat.active_at_failure = active;
+                if let Some(device) = &mut seat.device {
                     device.note_queued_failure(slot, command, &end);
                 }
                 // The device has forgotten all the others (SATA §13.6.4).
                 for place in &mut port.executing {
-                    place.take_if(|other| other.plan.protocol.is_queued());
+                    place.take_if(|other| other.at == at && other.plan.protocol.is_queued());
                 }
             }
+            self.device_failed(index, at, *fault);
         } else {
             port.issued &= !(1 << slot);
             port.fetched &= !(1 << slot);
@@ -274,14 +304,14 @@ impl HbaModel {
             Protocol::QueuedIn | Protocol::QueuedOut => {
                 let finished = if end.is_bad() { 0 } else { 1 << slot };
                 if !stale {
-                    self.post_bits(index, end.status, end.error, finished);
+                    self.post_bits(index, at, (end.status, end.error), finished);
                 }
                 PortInterrupts::SET_DEVICE_BITS_FIS
             }
             Protocol::PioIn if !end.is_bad() => PortInterrupts::PIO_SETUP_FIS,
             _ => {
                 if !stale {
-                    self.post_register(index, &end);
+                    self.post_register(index, at, &end);
                 }
                 PortInterrupts::REGISTER_FIS
             }
@@ -289,9 +319,9 @@ impl HbaModel {
         match fault {
             Some(Fault::StatusNotSet) if !end.is_bad() => interrupts = PortInterrupts::empty(),
             Some(Fault::InterfaceNonFatal) => interrupts |= PortInterrupts::INTERFACE_NON_FATAL,
-            Some(Fault::ReceivedGarbage) => self.garbage_received(index),
-            Some(Fault::BusyStuck) => self.stick(index, 0x80),
-            Some(Fault::DataRequestStuck) => self.stick(index, 0x08),
+            Some(Fault::ReceivedGarbage) => self.garbage_received(index, at),
+            Some(Fault::BusyStuck) => self.stick(index, at, 0x80),
+            Some(Fault::DataRequestStuck) => self.stick(index, at, 0x08),
             _ => {}
         }
         if let Some(port) = self.port_mut(index) {
@@ -301,22 +331,23 @@ impl HbaModel {
         self.look_for_commands(index);
     }
 
-    /// Passes on what a device has to tell by itself: a set-device-bits FIS with its notification
-    /// bit, which names no command (SATA §13.8, AHCI §3.3.15).
+    /// Passes on what devices have to tell by themselves (SATA §13.8).
     pub(super) fn take_notification(&mut self, index: u8) {
         let now = self.now;
-        let Some(port) = self.port_mut(index).filter(|port| port.is_up()) else { return };
-        if port.device.as_mut().is_some_and(|device| device.notifies(now)) {
-            port.notified |= 1;
-            port.status |= PortInterrupts::SET_DEVICE_BITS_FIS;
-            self.trace.note(now, format_args!("port {index}: notification"));
-            self.update_pending(index);
+        for at in 0..=HOST {
+            if !self.port_mut(index).is_some_and(|port| port.is_up()) {
+                return;
+            }
+            let Some(seat) = self.seat_mut(index, at).filter(|seat| seat.is_up()) else { continue };
+            if seat.device.as_mut().is_some_and(|device| device.notifies(now)) {
+                self.notify_from(index, at);
+            }
         }
     }
 
-    fn stick(&mut self, index: u8, bits: u32) {
-        if let Some(port) = self.port_mut(index) {
-            port.stuck_bits = bits;
+    fn stick(&mut self, index: u8, at: u8, bits: u32) {
+        if let Some(seat) = self.seat_mut(index, at) {
+            seat.stuck_bits = bits;
         }
     }
 
@@ -334,13 +365,22 @@ impl HbaModel {
         self.update_pending(index);
     }
 
-    /// The device has forgotten all commands.
-    pub(super) fn drop_commands(&mut self, index: u8) {
-        if let Some(port) = self.port_mut(index) {
-            port.executing = [None; 32];
-            port.stuck = false;
-            port.stuck_bits = 0;
-            port.queue_failed = false;
+    /// The device has forgotten all commands; with a multiplier, so have those behind it.
+    pub(super) fn drop_commands(&mut self, index: u8, at: u8) {
+        self.forget_commands(index, at);
+        if at == HOST {
+            (0..HOST).for_each(|at| self.forget_commands(index, at));
+        }
+    }
+
+    /// The one device has forgotten all commands.
+    pub(super) fn forget_commands(&mut self, index: u8, at: u8) {
+        let Some(port) = self.port_mut(index) else { return };
+        for execution in &mut port.executing {
+            execution.take_if(|execution| execution.at == at);
+        }
+        if let Some(seat) = port.seat_mut(at) {
+            seat.forget_commands();
         }
     }
 
@@ -358,9 +398,11 @@ impl HbaModel {
 fn spoiled(fault: Option<Fault>) -> Option<End> {
     let crc = Error::INTERFACE_CRC.union(Error::ABORTED);
     match fault? {
-        Fault::Aborted | Fault::LogAborted | Fault::IdentifyAborted => {
-            Some(End::bad(Error::ABORTED.bits(), 0))
-        }
+        Fault::Aborted
+        | Fault::ErrorNotSingle
+        | Fault::LogAborted
+        | Fault::IdentifyAborted
+        | Fault::RegisterAborted => Some(End::bad(Error::ABORTED.bits(), 0)),
         Fault::ErrorWithoutReason => Some(End::bad(0, 0)),
         Fault::WriteFault => Some(End { status: 0x71, ..End::bad(0, 0) }),
         Fault::InterfaceCrc | Fault::CrcBurst => Some(End::bad(crc.bits(), 0)),

@@ -4,9 +4,11 @@ use super::{Event, HbaModel, Struck};
 use crate::disk::{Defect, Disk};
 use crate::fault::Fault;
 use crate::sata::{Command, End};
+use crate::seat::HOST;
 use core::time::Duration;
 use outboard_ahci::spec::ata::{Error, command};
 use outboard_ahci::spec::log::{NCQ_ERROR, NcqError};
+use outboard_ahci::spec::multiplier::{READ_PORT_MULTIPLIER, WRITE_PORT_MULTIPLIER};
 use outboard_ahci::spec::registers::{PortInterrupts, serial_error};
 use outboard_hw::Instant;
 use zerocopy::{FromBytes, IntoBytes};
@@ -20,14 +22,25 @@ impl HbaModel {
     /// The disk that replaces the one at a port when it is pulled out for another.
     pub fn prepare_spare(&mut self, port: u8, device: Box<dyn crate::sata::SataDevice>) {
         if let Some(port) = self.port_mut(port) {
-            port.spare = Some(device);
+            port.seat.spare = Some(device);
         }
     }
 
     pub(super) fn note_struck(&mut self, port: u8, fault: Fault, lba: Option<u64>) {
+        self.note_struck_behind(port, None, fault, lba);
+    }
+
+    /// Likewise; `behind`: the one device of a multiplier's that it concerns.
+    pub(super) fn note_struck_behind(
+        &mut self,
+        port: u8,
+        behind: Option<u8>,
+        fault: Fault,
+        lba: Option<u64>,
+    ) {
         self.counts.add(fault);
         self.trace.note(self.now, format_args!("port {port}: FAULT {fault}"));
-        self.struck.push(Struck { at: self.now, port, fault, lba });
+        self.struck.push(Struck { at: self.now, port, behind, fault, lba });
     }
 
     /// Takes one of these faults, if one is armed at the port.
@@ -43,6 +56,11 @@ impl HbaModel {
         if self.removed || self.port_mut(index).is_none() {
             return;
         }
+        if Fault::OF_MULTIPLIERS.contains(&fault) {
+            let behind =
+                self.random.below(outboard_ahci::spec::multiplier::MAX_DEVICE_PORTS as u64);
+            return self.inject_behind(index, behind as u8, fault);
+        }
         if !self.strike_at_once(index, fault)
             && let Some(port) = self.port_mut(index)
             && port.armed.len() < 64
@@ -55,6 +73,17 @@ impl HbaModel {
     pub fn disarm(&mut self, index: u8) {
         if let Some(port) = self.port_mut(index) {
             port.armed.clear();
+        }
+    }
+
+    /// Lets a fault of a multiplier strike, at one of its device ports if it is of that kind.
+    pub(super) fn inject_behind(&mut self, index: u8, behind: u8, fault: Fault) {
+        if !self.removed
+            && !self.strike_multiplier(index, behind, fault)
+            && let Some(port) = self.port_mut(index)
+            && port.armed.len() < 64
+        {
+            port.armed.push(fault);
         }
     }
 
@@ -95,11 +124,11 @@ impl HbaModel {
             Fault::Announced => self.set_errors(index, serial_error::EXCHANGED),
             Fault::LinkLost => {
                 let back = millis(self, 1, 90);
-                self.link_down(index, Some(back));
+                self.link_down(index, HOST, Some(back));
             }
             Fault::LinkLostLong => {
                 let back = millis(self, 200, 9_000);
-                self.link_down(index, Some(back));
+                self.link_down(index, HOST, Some(back));
             }
             Fault::LinkFlapping => {
                 let mut at = Duration::ZERO;
@@ -110,7 +139,7 @@ impl HbaModel {
             }
             Fault::FirmwareRestart => {
                 let back = millis(self, 1, 50);
-                self.link_down(index, Some(back));
+                self.link_down(index, HOST, Some(back));
             }
             Fault::BrownOut | Fault::PowerCut => {
                 // In the middle of a reset of its own a driver cannot tell a short loss from the
@@ -121,26 +150,26 @@ impl HbaModel {
                     _ => millis(self, 300, 8_000),
                 };
                 self.cut_power(index);
-                self.link_down(index, Some(back));
+                self.link_down(index, HOST, Some(back));
             }
-            Fault::Unplug => self.unplug(index),
+            Fault::Unplug => self.unplug(index, HOST),
             Fault::Replug | Fault::ReplugOther => {
                 if fault == Fault::Replug
                     && let Some(port) = self.port_mut(index)
                 {
-                    port.spare = None;
+                    port.seat.spare = None;
                 }
-                self.unplug(index);
+                self.unplug(index, HOST);
                 let back = millis(self, 20, 20_000);
-                self.after(back, Event::Plug { port: index });
+                self.after(back, Event::Plug { port: index, at: HOST });
             }
             Fault::UnsolicitedRegisterFis => {
                 let end = End { lba: 7, ..End::bad(Error::UNCORRECTABLE.bits(), 7) };
-                self.post_register(index, &end);
+                self.post_register(index, HOST, &end);
                 self.add_status(index, PortInterrupts::REGISTER_FIS);
             }
             Fault::UnsolicitedBits => {
-                self.post_bits(index, End::GOOD_STATUS, 0, 0x8000_0001);
+                self.post_bits(index, HOST, (End::GOOD_STATUS, 0), 0x8000_0001);
                 self.add_status(index, PortInterrupts::SET_DEVICE_BITS_FIS);
             }
             Fault::StrangersPending => {
@@ -169,15 +198,15 @@ impl HbaModel {
     fn cut_power(&mut self, index: u8) {
         let now = self.now;
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        if let Some(device) = &mut port.device {
+        if let Some(device) = &mut port.seat.device {
             device.cut_power(now, &mut self.random);
-            port.unpowered = true;
+            port.seat.unpowered = true;
         }
     }
 
     fn set_errors(&mut self, index: u8, errors: u32) {
         if let Some(port) = self.port_mut(index) {
-            port.errors |= errors;
+            port.seat.errors |= errors;
         }
         self.update_pending(index);
     }
@@ -190,8 +219,9 @@ impl HbaModel {
     }
 
     /// The fault that a command is drawn for when the device takes it.
-    pub(super) fn draw_for(&mut self, index: u8, command: &Command) -> Option<Fault> {
-        const TRANSFER: [Fault; 26] = [
+    pub(super) fn draw_for(&mut self, index: u8, at: u8, command: &Command) -> Option<Fault> {
+        const TRANSFER: [Fault; 27] = [
+            Fault::ErrorNotSingle,
             Fault::Uncorrectable,
             Fault::UncorrectableForGood,
             Fault::IdNotFound,
@@ -241,6 +271,7 @@ impl HbaModel {
             command::IDENTIFY_DEVICE => &IDENTIFY,
             command::READ_LOG_EXT if command.fis.lba_low[0] == NCQ_ERROR => &LOG,
             command::READ_LOG_EXT => return None,
+            READ_PORT_MULTIPLIER | WRITE_PORT_MULTIPLIER => return self.draw_for_registers(index),
             code => {
                 let queued = super::engine::is_queued(&command.fis);
                 let write = is_write(code);
@@ -260,19 +291,25 @@ impl HbaModel {
                     fault => TRANSFER.contains(fault),
                 };
                 let found = armed.iter().copied().find(suits)?;
-                return self.strike_command(index, found, command);
+                return self.strike_command(index, at, found, command);
             }
         };
         self.strike(index, wanted)
     }
 
-    fn strike_command(&mut self, index: u8, fault: Fault, command: &Command) -> Option<Fault> {
+    fn strike_command(
+        &mut self,
+        index: u8,
+        at: u8,
+        fault: Fault,
+        command: &Command,
+    ) -> Option<Fault> {
         self.port_mut(index)?.take_armed(&[fault])?;
         let lba = match fault {
             Fault::Uncorrectable | Fault::UncorrectableForGood | Fault::IdNotFound => {
                 let sectors = sectors_of(command);
                 let lba = command.fis.address48() + self.random.below(sectors);
-                self.damage(index, lba, fault);
+                self.damage(index, at, lba, fault);
                 Some(lba)
             }
             _ => None,
@@ -281,13 +318,14 @@ impl HbaModel {
             let port = self.port_mut(index)?;
             port.armed.extend([Fault::InterfaceCrc; 2]);
         }
-        self.note_struck(index, fault, lba);
+        self.note_struck_behind(index, (at != HOST).then_some(at), fault, lba);
         Some(fault)
     }
 
-    /// Damages a sector of the disk at a port.
-    fn damage(&mut self, index: u8, lba: u64, fault: Fault) {
-        let disk = self.device(index).and_then(|device| device.as_any().downcast_mut::<Disk>());
+    /// Damages a sector of a disk.
+    fn damage(&mut self, index: u8, at: u8, lba: u64, fault: Fault) {
+        let device = self.seat_mut(index, at).and_then(|seat| seat.device.as_deref_mut());
+        let disk = device.and_then(|device| device.as_any().downcast_mut::<Disk>());
         let defect = match fault {
             Fault::Uncorrectable => Defect::Uncorrectable,
             Fault::UncorrectableForGood => Defect::Permanent,
@@ -301,7 +339,7 @@ impl HbaModel {
     /// Lets the device say what is not so.
     pub(super) fn falsify(
         &mut self,
-        index: u8,
+        (index, at): (u8, u8),
         command: &Command,
         fault: Option<Fault>,
         data: &mut [u8],
@@ -317,19 +355,19 @@ impl HbaModel {
             Some(Fault::LogDamaged) => data[20] ^= 0x10,
             Some(Fault::LogNotQueued) => rewrite_log(data, |log| log.tag |= 1 << 7),
             Some(Fault::LogNamesStranger) => {
-                let active = self.port_mut(index).map_or(0, |port| port.active_at_failure);
+                let active = self.seat_mut(index, at).map_or(0, |seat| seat.active_at_failure);
                 let stranger = (0..32).find(|tag| active >> tag & 1 == 0).unwrap_or(31);
                 rewrite_log(data, |log| log.tag = stranger);
             }
             Some(Fault::LogNamesInnocent) => {
-                let active = self.port_mut(index).map_or(0, |port| port.active_at_failure);
+                let active = self.seat_mut(index, at).map_or(0, |seat| seat.active_at_failure);
                 let named = data[0] & 0x1f;
                 let innocent = (0..32).find(|tag| active >> tag & 1 == 1 && *tag != named);
                 rewrite_log(data, |log| log.tag = innocent.unwrap_or(named));
             }
             Some(Fault::BitsTwice) if !end.is_bad() => {
                 let tag = command.fis.count[0] >> 3;
-                self.post_bits(index, end.status, 0, 1 << tag);
+                self.post_bits(index, at, (end.status, 0), 1 << tag);
             }
             _ => {}
         }

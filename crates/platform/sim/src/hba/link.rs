@@ -1,10 +1,10 @@
 //! Links: how they come up, go down and are reset, and what is plugged into them (SATA §8, §15;
-//! AHCI §7.3, §10.4).
+//! AHCI §7.3, §10.4). Those behind a multiplier do the same as the HBA's own.
 
-use super::port::Link;
 use super::{Event, HbaModel};
 use crate::fault::Fault;
 use crate::sata::{End, Report, Reset};
+use crate::seat::{HOST, Link};
 use core::time::Duration;
 use outboard_ahci::spec::registers::{PortInterrupts, SataControl, serial_error};
 
@@ -13,208 +13,244 @@ const LINK_UP: Duration = Duration::from_micros(900);
 
 impl HbaModel {
     /// A link is powered, or a device was plugged in: it comes up after a while.
-    pub(super) fn begin_link(&mut self, index: u8) {
+    pub(super) fn begin_link(&mut self, index: u8, at: u8) {
         let Some(port) = self.port_mut(index) else { return };
-        let offline = SataControl::from(port.control).detection() != 0;
-        if port.device.is_none() || !port.command.spin_up() || offline || port.is_up() {
+        let powered = at != HOST || port.command.spin_up();
+        let Some(seat) = port.seat_mut(at) else { return };
+        if seat.device.is_none() || !powered || seat.is_offline() || seat.is_up() {
             return;
         }
-        port.link_epoch += 1;
-        let epoch = port.link_epoch;
-        self.link_up_after(index, LINK_UP, epoch);
+        seat.link_epoch += 1;
+        let epoch = seat.link_epoch;
+        self.link_up_after(index, at, LINK_UP, epoch);
     }
 
     /// The link comes up after a while, if the device is not away for longer.
-    fn link_up_after(&mut self, index: u8, time: Duration, epoch: u32) {
-        let at = self.now + time;
-        let away = self.port_mut(index).map_or(at, |port| port.away_until);
-        self.schedule.add(at.max(away), Event::LinkUp { port: index, epoch });
+    fn link_up_after(&mut self, index: u8, at: u8, time: Duration, epoch: u32) {
+        let earliest = self.now + time;
+        let away = self.seat_mut(index, at).map_or(earliest, |seat| seat.away_until);
+        self.schedule.add(earliest.max(away), Event::LinkUp { port: index, at, epoch });
     }
 
-    pub(super) fn write_link_control(&mut self, index: u8, value: u32) {
+    pub(super) fn write_link_control(&mut self, index: u8, at: u8, value: u32) {
         let now = self.now;
         let Some(port) = self.port_mut(index) else { return };
-        let before = SataControl::from(core::mem::replace(&mut port.control, value));
+        let started = port.command.start();
+        let Some(seat) = port.seat_mut(at) else { return };
+        let before = SataControl::from(core::mem::replace(&mut seat.control, value));
         let control = SataControl::from(value);
         let (was, is) = (before.detection(), control.detection());
-        if is == SataControl::COMRESET && was != is {
-            let started = port.command.start();
-            port.reset_began = Some(now);
-            port.link = Link::Down;
-            port.link_epoch += 1;
-            port.report = None;
-            port.task_file = 0x80;
-            self.trace.note(now, format_args!("port {index}: COMRESET"));
-            if started {
+        if was != is && is != 0 {
+            seat.reset_began = (is == SataControl::COMRESET).then_some(now);
+            seat.link = Link::Down;
+            seat.link_epoch += 1;
+            seat.report = None;
+            seat.task_file = 0x80;
+            self.trace.note(now, format_args!("port {index}.{at}: COMRESET"));
+            if started && at == HOST {
                 self.violation(format_args!("port {index}: COMRESET with ST set"));
             }
-            self.drop_commands(index);
+            self.drop_commands(index, at);
         }
         if was == SataControl::COMRESET && is == 0 {
-            self.end_comreset(index);
+            self.end_comreset(index, at);
+        } else if was != is && is == 0 {
+            self.begin_link(index, at);
         }
     }
 
-    fn end_comreset(&mut self, index: u8) {
+    fn end_comreset(&mut self, index: u8, at: u8) {
         let now = self.now;
-        let Some(port) = self.port_mut(index) else { return };
-        let held = port.reset_began.take().map(|began| now.since(began));
+        let Some(seat) = self.seat_mut(index, at) else { return };
+        let held = seat.reset_began.take().map(|began| now.since(began));
         if held.is_none_or(|held| held < Duration::from_millis(1)) {
-            self.violation(format_args!("port {index}: COMRESET was held for {held:?}"));
+            self.violation(format_args!("port {index}.{at}: COMRESET was held for {held:?}"));
         }
         const ANSWERS: [Fault; 3] = [Fault::ComresetIgnored, Fault::LinkSlow, Fault::PresenceOnly];
         let fault = self.strike(index, &ANSWERS);
         let slow = Duration::from_millis(self.random.between(20, 1_800));
-        let Some(port) = self.port_mut(index) else { return };
-        if port.device.is_none() {
+        let Some(seat) = self.seat_mut(index, at) else { return };
+        if seat.device.is_none() {
             return;
         }
-        let epoch = port.link_epoch;
+        let epoch = seat.link_epoch;
         match fault {
             // One that is without power announces itself once it has it.
-            Some(Fault::ComresetIgnored) if port.away_until > now => {
-                self.link_up_after(index, LINK_UP, epoch);
+            Some(Fault::ComresetIgnored) if seat.away_until > now => {
+                self.link_up_after(index, at, LINK_UP, epoch);
             }
             Some(Fault::ComresetIgnored) => {}
-            Some(Fault::PresenceOnly) => port.link = Link::Presence,
+            Some(Fault::PresenceOnly) => seat.link = Link::Presence,
             Some(_) => {
-                port.link = Link::Presence;
-                self.link_up_after(index, slow, epoch);
+                seat.link = Link::Presence;
+                self.link_up_after(index, at, slow, epoch);
             }
-            None => self.link_up_after(index, LINK_UP, epoch),
+            None => self.link_up_after(index, at, LINK_UP, epoch),
         }
     }
 
     /// The device has announced itself (COMINIT), and the link is up.
-    pub(super) fn link_up(&mut self, index: u8, epoch: u32) {
+    pub(super) fn link_up(&mut self, index: u8, at: u8, epoch: u32) {
         let most = self.config.capabilities.speed().max(1);
         let now = self.now;
-        let Some(port) = self.port_mut(index).filter(|port| port.link_epoch == epoch) else {
-            return;
-        };
-        if port.device.is_none() {
+        let Some(port) = self.port_mut(index) else { return };
+        let powered = at != HOST || port.command.spin_up();
+        let Some(seat) = port.seat_mut(at).filter(|seat| seat.link_epoch == epoch) else { return };
+        if seat.device.is_none() {
             return;
         }
-        if !port.command.spin_up() {
+        if !powered {
             // A port that listens only reports it (AHCI §10.10).
-            port.errors |= serial_error::EXCHANGED;
+            seat.errors |= serial_error::EXCHANGED;
             return self.update_pending(index);
         }
-        let limit = SataControl::from(port.control).speed();
-        port.link = Link::Up(if limit == 0 { most } else { limit.min(most) });
-        port.errors |= serial_error::EXCHANGED | serial_error::PHY_READY;
-        port.task_file = 0x80;
-        let powered = core::mem::take(&mut port.unpowered);
-        self.trace.note(now, format_args!("port {index}: link up"));
-        self.drop_commands(index);
-        self.reset_device(index, if powered { Reset::PowerOn } else { Reset::Hard });
-        self.update_pending(index);
+        let limit = SataControl::from(seat.control).speed();
+        seat.link = Link::Up(if limit == 0 { most } else { limit.min(most) });
+        seat.errors |= serial_error::EXCHANGED | serial_error::PHY_READY;
+        seat.task_file = 0x80;
+        let powered = core::mem::take(&mut seat.unpowered);
+        if at == HOST
+            && let Some(port) = self.port_mut(index)
+        {
+            port.shown = HOST;
+        }
+        self.trace.note(now, format_args!("port {index}.{at}: link up"));
+        self.drop_commands(index, at);
+        self.reset_device(index, at, if powered { Reset::PowerOn } else { Reset::Hard });
+        self.errors_changed(index, at);
     }
 
     /// Resets the device; it reports after a while.
-    fn reset_device(&mut self, index: u8, reset: Reset) {
+    fn reset_device(&mut self, index: u8, at: u8, reset: Reset) {
         const SLOW: [Fault; 3] = [Fault::SpinUpSlow, Fault::SpinUpNever, Fault::SignatureWrong];
         let fault = self.strike(index, &SLOW);
         let slow = Duration::from_millis(self.random.between(500, 12_000));
         let now = self.now;
-        let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        let Some(device) = &mut port.device else { return };
+        let Some(seat) = self.seat_mut(index, at) else { return };
+        let Some(device) = &mut seat.device else { return };
         let Report { mut signature, mut takes } = device.reset(reset, now);
-        let epoch = port.link_epoch;
+        // What it was going to report after another reset is void.
+        seat.link_epoch += 1;
+        seat.report = None;
+        let epoch = seat.link_epoch;
+        seat.task_file = 0x80;
         match fault {
+            _ if takes == Duration::MAX => return,
             Some(Fault::SpinUpSlow) => takes += slow,
             Some(Fault::SpinUpNever) => return,
             Some(_) => signature = 0xdead_beef,
             None => {}
         }
-        (port.report, port.ready) = (Some(signature), false);
-        port.task_file = 0x80;
-        self.after(takes, Event::Report { port: index, epoch });
+        (seat.report, seat.ready) = (Some(signature), false);
+        self.after(takes, Event::Report { port: index, at, epoch });
     }
 
-    pub(super) fn soft_reset(&mut self, index: u8) {
-        self.drop_commands(index);
-        self.reset_device(index, Reset::Soft);
+    pub(super) fn soft_reset(&mut self, index: u8, at: u8) {
+        self.forget_commands(index, at);
+        self.reset_device(index, at, Reset::Soft);
     }
 
-    pub(super) fn report(&mut self, index: u8, epoch: u32) {
-        let Some(port) = self.port_mut(index).filter(|port| port.link_epoch == epoch) else {
+    pub(super) fn report(&mut self, index: u8, at: u8, epoch: u32) {
+        let Some(seat) = self.seat_mut(index, at).filter(|seat| seat.link_epoch == epoch) else {
             return;
         };
-        // From now on it only waits until the HBA takes the FIS.
-        port.ready = true;
-        self.try_report(index);
+        // From now on it only waits until the frame is taken.
+        seat.ready = true;
+        self.try_report(index, at);
     }
 
-    /// Posts the device's first FIS, once it is ready: not while DIAG.X is set (AHCI §3.3.12).
-    pub(super) fn try_report(&mut self, index: u8) {
+    /// Sends the device's first FIS, once it is ready: not while DIAG.X is set (AHCI §3.3.12;
+    /// SATA §16.3.3.6), and not before the HBA receives.
+    pub(super) fn try_report(&mut self, index: u8, at: u8) {
         let now = self.now;
         let Some(port) = self.port_mut(index) else { return };
-        let takes = port.errors & serial_error::EXCHANGED == 0 && port.command.fis_receive();
-        if !takes || !port.ready || !port.is_up() {
+        let receives = port.command.fis_receive() && port.seat.is_up();
+        let Some(seat) = port.seat_mut(at) else { return };
+        if seat.is_exchanged() || !receives || !seat.ready || !seat.is_up() {
             return;
         }
-        let Some(signature) = port.report.take() else { return };
-        port.ready = false;
-        port.signature = signature;
-        port.task_file = 0x150;
-        port.status |= PortInterrupts::REGISTER_FIS;
-        self.trace.note(now, format_args!("port {index}: reports {signature:#010x}"));
+        let Some(signature) = seat.report.take() else { return };
+        seat.ready = false;
+        seat.task_file = 0x150;
+        self.trace.note(now, format_args!("port {index}.{at}: reports {signature:#010x}"));
+        if !self.accepts(index, at) {
+            return;
+        }
         let [count, a, b, c] = signature.to_le_bytes();
         let lba = u64::from_le_bytes([a, b, c, 0, 0, 0, 0, 0]);
         let end = End { error: 1, lba, count: count.into(), ..End::good(0) };
-        self.post_register(index, &end);
+        if let Some(port) = self.port_mut(index) {
+            port.signature = signature;
+            port.status |= PortInterrupts::REGISTER_FIS;
+        }
+        self.post_register(index, at, &end);
         self.update_pending(index);
         self.look_for_commands(index);
     }
 
+    /// Likewise for all that may have to report.
+    pub(super) fn report_all(&mut self, index: u8) {
+        (0..=HOST).rev().for_each(|at| self.try_report(index, at));
+    }
+
     /// The link is lost, and with it what the device worked on. It comes back after a while, if at
     /// all.
-    pub(super) fn link_down(&mut self, index: u8, back: Option<Duration>) {
+    pub(super) fn link_down(&mut self, index: u8, at: u8, back: Option<Duration>) {
         let now = self.now;
-        let Some(port) = self.port_mut(index) else { return };
-        port.link = Link::Down;
-        port.link_epoch += 1;
-        port.report = None;
-        port.errors |= serial_error::PHY_READY;
-        port.task_file = 0x7f;
-        let epoch = port.link_epoch;
-        port.away_until = back.map_or(now, |back| now + back);
-        self.trace.note(now, format_args!("port {index}: link down"));
-        self.drop_commands(index);
+        let Some(seat) = self.seat_mut(index, at) else { return };
+        seat.link = Link::Down;
+        seat.link_epoch += 1;
+        seat.report = None;
+        seat.errors |= serial_error::PHY_READY;
+        seat.task_file = 0x7f;
+        let epoch = seat.link_epoch;
+        seat.away_until = back.map_or(now, |back| now + back);
+        self.trace.note(now, format_args!("port {index}.{at}: link down"));
+        self.drop_commands(index, at);
         if let Some(back) = back {
-            self.after(back, Event::LinkUp { port: index, epoch });
+            self.after(back, Event::LinkUp { port: index, at, epoch });
+        }
+        self.errors_changed(index, at);
+    }
+
+    /// SError has changed: shown in PxIS, or told by the multiplier.
+    pub(super) fn errors_changed(&mut self, index: u8, at: u8) {
+        if at != HOST {
+            self.tell_of_changes(index);
         }
         self.update_pending(index);
     }
 
     /// A device was plugged in. A port that listens only reports it (AHCI §10.10).
-    pub(super) fn plugged(&mut self, index: u8) {
+    pub(super) fn plugged(&mut self, index: u8, at: u8) {
         let Some(port) = self.port_mut(index) else { return };
-        if !port.command.spin_up() && port.device.is_some() {
-            port.errors |= serial_error::EXCHANGED;
+        if at == HOST && !port.command.spin_up() && port.seat.device.is_some() {
+            port.seat.errors |= serial_error::EXCHANGED;
             self.update_pending(index);
         }
-        self.begin_link(index);
+        self.begin_link(index, at);
     }
 
     /// Plugs in what was kept for it.
-    pub(super) fn plug(&mut self, index: u8) {
-        let Some(port) = self.port_mut(index).filter(|port| port.device.is_none()) else { return };
-        port.device = port.spare.take().or_else(|| port.pulled.take());
-        self.trace.note(self.now, format_args!("port {index}: plugged in"));
-        self.plugged(index);
+    pub(super) fn plug(&mut self, index: u8, at: u8) {
+        let Some(seat) = self.seat_mut(index, at).filter(|seat| seat.device.is_none()) else {
+            return;
+        };
+        seat.device = seat.spare.take().or_else(|| seat.pulled.take());
+        self.trace.note(self.now, format_args!("port {index}.{at}: plugged in"));
+        self.plugged(index, at);
     }
 
     /// Pulls the device out. It loses power.
-    pub(super) fn unplug(&mut self, index: u8) {
+    pub(super) fn unplug(&mut self, index: u8, at: u8) {
         let now = self.now;
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        let Some(mut device) = port.device.take() else { return };
+        let Some(seat) = port.seat_mut(at) else { return };
+        let Some(mut device) = seat.device.take() else { return };
         device.cut_power(now, &mut self.random);
-        port.unpowered = true;
-        port.pulled = Some(device);
-        self.trace.note(now, format_args!("port {index}: pulled out"));
-        self.link_down(index, None);
+        seat.unpowered = true;
+        seat.pulled = Some(device);
+        self.trace.note(now, format_args!("port {index}.{at}: pulled out"));
+        self.link_down(index, at, None);
     }
 }

@@ -2,29 +2,20 @@
 
 use super::{Event, HbaConfig, HbaModel};
 use crate::fault::Fault;
-use crate::sata::{Command, End, Plan, SataDevice};
+use crate::sata::{Command, End, Plan};
+use crate::seat::{HOST, Seat};
 use core::time::Duration;
 use outboard_ahci::spec::ata::Status;
 use outboard_ahci::spec::registers::{
-    PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBU, PX_IE, PX_IS, PX_SACT, PX_SCTL, PX_SERR, PX_SIG,
-    PX_SNTF, PX_SSTS, PX_TFD, PortCommand, PortInterrupts, SataStatus, serial_error,
+    FisSwitching, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBS, PX_FBU, PX_IE, PX_IS, PX_SACT,
+    PX_SCTL, PX_SERR, PX_SIG, PX_SNTF, PX_SSTS, PX_TFD, PortCommand, PortInterrupts, serial_error,
 };
-use outboard_hw::Instant;
-
-/// What is on a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
-    /// Nothing.
-    Down,
-    /// A device that does not talk.
-    Presence,
-    /// Communication, at this generation.
-    Up(u8),
-}
 
 /// A command that a device works on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Execution {
+    /// Which seat's device that is.
+    pub(super) at: u8,
     pub(super) command: Command,
     pub(super) plan: Plan,
     /// How it ends, if the device has refused it.
@@ -41,10 +32,7 @@ pub(super) struct Port {
     pub(super) status: PortInterrupts,
     pub(super) enabled: u32,
     pub(super) command: PortCommand,
-    pub(super) task_file: u32,
     pub(super) signature: u32,
-    pub(super) control: u32,
-    pub(super) errors: u32,
     pub(super) active: u32,
     pub(super) issued: u32,
     /// Slots of `issued` that were fetched.
@@ -61,34 +49,16 @@ pub(super) struct Port {
     /// Bits were kept across a stop, so that others may be set twice.
     pub(super) kept: bool,
 
-    pub(super) device: Option<Box<dyn SataDevice>>,
-    /// Pulled out, to be plugged in again.
-    pub(super) pulled: Option<Box<dyn SataDevice>>,
-    /// To be plugged in instead.
-    pub(super) spare: Option<Box<dyn SataDevice>>,
-    pub(super) link: Link,
-    /// Counts resets and losses of the link.
-    pub(super) link_epoch: u32,
-    /// The signature that the device has still to report after a reset.
-    pub(super) report: Option<u32>,
-    /// It is ready to report.
-    pub(super) ready: bool,
-    /// The device was without power.
-    pub(super) unpowered: bool,
-    /// Until then it answers to nothing.
-    pub(super) away_until: Instant,
-    pub(super) reset_began: Option<Instant>,
-    /// The device works on nothing any more.
-    pub(super) stuck: bool,
-    /// BSY or DRQ stay set.
-    pub(super) stuck_bits: u32,
-    /// Tags that were outstanding when a queued command failed last.
-    pub(super) active_at_failure: u32,
-    /// A queued command has failed, and log 10h was not read.
-    pub(super) queue_failed: bool,
-    pub(super) executing: [Option<Execution>; 32],
+    pub(super) seat: Seat,
+    /// Whose status PxTFD shows: the device's that was last sent a command.
+    pub(super) shown: u8,
+    /// PxFBS.
+    pub(super) switching: FisSwitching,
     /// PxSNTF.
     pub(super) notified: u32,
+    /// The multiplier's port that each slot's command is for.
+    pub(super) addressees: [u8; 32],
+    pub(super) executing: [Option<Execution>; 32],
 
     pub(super) armed: Vec<Fault>,
 }
@@ -101,10 +71,7 @@ impl Port {
             status: PortInterrupts::empty(),
             enabled: 0,
             command: Self::initial(config),
-            task_file: 0x7f,
             signature: u32::MAX,
-            control: 0,
-            errors: 0,
             active: 0,
             issued: 0,
             fetched: 0,
@@ -114,42 +81,30 @@ impl Port {
             engine_epoch: 0,
             engine_stuck: false,
             kept: false,
-            device: None,
-            pulled: None,
-            spare: None,
-            link: Link::Down,
-            link_epoch: 0,
-            report: None,
-            ready: false,
-            unpowered: false,
-            away_until: Instant::ORIGIN,
-            reset_began: None,
-            stuck: false,
-            stuck_bits: 0,
-            active_at_failure: 0,
-            queue_failed: false,
-            executing: [None; 32],
+            seat: Seat::new(),
+            shown: HOST,
+            switching: FisSwitching::new().with_optimum(4),
             notified: 0,
+            addressees: [HOST; 32],
+            executing: [None; 32],
             armed: Vec::new(),
         }
     }
 
     fn initial(config: &HbaConfig) -> PortCommand {
         let up = !config.capabilities.staggered();
-        PortCommand::new().with_spin_up(up).with_power_on(true).with_hot_plug(true)
+        let switching = config.capabilities.fis_switching();
+        let command = PortCommand::new().with_spin_up(up).with_power_on(true).with_hot_plug(true);
+        command.with_fis_switching(switching)
     }
 
     /// What a reset of the HBA leaves.
     pub(super) fn hba_reset(&mut self, config: &HbaConfig) {
         let fresh = Self::new(config);
+        self.seat.was_reset();
         *self = Self {
-            device: self.device.take(),
-            pulled: self.pulled.take(),
-            spare: self.spare.take(),
-            unpowered: self.unpowered,
-            away_until: self.away_until,
+            seat: core::mem::replace(&mut self.seat, Seat::new()),
             armed: core::mem::take(&mut self.armed),
-            link_epoch: self.link_epoch + 1,
             engine_epoch: self.engine_epoch + 1,
             fetching: self.fetching,
             ..fresh
@@ -163,32 +118,23 @@ impl Port {
             (serial_error::PHY_READY, PortInterrupts::PHY_READY),
             (serial_error::UNKNOWN_FIS, PortInterrupts::UNKNOWN_FIS),
         ];
-        let shown = shown.into_iter().filter(|(error, _)| self.errors & error != 0);
+        let shown = shown.into_iter().filter(|(error, _)| self.seat.errors & error != 0);
         shown.fold(self.status, |status, (_, bit)| status | bit).bits()
     }
 
-    pub(super) const fn task_status(&self) -> u32 {
-        self.task_file & 0xff | self.stuck_bits
+    /// PxTFD.
+    pub(super) fn task_file(&mut self) -> u32 {
+        let shown = if self.switching.enabled() { self.switching.device() } else { self.shown };
+        self.seat_mut(shown).map_or(0x7f, |seat| seat.task_file | seat.stuck_bits)
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        Status::from_bits_retain(self.task_status() as u8).is_busy()
+    pub(super) fn is_busy(&mut self) -> bool {
+        let switched = self.switching.enabled();
+        !switched && Status::from_bits_retain(self.task_file() as u8).is_busy()
     }
 
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.link, Link::Up(_))
-    }
-
-    fn sata_status(&self) -> u32 {
-        match self.link {
-            Link::Down => 0,
-            Link::Presence => 1,
-            Link::Up(speed) => SataStatus::new()
-                .with_detection(SataStatus::COMMUNICATION)
-                .with_speed(speed)
-                .with_power(1)
-                .into(),
-        }
+        self.seat.is_up()
     }
 
     /// Takes one of these faults, if one is armed.
@@ -210,14 +156,15 @@ impl HbaModel {
             _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
             _ if offset == PX_CMD.offset() => port.command.into(),
-            _ if offset == PX_TFD.offset() => port.task_file | port.stuck_bits,
+            _ if offset == PX_TFD.offset() => port.task_file(),
             _ if offset == PX_SIG.offset() => port.signature,
-            _ if offset == PX_SSTS.offset() => port.sata_status(),
-            _ if offset == PX_SCTL.offset() => port.control,
-            _ if offset == PX_SERR.offset() => port.errors,
+            _ if offset == PX_SSTS.offset() => port.seat.sata_status(),
+            _ if offset == PX_SCTL.offset() => port.seat.control,
+            _ if offset == PX_SERR.offset() => port.seat.errors,
             _ if offset == PX_SACT.offset() => port.active,
             _ if offset == PX_CI.offset() => port.issued,
             _ if offset == PX_SNTF.offset() => port.notified,
+            _ if offset == PX_FBS.offset() => port.switching.into(),
             _ => 0,
         };
         garbage.map_or(value, |garbage| garbage(value))
@@ -266,15 +213,16 @@ impl HbaModel {
                 self.update_pending(index);
             }
             _ if offset == PX_SERR.offset() => {
-                port.errors &= !value;
+                port.seat.errors &= !value;
                 self.update_pending(index);
-                self.try_report(index);
+                self.try_report(index, HOST);
             }
-            _ if offset == PX_SNTF.offset() => port.notified &= !value,
             _ if offset == PX_SACT.offset() => self.write_active(index, value),
             _ if offset == PX_CI.offset() => self.write_issue(index, value),
-            _ if offset == PX_SCTL.offset() => self.write_link_control(index, value),
+            _ if offset == PX_SCTL.offset() => self.write_link_control(index, HOST, value),
             _ if offset == PX_CMD.offset() => self.write_command(index, value.into()),
+            _ if offset == PX_SNTF.offset() => port.notified &= !value,
+            _ if offset == PX_FBS.offset() => self.write_switching(index, value.into()),
             _ => {}
         }
         let moved = [PX_CLB.offset(), PX_CLBU.offset()].contains(&offset) && start
@@ -292,10 +240,14 @@ impl HbaModel {
             .with_list_running(before.list_running())
             .with_fis_running(asked.fis_receive())
             .with_hot_plug(before.hot_plug())
+            .with_fis_switching(before.fis_switching())
             .with_command_list_override(false)
             .with_interface_state(0);
         if asked.command_list_override() {
-            port.task_file &= !0x88;
+            let shown = port.shown;
+            if let Some(seat) = port.seat_mut(shown) {
+                seat.task_file &= !0x88;
+            }
         }
         let mut wrong = None;
         if asked.start() && !before.start() {
@@ -323,9 +275,9 @@ impl HbaModel {
             self.stop_engine(index);
         }
         if spins_up {
-            self.begin_link(index);
+            self.begin_link(index, HOST);
         }
-        self.try_report(index);
+        self.report_all(index);
         self.look_for_commands(index);
     }
 
@@ -345,6 +297,10 @@ impl HbaModel {
             return;
         }
         port.halted = false;
+        port.switching.set_single_device_error(false);
+        for at in 0..HOST {
+            port.seat_mut(at).into_iter().for_each(|seat| seat.halted = false);
+        }
         port.kept |= matches!(fault, Some(Fault::IssueKept | Fault::ActiveKept));
         if fault != Some(Fault::IssueKept) {
             port.issued = 0;
@@ -378,6 +334,8 @@ impl HbaModel {
         let Some(port) = self.port_mut(index) else { return };
         let twice = if port.kept { 0 } else { port.issued & value };
         let started = port.command.start();
+        self.note_addressees(index, value);
+        let Some(port) = self.port_mut(index) else { return };
         if started {
             port.issued |= value;
         }

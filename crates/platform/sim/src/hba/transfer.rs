@@ -3,7 +3,8 @@
 use super::HbaModel;
 use crate::sata::{Command, End};
 use outboard_ahci::spec::fis::{
-    RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits, kind,
+    RECEIVED_BYTES, RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d,
+    SetDeviceBits, kind,
 };
 use outboard_ahci::spec::structures::{CommandHeader, PACKET_OFFSET, PrdtEntry};
 use zerocopy::{FromBytes, IntoBytes};
@@ -107,20 +108,47 @@ impl HbaModel {
         }
     }
 
-    fn post(&mut self, index: u8, offset: usize, fis: &[u8]) {
+    /// The header of a slot's command.
+    pub(super) fn header(&mut self, index: u8, slot: u8) -> Option<CommandHeader> {
+        let at = self.header_at(index, slot)?;
+        self.load(index, at)
+    }
+
+    /// Posts a frame that comes from a seat.
+    fn post(&mut self, index: u8, at: u8, offset: usize, fis: &[u8]) {
         let Some(port) = self.port_mut(index) else { return };
+        // Each device has an area of its own (AHCI §9.3.3).
+        let area = if port.switching.enabled() { usize::from(at) * RECEIVED_BYTES } else { 0 };
         if port.command.fis_receive() {
-            let at = port.received + offset as u64;
-            self.store(index, at, fis);
+            let address = port.received + (area + offset) as u64;
+            self.store(index, address, fis);
         }
     }
 
+    /// The port that a frame from a seat names.
+    pub(super) fn sender(&mut self, index: u8, at: u8) -> u8 {
+        let multiplied = self.port_mut(index).is_some_and(|port| port.multiplier().is_some());
+        if multiplied { at } else { 0 }
+    }
+
+    /// Posts a set-device-bits FIS that only notifies.
+    pub(super) fn post_notification(&mut self, index: u8, at: u8) {
+        let fis = SetDeviceBits {
+            kind: kind::SET_DEVICE_BITS,
+            flags: SetDeviceBits::NOTIFICATION | 1 << 6 | self.sender(index, at),
+            status: End::GOOD_STATUS,
+            error: 0,
+            finished: [0; 4],
+        };
+        self.post(index, at, RECEIVED_SET_DEVICE_BITS, fis.as_bytes());
+    }
+
     /// Posts a register FIS.
-    pub(super) fn post_register(&mut self, index: u8, end: &End) {
+    pub(super) fn post_register(&mut self, index: u8, at: u8, end: &End) {
         let [a, b, c, d, e, f, ..] = end.lba.to_le_bytes();
         let fis = RegisterD2h {
             kind: kind::REGISTER_D2H,
-            flags: 1 << 6,
+            flags: 1 << 6 | self.sender(index, at),
             status: end.status,
             error: end.error,
             lba_low: [a, b, c],
@@ -130,20 +158,26 @@ impl HbaModel {
             count: end.count.to_le_bytes(),
             reserved_end: [0; 6],
         };
-        self.post(index, RECEIVED_REGISTER, fis.as_bytes());
+        self.post(index, at, RECEIVED_REGISTER, fis.as_bytes());
     }
 
     /// Posts a set-device-bits FIS.
-    pub(super) fn post_bits(&mut self, index: u8, status: u8, error: u8, finished: u32) {
+    pub(super) fn post_bits(
+        &mut self,
+        index: u8,
+        at: u8,
+        (status, error): (u8, u8),
+        finished: u32,
+    ) {
         // BSY and DRQ have no place in it (SATA §10.5.7).
         let (status, finished) = (status & 0x77, finished.to_le_bytes());
-        let fis =
-            SetDeviceBits { kind: kind::SET_DEVICE_BITS, flags: 1 << 6, status, error, finished };
-        self.post(index, RECEIVED_SET_DEVICE_BITS, fis.as_bytes());
+        let flags = 1 << 6 | self.sender(index, at);
+        let fis = SetDeviceBits { kind: kind::SET_DEVICE_BITS, flags, status, error, finished };
+        self.post(index, at, RECEIVED_SET_DEVICE_BITS, fis.as_bytes());
     }
 
     /// Overwrites the received FIS area.
-    pub(super) fn garbage_received(&mut self, index: u8) {
+    pub(super) fn garbage_received(&mut self, index: u8, at: u8) {
         let mut garbage = [0; 256];
         for chunk in garbage.as_chunks_mut::<8>().0 {
             *chunk = self.random.bits().to_le_bytes();
@@ -151,7 +185,7 @@ impl HbaModel {
         // Not what would be a FIS: that would be another fault.
         garbage[RECEIVED_REGISTER] = 0xee;
         garbage[RECEIVED_SET_DEVICE_BITS] = 0xee;
-        self.post(index, 0, &garbage);
+        self.post(index, at, 0, &garbage);
     }
 }
 
