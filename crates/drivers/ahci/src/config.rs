@@ -103,6 +103,23 @@ pub(crate) mod limit {
     pub(crate) const RETURN: Duration = Duration::from_secs(4);
     /// A device that shows up establishes communication within this.
     pub(crate) const LINK: Duration = Duration::from_secs(2);
+    /// A device that is busy for so long may be a port multiplier without a first device.
+    pub(crate) const MULTIPLIER: Duration = Duration::from_secs(1);
+    /// A multiplier ends a command for its registers within this.
+    pub(crate) const REGISTER: Duration = Duration::from_millis(500);
+    /// A device behind a multiplier may keep the others waiting for so long when it is reset.
+    pub(crate) const SOFT_RESET: Duration = Duration::from_secs(1);
+    /// After that it is left alone for a while.
+    pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
+    /// Failures in a row of commands for a multiplier's registers, after which it is reset.
+    pub(crate) const ERRANDS: u8 = 4;
+    /// What is behind a multiplier has shown up so long after all links were reset; as `PRESENCE`.
+    pub(crate) const SETTLE: Duration = Duration::from_millis(100);
+    /// How often a multiplier is asked what has changed, notification or not.
+    pub(crate) const WATCH_BEHIND: Duration = Duration::from_secs(1);
+    /// For so long the devices that share a port may finish before commands are taken from the HBA
+    /// because of another one's trouble.
+    pub(crate) const NEIGHBOURS: Duration = Duration::from_millis(500);
     /// Between two looks at a register that is to change soon.
     pub(crate) const LOOK: Duration = Duration::from_millis(1);
     /// Between two looks at a device that spins up.

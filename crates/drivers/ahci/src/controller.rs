@@ -1,10 +1,12 @@
 //! The host bus adapter: what its ports share.
 
+mod behind;
 mod enclosure;
 mod startup;
 
 use crate::config::{AhciConfig, Reaping, limit};
 use crate::error::AhciError;
+use crate::multiplier::{Multiplier, UNIT_STRIDE, UNITS_PER_PORT};
 use crate::port::{Context, Port};
 use crate::quirks::Quirks;
 use crate::spec::registers::{
@@ -14,6 +16,7 @@ use crate::spec::registers::{
 use crate::spec::structures::{MAX_PRD_BYTES, MAX_PRDT_ENTRIES};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use behind::Place;
 use core::fmt;
 use enclosure::Enclosure;
 use outboard_block::{
@@ -36,13 +39,20 @@ pub fn matches(identity: &Identity) -> bool {
     (class.base, class.sub, class.interface) == CLASS
 }
 
-/// A Serial ATA host bus adapter with the disks at its ports. Units are numbered as its ports.
+/// A Serial ATA host bus adapter with the disks at its ports. Units are numbered as its
+/// ports; behind a multiplier, those of the second device port and further are 32 higher each.
 ///
 /// The order of the fields matters: the device is cut off before the ports' memory is freed.
 pub struct Hba<D: Device> {
     device: Claimed<D>,
     registers: D::Registers,
     ports: Vec<Option<Port<D::Registers>>>,
+    /// Multipliers at ports, as far as any were found.
+    multipliers: Vec<Multiplier<D::Registers>>,
+    /// The unit of device ports where nothing is, nor was.
+    nobody: Unit,
+    /// The same while nobody knows yet.
+    unknown: Unit,
     dma: Arc<dyn DmaSpace>,
     config: AhciConfig,
     capabilities: Capabilities,
@@ -87,6 +97,9 @@ impl<D: Device> Hba<D> {
             enclosure: Enclosure::find(&registers, false, MAX_PORTS),
             registers,
             ports: Vec::new(),
+            multipliers: Vec::new(),
+            unknown: Unit::UNKNOWN,
+            nobody: Unit { state: UnitState::Absent, ..Unit::UNKNOWN.clone() },
             dma,
             config,
             capabilities: Capabilities::new(),
@@ -147,7 +160,7 @@ impl<D: Device> Hba<D> {
             let present = self.implemented >> index & 1 == 1;
             let port = present.then(|| {
                 let window = Window::new(self.registers.clone(), port_base(index), PORT_BYTES)?;
-                Ok::<_, HwError>(Port::new(index as u8, window, slots))
+                Ok::<_, HwError>(Port::new(UnitId(index as u16), window, slots))
             });
             self.ports.push(port.transpose()?);
         }
@@ -167,10 +180,6 @@ impl<D: Device> Hba<D> {
             now,
         };
         (context, &mut self.ports)
-    }
-
-    fn port(&self, unit: UnitId) -> Option<&Port<D::Registers>> {
-        self.ports.get(usize::from(unit.0))?.as_ref()
     }
 
     /// Serves an interrupt: first on the assumption that it means nothing but commands that ended
@@ -206,6 +215,7 @@ impl<D: Device> Hba<D> {
                 port.serve(&context, done);
             }
         }
+        self.interrupt_multipliers(pending);
         if pending != 0 {
             self.registers.set(IS, pending);
         }
@@ -229,18 +239,23 @@ impl<D: Device> Hba<D> {
             }
             let (context, ports) = self.split(now);
             ports.iter_mut().flatten().for_each(|port| port.look_around(&context, done));
+            self.look_around_behind(now, done);
         }
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.poll(&context, done));
+        self.poll_multipliers(now, done);
         self.enclosure.poll(&mut self.registers, now, done);
         self.check_ports(now, done);
     }
 
     /// Finds out whether a port's unit has changed, be it since the last poll.
     fn note_changes(&mut self) {
-        self.seen.resize(self.ports.len(), None);
-        for (port, seen) in self.ports.iter().zip(&mut self.seen) {
-            let now = port.as_ref().map(|port| (port.unit().state, port.unit().generation));
+        let behind = self.multipliers.len() * usize::from(UNITS_PER_PORT);
+        self.seen.resize(self.ports.len() + behind, None);
+        let direct = self.ports.iter().map(|port| port.as_ref().map(Port::unit));
+        let behind = self.multipliers.iter().flat_map(Multiplier::units);
+        for (unit, seen) in direct.chain(behind).zip(&mut self.seen) {
+            let now = unit.map(|unit| (unit.state, unit.generation));
             if now != *seen {
                 *seen = now;
                 self.changes += 1;
@@ -256,11 +271,16 @@ impl<D: Device> Hba<D> {
 
 impl<D: Device> BlockDriver for Hba<D> {
     fn unit_count(&self) -> u16 {
-        MAX_PORTS as u16
+        UNIT_STRIDE * UNITS_PER_PORT
     }
 
     fn unit(&self, unit: UnitId) -> Option<&Unit> {
-        self.port(unit).map(Port::unit)
+        match self.place(unit)? {
+            Place::Direct(port) => Some(port.unit()),
+            Place::Behind(port) => Some(port.unit()),
+            Place::Unknown => Some(&self.unknown),
+            Place::Empty => Some(&self.nobody),
+        }
     }
 
     fn changes(&self) -> u64 {
@@ -277,6 +297,9 @@ impl<D: Device> BlockDriver for Hba<D> {
 
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let constraints = self.constraints;
+        if self.is_behind(unit) {
+            return self.submit_behind(unit, tag, request);
+        }
         match self.ports.get_mut(usize::from(unit.0)).and_then(Option::as_mut) {
             Some(port) if Enclosure::concerns(&request) => {
                 let state = if self.stopping { UnitState::Stopping } else { port.unit().state };
@@ -294,6 +317,7 @@ impl<D: Device> BlockDriver for Hba<D> {
         if self.state == State::Running {
             let (context, ports) = self.split(now);
             ports.iter_mut().flatten().for_each(|port| port.kick(&context));
+            self.kick_multipliers(now);
         }
     }
 
@@ -312,12 +336,14 @@ impl<D: Device> BlockDriver for Hba<D> {
         }
         let ports = self.ports.iter().flatten().map(Port::next_deadline);
         let others = earlier(Some(self.watch_at), self.enclosure.next_deadline());
-        ports.fold(others, earlier)
+        let behind = self.multipliers.iter().map(Multiplier::next_deadline);
+        behind.chain(ports).fold(others, earlier)
     }
 
     fn stop(&mut self) {
         self.stopping = true;
         self.ports.iter_mut().flatten().for_each(Port::stop);
+        self.multipliers.iter_mut().for_each(Multiplier::stop);
     }
 
     fn is_stopped(&self) -> bool {
@@ -325,17 +351,25 @@ impl<D: Device> BlockDriver for Hba<D> {
     }
 
     fn health(&self, unit: UnitId) -> Option<&Health> {
-        self.port(unit)?.health()
+        match self.place(unit)? {
+            Place::Direct(port) => port.health(),
+            Place::Behind(port) => port.health(),
+            Place::Empty | Place::Unknown => None,
+        }
     }
 
     fn counters(&self, unit: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {
-        if let Some(port) = self.port(unit) {
-            port.counters().each(counter);
+        match self.place(unit) {
+            Some(Place::Direct(port)) => port.counters().each(counter),
+            Some(Place::Behind(port)) => port.counters().each(counter),
+            Some(Place::Empty | Place::Unknown) | None => {}
         }
     }
 
     fn drain_events(&mut self, event: &mut dyn FnMut(UnitId, Instant, &dyn fmt::Display)) {
         self.ports.iter_mut().flatten().for_each(|port| port.drain_events(event));
+        let behind = self.multipliers.iter_mut().flat_map(Multiplier::ports_mut);
+        behind.for_each(|port| port.drain_events(event));
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) enum Cause {
     Queued { status: u8, error: u8 },
     /// The HBA stopped.
     Fatal(PortInterrupts),
+    /// Trouble of another device behind the same multiplier.
+    Neighbour,
     /// The link is down.
     LinkDown,
     /// A device announced itself (COMINIT): it was reset, or it is another one.
@@ -147,6 +149,7 @@ impl fmt::Display for Cause {
                 write!(f, "a queued command failed, status {status:#04x} error {error:#04x}")
             }
             Self::Fatal(interrupts) => write!(f, "the HBA stopped: PxIS {interrupts:?}"),
+            Self::Neighbour => f.write_str("a neighbour's trouble has cost commands"),
             Self::LinkDown => f.write_str("the link is down"),
             Self::Announced => f.write_str("a device announced itself"),
             Self::Unplugged => f.write_str("the device was taken out"),

@@ -69,6 +69,7 @@ mod controller;
 mod counters;
 mod error;
 mod event;
+mod multiplier;
 mod port;
 pub mod quirks;
 mod sabotage;

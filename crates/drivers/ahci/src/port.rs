@@ -7,6 +7,7 @@ mod health;
 mod link;
 mod manage;
 mod memory;
+mod multiplied;
 mod order;
 mod plug;
 mod prepare;
@@ -28,6 +29,7 @@ use command::{Command, Device, Slots, Step};
 use link::{Link, LocalOutcome, Locals};
 use manage::Manager;
 use memory::PortMemory;
+use multiplied::Probe;
 use outboard_block::{
     BlockError, Completion, FailedReason, Geometry, Identity, Management, Operation, Refused,
     RefusedReason, Request, Tag, Unit, UnitId, UnitState,
@@ -67,6 +69,12 @@ enum State {
     Link { until: Instant, seen: bool, late: bool },
     /// Waiting for the device's first status.
     Device { until: Instant },
+    /// Asking whether there is a port multiplier.
+    Probing { step: Probe, until: Instant },
+    /// There is one: bringing both engines to rest for it.
+    HandingOver { until: Instant },
+    /// The port is a multiplier's.
+    Multiplied,
     /// Reading the device's identification.
     Identifying { until: Instant },
     /// Applying a setting that the disk has lost in a reset.
@@ -147,6 +155,10 @@ pub(crate) struct Port<R> {
     newcomer: Option<(Identity, Geometry)>,
     /// Whether a device came while the HBA was running, which has not been reset since.
     hot: bool,
+    /// Whether it was asked since the link came up if there is a multiplier.
+    probed: bool,
+    /// Whether what is there was a multiplier, and has not gone since.
+    was_multiplied: bool,
     /// Whether the device was told to spin up since it was reset.
     spun_up: bool,
     /// Whether the port sends only interrupts that matter, until it is next looked at.
@@ -180,9 +192,9 @@ pub(crate) struct Port<R> {
 }
 
 impl<R: Registers> Port<R> {
-    pub(crate) fn new(index: u8, registers: Window<R>, slots: u8) -> Self {
+    pub(crate) fn new(id: UnitId, registers: Window<R>, slots: u8) -> Self {
         Self {
-            id: UnitId(index.into()),
+            id,
             registers,
             state: State::Idle,
             unit: Unit::UNKNOWN,
@@ -195,6 +207,8 @@ impl<R: Registers> Port<R> {
             known: false,
             newcomer: None,
             hot: false,
+            probed: false,
+            was_multiplied: false,
             spun_up: false,
             noisy: false,
             strikes: Strikes::default(),
@@ -236,6 +250,7 @@ impl<R: Registers> Port<R> {
                 | State::PortReset { .. }
                 | State::Link { .. }
                 | State::Device { .. }
+                | State::Probing { .. }
         )
     }
 
@@ -600,6 +615,8 @@ impl<R: Registers> Port<R> {
                 self.await_link(until, seen, late, context, done);
             }
             State::Device { until } => self.await_device(until, context, done),
+            State::Probing { step, until } => self.await_probe(step, until, context, done),
+            State::HandingOver { until } => self.await_hand_over(until, context, done),
             State::Identifying { until } => self.await_identity(until, context, done),
             State::Restoring { setting, until } => {
                 self.await_restored(setting, until, context, done);
@@ -615,6 +632,7 @@ impl<R: Registers> Port<R> {
             State::Clearing { until, place } => self.await_clear(until, place, context),
             State::Rearming { until } => self.end_rearming(until, context),
             State::Idle
+            | State::Multiplied
             | State::Ready
             | State::NeedsHbaReset
             | State::Watching { .. }

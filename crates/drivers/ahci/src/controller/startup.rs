@@ -2,6 +2,7 @@
 
 use super::Hba;
 use crate::config::{Reaping, limit};
+use crate::multiplier::Multiplier;
 use crate::port::Port;
 use crate::spec::registers::{ALL_ONES, BOHC, CAP2, GHC, GlobalControl, HandOff, IS};
 use outboard_block::Completion;
@@ -83,6 +84,7 @@ impl<D: Device> Hba<D> {
         for port in ports.iter_mut().flatten().filter(|port| port.has_acknowledged()) {
             port.look_for_cut_off(&context);
         }
+        self.look_for_cut_offs_behind(now);
         self.registers.set(GHC, GlobalControl::new().with_ahci(true).with_reset(true));
         self.state = State::Resetting { until: now + limit::HBA_RESET };
         self.look_at = Some(now);
@@ -110,6 +112,7 @@ impl<D: Device> Hba<D> {
         self.enclosure.was_reset();
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.hba_was_reset(&context, done));
+        self.multipliers_were_reset(now, done);
         self.check_ports(now, done);
     }
 
@@ -119,7 +122,9 @@ impl<D: Device> Hba<D> {
             return self.begin_reset(now);
         }
         if self.stopping {
-            if self.enclosure.is_idle() && self.ports.iter().flatten().all(Port::is_resting) {
+            let behind = self.multipliers.iter().all(Multiplier::is_resting);
+            let ports = self.ports.iter().flatten().all(Port::is_resting);
+            if self.enclosure.is_idle() && ports && behind {
                 self.rest();
             }
             return;
@@ -153,6 +158,7 @@ impl<D: Device> Hba<D> {
         self.enclosure.gone(done);
         let (context, ports) = self.split(now);
         ports.iter_mut().flatten().for_each(|port| port.gone(&context, done));
+        self.multipliers_are_gone(now, done);
     }
 }
 

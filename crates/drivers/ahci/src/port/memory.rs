@@ -12,6 +12,7 @@ use crate::spec::structures::{
     PrdtEntry,
 };
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
+use zerocopy::FromBytes;
 
 /// Where things are in the one buffer that a port has. The first page holds what is small; its
 /// parts are aligned as AHCI §4.2 asks because the buffer starts on a page.
@@ -145,6 +146,54 @@ impl PortMemory {
         let offset = header + CommandHeader::TRANSFERRED_OFFSET;
         self.buffer.sync_for_cpu(offset..offset + 4);
         self.buffer.load_u32(offset)
+    }
+
+    /// The header of a slot, for the device behind a multiplier's port; the command's frame is
+    /// addressed to it as well, and a queued one gets the tag by which the HBA knows it.
+    pub(crate) fn addressed(&mut self, slot: u8, port: u8, tag: Option<u8>) -> CommandHeader {
+        let table = self.table(slot);
+        let fis = self.buffer.read::<RegisterH2d>(table).behind(port);
+        let count = tag.map_or(fis.count, |tag| [tag << 3, fis.count[1]]);
+        self.buffer.write(table, &RegisterH2d { count, ..fis });
+        self.buffer.sync_for_device(table..table + size_of::<RegisterH2d>());
+        let header: CommandHeader =
+            self.buffer.read(COMMAND_LIST + CommandHeader::offset(slot.into()));
+        let flags = CommandHeader::behind(header.flags.get(), port).into();
+        CommandHeader { flags, ..header }
+    }
+
+    /// Prepares a frame that writes the device control register. `flags`: bits of the header
+    /// besides length and port.
+    pub(crate) fn prepare_control(&mut self, slot: u8, fis: &RegisterH2d, flags: u16) {
+        self.prepare(slot, fis, false, Data::None);
+        let at = COMMAND_LIST + CommandHeader::offset(slot.into());
+        let flags = u16::from(RegisterH2d::DWORDS) | flags;
+        let flags = CommandHeader::behind(flags, fis.multiplier_port()).into();
+        let header: CommandHeader = self.buffer.read(at);
+        self.buffer.write(at, &CommandHeader { flags, ..header });
+        self.buffer.sync_for_device(at..at + size_of::<CommandHeader>());
+    }
+
+    /// Changes the tag in a log of queued errors in the internal block, if it is one.
+    pub(crate) fn rename_in_log(&mut self, slot_of: impl FnOnce(u8) -> Option<u8>) {
+        use crate::spec::log::NcqError;
+        let Ok(mut log) = NcqError::read_from_bytes(&self.internal()) else { return };
+        let Some(slot) = log.failed_tag().and_then(slot_of) else { return };
+        let tag = log.tag & !0x1f | slot;
+        log.checksum = log.checksum.wrapping_add(log.tag).wrapping_sub(tag);
+        log.tag = tag;
+        self.buffer.write(INTERNAL, &log);
+    }
+
+    /// Takes over how many bytes a command has transferred.
+    pub(crate) fn take_over(&mut self, slot: u8, transferred: u32) {
+        let header = COMMAND_LIST + CommandHeader::offset(slot.into());
+        self.buffer.store_u32(header + CommandHeader::TRANSFERRED_OFFSET, transferred);
+    }
+
+    /// Takes over what was received.
+    pub(crate) fn receive(&mut self, frames: &[u8; crate::spec::fis::RECEIVED_BYTES]) {
+        self.buffer.write_bytes(RECEIVED, frames);
     }
 
     /// The last device-to-host register FIS.

@@ -93,7 +93,7 @@ impl<R: Registers> Port<R> {
         if self.known {
             self.unit.generation += 1;
         }
-        self.known = false;
+        (self.known, self.was_multiplied) = (false, false);
         self.spun_up = false;
         self.forget_management();
         self.drive = None;

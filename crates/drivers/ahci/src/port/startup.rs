@@ -29,6 +29,7 @@ const SECTOR_BYTES: core::ops::RangeInclusive<u32> = 512..=65536;
 impl<R: Registers> Port<R> {
     /// Waits for the link, from now on.
     pub(super) fn begin_link(&mut self, context: &Context<'_>) {
+        self.probed = false;
         let until = context.now + limit::PRESENCE;
         self.enter(State::Link { until, seen: false, late: false }, context.now + limit::LOOK);
     }
@@ -83,8 +84,12 @@ impl<R: Registers> Port<R> {
             // It was cut off again while it was starting.
             return self.reset_again(FailedReason::Removed, context, done);
         }
+        let asks = self.is_to_be_probed(context);
+        if asks && self.begin_probe(until, context) {
+            return;
+        }
         let task_file = self.registers.get(PX_TFD);
-        if Status::from_bits_retain(task_file.status()).is_busy() {
+        if asks || Status::from_bits_retain(task_file.status()).is_busy() {
             return match context.now.reached(until) {
                 true => self.reset_again(FailedReason::GivenUp, context, done),
                 false => self.look_at = Some(context.now + limit::LOOK_SLOWLY),
@@ -322,7 +327,8 @@ impl<R: Registers> Port<R> {
         let stuck = self.command_register().is_some_and(|c| c.list_running() && !c.start());
         let may_reset =
             self.hba_resets < limit::HBA_RESETS && !self.left_out.has(Sabotage::HbaResets);
-        if (self.known || stuck) && !removed && may_reset {
+        let of_use = self.known || self.was_multiplied || stuck;
+        if of_use && !removed && may_reset {
             self.port_resets = 0;
             return self.call_for_hba_reset();
         }

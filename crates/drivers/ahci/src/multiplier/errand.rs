@@ -1,0 +1,490 @@
+//! Errands: what the driver does with the multiplier itself, one command after the other, while no
+//! device has any.
+
+use super::memory::OWN_SLOT;
+use super::{Multiplier, State};
+use crate::config::limit;
+use crate::port::Context;
+use crate::spec::ata::Status;
+use crate::spec::fis::{RegisterH2d, kind};
+use crate::spec::multiplier::{
+    self, CONTROL_PORT, Features, MAX_DEVICE_PORTS, general, port as of_port,
+};
+use crate::spec::registers::{ALL_ONES, PX_CI, SataControl, SataStatus, serial_error};
+use crate::spec::structures::CommandHeader;
+use outboard_hw::registers::RegistersExt;
+use outboard_hw::time::earlier;
+use outboard_hw::{Instant, Registers};
+
+/// What a multiplier's device ports tell of.
+const TOLD: u32 = serial_error::EXCHANGED | serial_error::PHY_READY;
+/// A device port's normal state, and a COMRESET.
+const QUIET: SataControl =
+    SataControl::new().with_no_power_states(SataControl::NO_PARTIAL | SataControl::NO_SLUMBER);
+const COMRESET: SataControl = QUIET.with_detection(SataControl::COMRESET);
+
+/// What is being done, and what the step is that was begun last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Setting the multiplier up, and finding out what is behind it.
+    Setup(Setup),
+    /// Looking what has changed. `left`: device ports that say so.
+    Watch { step: Watch, left: u32 },
+    /// Bringing up the link of a device port.
+    BringUp { device: u8, step: BringUp },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setup {
+    Begun,
+    CountPorts,
+    EnableErrors,
+    ReadFeatures,
+    EnableFeatures,
+    Reset(u8),
+    Hold,
+    Release(u8),
+    Settle,
+    Look(u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Begun,
+    Which,
+    ReadErrors,
+    ClearErrors { errors: u32 },
+    ReadStatus { errors: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BringUp {
+    Begun,
+    Reset,
+    Hold,
+    Release,
+    Wait { until: Instant },
+    Look { until: Instant },
+    ClearErrors { status: u32 },
+    BeginSoftReset,
+    HoldSoftReset,
+    EndSoftReset,
+}
+
+/// What to do as the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Read { port: u8, register: u16 },
+    Write { port: u8, register: u16, value: u32 },
+    BeginSoftReset { device: u8 },
+    EndSoftReset { device: u8 },
+    Pause { until: Instant },
+}
+
+/// A step under way, which ends at the latest then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    /// A command for the multiplier's registers.
+    Talk { until: Instant },
+    /// The first frame of a software reset.
+    BeginSoftReset { until: Instant },
+    /// The second; the device has to report.
+    EndSoftReset { device: u8, until: Instant },
+    /// Nothing: others may use the link.
+    Pause { until: Instant },
+}
+
+/// A step has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed;
+
+impl<R: Registers> Multiplier<R> {
+    pub(super) const fn is_being_set_up(&self) -> bool {
+        matches!(self.errand, Some(Errand::Setup(_)))
+    }
+
+    /// The device that an errand is about.
+    pub(super) const fn errand_for(&self) -> Option<u8> {
+        match self.errand {
+            Some(Errand::BringUp { device, .. }) => Some(device),
+            _ => None,
+        }
+    }
+
+    pub(super) fn begin_setup(&mut self, context: &Context<'_>) {
+        self.errand = Some(Errand::Setup(Setup::Begun));
+        self.op = None;
+        self.next = self.advance(Ok(0), context);
+    }
+
+    /// Whether a step of an errand has the link to itself.
+    pub(super) const fn is_talking(&self) -> bool {
+        !matches!(self.op, None | Some(Op::Pause { .. }))
+    }
+
+    /// Whether one has it, or waits for it.
+    pub(super) const fn wants_link(&self) -> bool {
+        self.is_talking() || !matches!(self.next, None | Some(Next::Pause { .. }))
+    }
+
+    /// When to go on if nothing else happens.
+    pub(super) fn own_deadline(&self) -> Option<Instant> {
+        let step = match (self.op, self.next) {
+            (Some(Op::Pause { until }), _) => Some(until),
+            (Some(_), _) => Some(self.clock + limit::LOOK),
+            (None, Some(_)) if self.in_flight == 0 => Some(self.clock),
+            _ => None,
+        };
+        let check = (self.in_flight != 0).then_some(self.check_at);
+        if self.errand.is_some() {
+            return earlier(step, check);
+        }
+        let wanted = self.devices.iter().flatten().filter(|behind| behind.face.wants_link());
+        let wanted = wanted.map(|behind| Some(behind.try_at)).fold(None, earlier);
+        let watch = (!self.stopping).then_some(self.watch_at);
+        earlier(earlier(step, check), earlier(wanted, watch))
+    }
+
+    /// Something may have changed. The multiplier may say so as often as it likes.
+    pub(super) fn watch_soon(&mut self, context: &Context<'_>) {
+        let soon = context.now + limit::LOOK_SLOWLY;
+        if self.watch_at.reached(soon) {
+            self.watch_at = soon;
+        }
+    }
+
+    /// Begins what is to be done, and goes on with it.
+    pub(super) fn run_errands(&mut self, context: &Context<'_>) {
+        if self.state != State::Serving {
+            return;
+        }
+        if self.errand.is_none() {
+            self.errand = self.choose_errand(context);
+            if self.errand.is_some() {
+                self.next = self.advance(Ok(0), context);
+            }
+        }
+        if let Some(op) = self.op {
+            let Some(result) = self.result_of(op, context) else { return };
+            if result.is_err() {
+                // Whatever has stopped, and whatever is still on its way, ends with this.
+                return self.stop_engine(context);
+            }
+            self.op = None;
+            self.failures = 0;
+            self.next = self.advance(result, context);
+        }
+        match self.next {
+            Some(Next::Pause { until }) => (self.op, self.next) = (Some(Op::Pause { until }), None),
+            Some(next) if self.in_flight == 0 => {
+                self.next = None;
+                self.begin_step(next, context);
+            }
+            _ => {}
+        }
+    }
+
+    fn choose_errand(&mut self, context: &Context<'_>) -> Option<Errand> {
+        let wants = |device: &u8| {
+            let behind = self.devices[usize::from(*device)].as_ref();
+            behind.is_some_and(|b| b.face.wants_link() && context.now.reached(b.try_at))
+        };
+        // Behind the one that was served last.
+        let ports = MAX_DEVICE_PORTS as u8;
+        let mut order = (1..=ports).map(|step| (self.tried + step) % ports);
+        if let Some(device) = order.find(wants) {
+            self.tried = device;
+            return Some(Errand::BringUp { device, step: BringUp::Begun });
+        }
+        if context.now.reached(self.watch_at) && !self.stopping {
+            self.watch_at = context.now + limit::WATCH_BEHIND;
+            return Some(Errand::Watch { step: Watch::Begun, left: 0 });
+        }
+        None
+    }
+
+    fn begin_step(&mut self, next: Next, context: &Context<'_>) {
+        let until = context.now + limit::REGISTER;
+        let (fis, flags, op) = match next {
+            Next::Read { port, register } => {
+                (multiplier::read(port, register), 0, Op::Talk { until })
+            }
+            Next::Write { port, register, value } => {
+                (multiplier::write(port, register, value), 0, Op::Talk { until })
+            }
+            Next::BeginSoftReset { device } => {
+                let flags = CommandHeader::RESET | CommandHeader::CLEAR_BUSY;
+                let fis = RegisterH2d::device_control(true).behind(device);
+                (fis, flags, Op::BeginSoftReset { until })
+            }
+            Next::EndSoftReset { device } => {
+                let until = context.now + limit::SOFT_RESET;
+                let fis = RegisterH2d::device_control(false).behind(device);
+                (fis, 0, Op::EndSoftReset { device, until })
+            }
+            Next::Pause { until } => return self.op = Some(Op::Pause { until }),
+        };
+        let port = fis.multiplier_port();
+        self.memory.forget_received(self.area(port));
+        self.memory.prepare_own(&fis, flags);
+        (self.op, self.op_failed) = (Some(op), false);
+        if self.switching {
+            self.select(port);
+        }
+        self.registers.set(PX_CI, 1 << OWN_SLOT);
+    }
+
+    /// What a step has come to, if it has ended.
+    fn result_of(&mut self, op: Op, context: &Context<'_>) -> Option<Result<u32, Failed>> {
+        let (Op::Talk { until }
+        | Op::BeginSoftReset { until }
+        | Op::EndSoftReset { until, .. }
+        | Op::Pause { until }) = op;
+        let late = context.now.reached(until);
+        if let Op::Pause { .. } = op {
+            return late.then_some(Ok(0));
+        }
+        if self.op_failed {
+            return Some(Err(Failed));
+        }
+        if self.registers.get(PX_CI) & 1 << OWN_SLOT != 0 {
+            return late.then_some(Err(Failed));
+        }
+        match op {
+            Op::Talk { .. } => {
+                let frame = self.memory.received_register(self.area(CONTROL_PORT));
+                let good = frame.kind == kind::REGISTER_D2H
+                    && frame.flags & 0xf == CONTROL_PORT
+                    && !Status::from_bits_retain(frame.status).is_error();
+                match good {
+                    true => Some(Ok(multiplier::returned(&frame))),
+                    false => Some(Err(Failed)),
+                }
+            }
+            Op::EndSoftReset { device, .. } => {
+                let busy = Status::from_bits_retain(self.task_file(device).status()).is_busy();
+                let frame = self.memory.received_register(self.area(device));
+                let reported = frame.kind == kind::REGISTER_D2H && frame.flags & 0xf == device;
+                match (busy || !reported, late) {
+                    (true, late) => late.then_some(Err(Failed)),
+                    // Where the first frame of a device puts its signature (AHCI §3.3.9).
+                    (false, _) => Some(Ok(multiplier::returned(&frame))),
+                }
+            }
+            _ => Some(Ok(0)),
+        }
+    }
+
+    /// A step of the errand has ended; what comes next, if anything.
+    fn advance(&mut self, result: Result<u32, Failed>, context: &Context<'_>) -> Option<Next> {
+        let (errand, next) = match self.errand? {
+            Errand::Setup(step) => self.advance_setup(step, result.unwrap_or(0), context),
+            Errand::Watch { step, left } => self.advance_watch(step, left, result.unwrap_or(0)),
+            Errand::BringUp { device, step } => {
+                self.advance_link(device, step, result.unwrap_or(0), context)
+            }
+        }
+        .unzip();
+        self.errand = errand;
+        next
+    }
+
+    /// The command engine was stopped in the middle of a step.
+    pub(super) fn step_failed(&mut self, context: &Context<'_>) {
+        (self.op, self.next) = (None, None);
+        let Some(errand) = self.errand.take() else { return };
+        self.failures = self.failures.saturating_add(1);
+        match errand {
+            Errand::Setup(_) => self.errand = Some(Errand::Setup(Setup::Begun)),
+            Errand::Watch { .. } => {}
+            Errand::BringUp { device, step } => {
+                // The device may be starting; the multiplier is well.
+                if step == BringUp::EndSoftReset {
+                    self.failures = 0;
+                }
+                self.try_later(device, context);
+            }
+        }
+        if self.failures >= limit::ERRANDS {
+            self.leave(context);
+        } else if self.errand.is_some() {
+            self.next = self.advance(Ok(0), context);
+        }
+    }
+
+    fn try_later(&mut self, device: u8, context: &Context<'_>) {
+        let Some(behind) = self.behind(device) else { return };
+        behind.tries = behind.tries.saturating_add(1);
+        behind.try_at = context.now + limit::TRY_AGAIN;
+    }
+
+    fn advance_setup(
+        &mut self,
+        step: Setup,
+        value: u32,
+        context: &Context<'_>,
+    ) -> Option<(Errand, Next)> {
+        let control = |register| Next::Read { port: CONTROL_PORT, register };
+        let enable = |register, value| Next::Write { port: CONTROL_PORT, register, value };
+        let write = |port, value: SataControl| {
+            let value = value.into();
+            Next::Write { port, register: of_port::CONTROL, value }
+        };
+        let pause = |time| Next::Pause { until: context.now + time };
+        let last = self.count.saturating_sub(1);
+        let (step, next) = match step {
+            Setup::Begun => (Setup::CountPorts, control(general::PORTS)),
+            Setup::CountPorts => {
+                self.count = (value & 0xf) as u8;
+                (Setup::EnableErrors, enable(general::ERROR_ENABLE, TOLD))
+            }
+            Setup::EnableErrors => (Setup::ReadFeatures, control(general::FEATURES)),
+            Setup::ReadFeatures => {
+                let wanted = Features::from_bits_retain(value) & Features::NOTIFICATION;
+                let enable = enable(general::FEATURES_ENABLED, wanted.bits());
+                (Setup::EnableFeatures, enable)
+            }
+            Setup::EnableFeatures if self.count > 0 => (Setup::Reset(0), write(0, COMRESET)),
+            Setup::Reset(port) if port < last => {
+                (Setup::Reset(port + 1), write(port + 1, COMRESET))
+            }
+            Setup::Reset(_) => (Setup::Hold, pause(limit::COMRESET)),
+            Setup::Hold => (Setup::Release(0), write(0, QUIET)),
+            Setup::Release(port) if port < last => {
+                (Setup::Release(port + 1), write(port + 1, QUIET))
+            }
+            Setup::Release(_) => (Setup::Settle, pause(limit::SETTLE)),
+            Setup::Settle => (Setup::Look(0), status_of(0)),
+            Setup::Look(port) => {
+                self.settle_port(port, value);
+                if port >= last {
+                    self.is_set_up(context);
+                    return None;
+                }
+                (Setup::Look(port + 1), status_of(port + 1))
+            }
+            Setup::EnableFeatures => {
+                self.is_set_up(context);
+                return None;
+            }
+        };
+        Some((Errand::Setup(step), next))
+    }
+
+    /// What a device port looks like after the multiplier was set up.
+    fn settle_port(&mut self, port: u8, status: u32) {
+        let present = SataStatus::from(status).detection() != SataStatus::NOTHING;
+        if present && self.behind(port).is_none() {
+            self.found(port);
+        }
+        if let Some(behind) = self.behind(port).filter(|_| present) {
+            behind.face.want_link();
+            (behind.tries, behind.try_at) = (0, Instant::ORIGIN);
+        }
+    }
+
+    fn is_set_up(&mut self, context: &Context<'_>) {
+        (self.failures, self.was_set_up) = (0, true);
+        self.watch_at = context.now + limit::LOOK_SLOWLY;
+    }
+
+    fn advance_watch(&mut self, step: Watch, left: u32, value: u32) -> Option<(Errand, Next)> {
+        let port = left.trailing_zeros() as u8;
+        let (step, left, next) = match step {
+            Watch::Begun => {
+                let read = Next::Read { port: CONTROL_PORT, register: general::ERROR };
+                (Watch::Which, 0, read)
+            }
+            Watch::Which => return self.next_changed(value & ((1 << self.count) - 1)),
+            Watch::ReadErrors => {
+                let clear = Next::Write { port, register: of_port::ERROR, value };
+                (Watch::ClearErrors { errors: value }, left, clear)
+            }
+            Watch::ClearErrors { errors } => (Watch::ReadStatus { errors }, left, status_of(port)),
+            Watch::ReadStatus { errors } => {
+                self.port_changed(port, errors, value);
+                return self.next_changed(left & (left - 1));
+            }
+        };
+        Some((Errand::Watch { step, left }, next))
+    }
+
+    fn next_changed(&self, left: u32) -> Option<(Errand, Next)> {
+        let port = left.trailing_zeros() as u8;
+        let read = Next::Read { port, register: of_port::ERROR };
+        (left != 0).then_some((Errand::Watch { step: Watch::ReadErrors, left }, read))
+    }
+
+    /// Something has happened at a device port.
+    fn port_changed(&mut self, port: u8, errors: u32, status: u32) {
+        let detection = SataStatus::from(status).detection();
+        if self.behind(port).is_none() && detection != SataStatus::NOTHING {
+            self.found(port);
+        }
+        let Some(behind) = self.behind(port) else { return };
+        let was_up = behind.face.link() != 0;
+        behind.face.errors_came(errors & TOLD);
+        if detection != SataStatus::COMMUNICATION {
+            behind.face.link_is(0);
+        } else if !was_up {
+            behind.face.want_link();
+            (behind.tries, behind.try_at) = (0, Instant::ORIGIN);
+        }
+    }
+
+    fn advance_link(
+        &mut self,
+        device: u8,
+        step: BringUp,
+        value: u32,
+        context: &Context<'_>,
+    ) -> Option<(Errand, Next)> {
+        let write = |value: SataControl| {
+            let value = value.into();
+            Next::Write { port: device, register: of_port::CONTROL, value }
+        };
+        let pause = |time| Next::Pause { until: context.now + time };
+        let (step, next) = match step {
+            BringUp::Begun => (BringUp::Reset, write(COMRESET)),
+            BringUp::Reset => (BringUp::Hold, pause(limit::COMRESET)),
+            BringUp::Hold => (BringUp::Release, write(QUIET)),
+            BringUp::Release => {
+                let until = context.now + limit::PRESENCE;
+                (BringUp::Wait { until }, pause(limit::LOOK * 2))
+            }
+            BringUp::Wait { until } => (BringUp::Look { until }, status_of(device)),
+            BringUp::Look { until } => {
+                let detection = SataStatus::from(value).detection();
+                if detection == SataStatus::COMMUNICATION {
+                    let clear =
+                        Next::Write { port: device, register: of_port::ERROR, value: ALL_ONES };
+                    (BringUp::ClearErrors { status: value }, clear)
+                } else if context.now.reached(until) {
+                    // What comes later is seen by whoever watches.
+                    self.behind(device)?.face.link_was_tried();
+                    return None;
+                } else {
+                    (BringUp::Wait { until }, pause(limit::LOOK_SLOWLY))
+                }
+            }
+            BringUp::ClearErrors { status } => {
+                self.behind(device)?.face.link_is(status);
+                (BringUp::BeginSoftReset, Next::BeginSoftReset { device })
+            }
+            BringUp::BeginSoftReset => (BringUp::HoldSoftReset, pause(limit::LOOK)),
+            BringUp::HoldSoftReset => (BringUp::EndSoftReset, Next::EndSoftReset { device }),
+            BringUp::EndSoftReset => {
+                let behind = self.behind(device)?;
+                behind.face.link_was_tried();
+                behind.tries = 0;
+                behind.face.reported(value);
+                return None;
+            }
+        };
+        Some((Errand::BringUp { device, step }, next))
+    }
+}
+
+fn status_of(port: u8) -> Next {
+    Next::Read { port, register: of_port::STATUS }
+}
