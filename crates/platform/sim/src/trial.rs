@@ -21,6 +21,7 @@ use crate::device::SimDevice;
 use crate::disk::Disk;
 use crate::fault::{Fault, FaultCounts};
 use crate::hba::HbaModel;
+use crate::multiplier::Multiplier;
 use client::Client;
 use core::time::Duration;
 use oracle::Oracle;
@@ -33,6 +34,9 @@ use scenario::Scenario;
 
 /// Memory that a trial's driver and clients need at most.
 pub const MEMORY_BYTES: usize = 64 << 20;
+
+/// By how much the units of neighbouring device ports of a multiplier differ.
+const UNIT_STRIDE: u16 = 32;
 
 /// How a trial is run.
 #[derive(Debug, Clone, Default)]
@@ -109,17 +113,27 @@ impl Trial {
         if options.trace {
             hba.trace().start();
         }
+        if let Some((port, config)) = scenario.multiplier {
+            hba.attach(port, Box::new(Multiplier::new(config)));
+        }
         let mut clients = Vec::new();
         for planted in scenario.disks {
             let key = disk_key(&planted.disk.serial);
             let bytes = planted.disk.sector_bytes as usize;
             let oracle = Oracle::new(key, planted.base, planted.sectors, bytes);
-            let unit = UnitId(planted.port.into());
+            let behind = u16::from(planted.behind.unwrap_or(0));
+            let unit = UnitId(u16::from(planted.port) + UNIT_STRIDE * behind);
             clients.push(Client::new(unit, oracle, planted.requests, random.fork()));
             let mut other = planted.disk.clone();
-            other.serial = format!("OTHER{}", planted.port);
-            hba.prepare_spare(planted.port, Box::new(Disk::new(other)));
-            hba.attach(planted.port, Box::new(Disk::new(planted.disk)));
+            other.serial = planted.disk.serial.replace("TRIAL", "OTHER");
+            let (disk, other) = (Box::new(Disk::new(planted.disk)), Box::new(Disk::new(other)));
+            if let Some(behind) = planted.behind {
+                hba.prepare_spare_behind(planted.port, behind, other);
+                hba.attach_behind(planted.port, behind, disk);
+            } else {
+                hba.prepare_spare(planted.port, other);
+                hba.attach(planted.port, disk);
+            }
         }
         for planned in scenario.faults {
             hba.schedule_fault(Instant::ORIGIN + planned.at, planned.port, planned.fault);
@@ -158,7 +172,10 @@ impl Trial {
             use crate::fault::Cost;
             let everywhere = struck.fault.cost() == Cost::Controller;
             for client in &mut self.clients {
-                if everywhere || client.unit.0 == u16::from(struck.port) {
+                let (port, behind) = (client.unit.0 % UNIT_STRIDE, client.unit.0 / UNIT_STRIDE);
+                let there = port == u16::from(struck.port)
+                    && struck.behind.is_none_or(|struck| u16::from(struck) == behind);
+                if everywhere || there {
                     client.struck(struck);
                 }
             }
@@ -280,8 +297,13 @@ impl Trial {
     fn check_disk(&self, index: usize) -> Result<(), String> {
         let client = &self.clients[index];
         let mut hba = self.device.hba();
-        let port = client.unit.0 as u8;
-        let disk = hba.device(port).and_then(|device| device.as_any().downcast_mut::<Disk>());
+        let port = (client.unit.0 % UNIT_STRIDE) as u8;
+        let behind = (client.unit.0 / UNIT_STRIDE) as u8;
+        let device = match hba.has_multiplier(port) {
+            true => hba.device_behind(port, behind),
+            false => hba.device(port),
+        };
+        let disk = device.and_then(|device| device.as_any().downcast_mut::<Disk>());
         let Some(disk) = disk else { return Ok(()) };
         if disk_key(&disk.config().serial) != client.oracle.disk {
             // Another one, which the driver has not taken up.

@@ -84,13 +84,14 @@ impl Client {
                     }
                 }
             }
+            UnitState::Absent if self.oracle.may_be_away() => self.over = self.oracle.may_be_lost(),
             UnitState::Absent | UnitState::Failed(_) => {
                 let since = *self.lost_since.get_or_insert(now);
                 if now.since(since) < RETURN {
                     return Ok(());
                 }
                 if !self.oracle.may_be_lost() {
-                    return Err(format!("{} without reason", unit.state));
+                    return Err(format!("unit {} is {} without reason", self.unit.0, unit.state));
                 }
                 self.over = true;
             }

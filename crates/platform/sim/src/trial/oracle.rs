@@ -314,6 +314,11 @@ impl Oracle {
         self.fatal || self.faults.len() >= MANY
     }
 
+    /// Whether it may be away for a while: its link or its power was lost.
+    pub(super) fn may_be_away(&self) -> bool {
+        self.may_be_lost() || self.faults.iter().any(|fault| fault.fault.cost() == Cost::Cache)
+    }
+
     /// Compares the disk with what it must hold, once nothing is under way.
     pub(super) fn check_disk(&self, disk: &mut crate::Disk) -> Result<(), String> {
         let mut bytes = vec![0; self.sector_bytes];
