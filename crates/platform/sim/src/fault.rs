@@ -168,9 +168,9 @@ faults! {
     /// The HBA is gone: everything reads as all ones.
     Removed "removed" Controller;
     /// A port's register reads as all ones, once.
-    OnesOnce "ones-once" Nothing;
+    OnesOnce "ones-once" Retries;
     /// PxTFD reads as nonsense, once.
-    TaskFileGarbage "task-file-garbage" Nothing;
+    TaskFileGarbage "task-file-garbage" Retries;
     /// PxSSTS reads as nonsense, once.
     StatusGarbage "status-garbage" Cache;
     /// PxIS has bits that mean nothing.

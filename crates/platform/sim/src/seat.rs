@@ -49,6 +49,8 @@ pub(crate) struct Seat {
     pub(crate) stuck: bool,
     /// BSY or DRQ stay set.
     pub(crate) stuck_bits: u32,
+    /// Tags that were outstanding when a queued command failed last.
+    pub(crate) active_at_failure: u32,
     /// A queued command has failed, and log 10h was not read.
     pub(crate) queue_failed: bool,
     /// With FIS-based switching: the HBA does nothing more for it until the error is cleared.
@@ -73,6 +75,7 @@ impl Seat {
             away_until: Instant::ORIGIN,
             stuck: false,
             stuck_bits: 0,
+            active_at_failure: 0,
             queue_failed: false,
             halted: false,
         }

@@ -325,9 +325,9 @@ impl<R: Registers> Port<R> {
         let removed = reason == FailedReason::Removed;
         // Unless the engine has got stuck since: then nothing else helps.
         let stuck = self.command_register().is_some_and(|c| c.list_running() && !c.start());
-        let of_use = self.known || self.was_multiplied || stuck;
         let may_reset =
             self.hba_resets < limit::HBA_RESETS && !self.left_out.has(Sabotage::HbaResets);
+        let of_use = self.known || self.was_multiplied || stuck;
         if of_use && !removed && may_reset {
             self.port_resets = 0;
             return self.call_for_hba_reset();

@@ -261,9 +261,7 @@ impl HbaModel {
             return;
         }
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
-        if end.is_bad() && queued {
-            port.active_at_failure = port.active;
-        }
+        let active = port.active;
         let Some(seat) = port.seat_mut(at) else { return };
         seat.task_file = u32::from(end.error) << 8 | u32::from(end.status);
         let log_read = command.fis.command == command::READ_LOG_EXT
@@ -276,6 +274,7 @@ impl HbaModel {
         if end.is_bad() {
             if queued {
                 seat.queue_failed = true;
+                seat.active_at_failure = active;
                 if let Some(device) = &mut seat.device {
                     device.note_queued_failure(slot, command, &end);
                 }

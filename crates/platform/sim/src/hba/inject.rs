@@ -355,12 +355,12 @@ impl HbaModel {
             Some(Fault::LogDamaged) => data[20] ^= 0x10,
             Some(Fault::LogNotQueued) => rewrite_log(data, |log| log.tag |= 1 << 7),
             Some(Fault::LogNamesStranger) => {
-                let active = self.port_mut(index).map_or(0, |port| port.active_at_failure);
+                let active = self.seat_mut(index, at).map_or(0, |seat| seat.active_at_failure);
                 let stranger = (0..32).find(|tag| active >> tag & 1 == 0).unwrap_or(31);
                 rewrite_log(data, |log| log.tag = stranger);
             }
             Some(Fault::LogNamesInnocent) => {
-                let active = self.port_mut(index).map_or(0, |port| port.active_at_failure);
+                let active = self.seat_mut(index, at).map_or(0, |seat| seat.active_at_failure);
                 let named = data[0] & 0x1f;
                 let innocent = (0..32).find(|tag| active >> tag & 1 == 1 && *tag != named);
                 rewrite_log(data, |log| log.tag = innocent.unwrap_or(named));

@@ -54,8 +54,6 @@ pub(super) struct Port {
     pub(super) shown: u8,
     /// PxFBS.
     pub(super) switching: FisSwitching,
-    /// Tags that were outstanding when a queued command failed last.
-    pub(super) active_at_failure: u32,
     /// PxSNTF.
     pub(super) notified: u32,
     /// The multiplier's port that each slot's command is for.
@@ -86,7 +84,6 @@ impl Port {
             seat: Seat::new(),
             shown: HOST,
             switching: FisSwitching::new().with_optimum(4),
-            active_at_failure: 0,
             notified: 0,
             addressees: [HOST; 32],
             executing: [None; 32],

@@ -79,7 +79,9 @@ impl Scenario {
                 disks.push(Planted::draw(port, None, random));
             }
         }
-        let multiplier = Self::draw_multiplier(&mut hba, &mut disks, only, random);
+        // What is drawn without a multiplier does not depend on there being such a thing.
+        let mut aside = Random::new(!random.clone().bits());
+        let multiplier = Self::draw_multiplier(&mut hba, &mut disks, only, &mut aside);
         let faults = Self::draw_faults(random, &disks, only);
         Self { hba, driver, multiplier, disks, faults }
     }
@@ -92,7 +94,7 @@ impl Scenario {
         random: &mut Random,
     ) -> Option<(u8, MultiplierConfig)> {
         let needed = only.iter().any(|fault| Fault::OF_MULTIPLIERS.contains(fault));
-        if !needed && !random.once_in(MULTIPLIER_ONCE_IN) {
+        if !needed && (!only.is_empty() || !random.once_in(MULTIPLIER_ONCE_IN)) {
             return None;
         }
         hba.capabilities = hba
