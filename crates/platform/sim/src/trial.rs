@@ -50,6 +50,18 @@ pub struct TrialOptions {
     pub sabotage: Option<outboard_ahci::Sabotage>,
 }
 
+impl TrialOptions {
+    /// Trials with a trace or without, with these faults only.
+    pub const fn new(trace: bool, only: Vec<Fault>) -> Self {
+        Self {
+            trace,
+            only,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
+    }
+}
+
 /// What came of a trial.
 #[derive(Debug, Clone, Default)]
 pub struct TrialReport {
