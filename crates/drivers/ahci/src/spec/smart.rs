@@ -12,7 +12,7 @@ pub mod subcommand {
     pub const READ_THRESHOLDS: u16 = 0xd1;
     /// SMART ENABLE/DISABLE ATTRIBUTE AUTOSAVE.
     pub const AUTOSAVE: u16 = 0xd2;
-    /// SMART EXECUTE OFF-LINE IMMEDIATE: a [`test`](super::test) in LBA 7:0.
+    /// SMART EXECUTE OFF-LINE IMMEDIATE: a [`test`](mod@super::test) in LBA 7:0.
     pub const EXECUTE_OFFLINE: u16 = 0xd4;
     /// SMART READ LOG: a [`log`](super::log) in LBA 7:0, pages in COUNT.
     pub const READ_LOG: u16 = 0xd5;
@@ -226,7 +226,7 @@ pub struct TestLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TestEntry {
-    /// Which [`test`]; 0 if the entry is free and so is the rest.
+    /// Which [`test`](mod@test); 0 if the entry is free and so is the rest.
     pub test: u8,
     /// Execution status; see [`outcome`].
     pub status: u8,
@@ -264,7 +264,7 @@ pub struct ExtendedTestLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExtendedTestEntry {
-    /// Which [`test`].
+    /// Which [`test`](mod@test).
     pub test: u8,
     /// Execution status; see [`outcome`].
     pub status: u8,
