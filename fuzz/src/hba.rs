@@ -164,7 +164,14 @@ impl Bench {
                 return;
             }
         }
+        self.tell();
         panic!("the driver wants to be polled over and over at {:?}", self.now);
+    }
+
+    /// Prints what has happened, for who reads of a failure.
+    fn tell(&mut self) {
+        eprintln!("{:?}", self.driver);
+        self.driver.drain_events(&mut |unit, at, event| eprintln!("{unit:?} {at:?}: {event}"));
     }
 
     fn kick(&mut self) {

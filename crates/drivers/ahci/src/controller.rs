@@ -157,12 +157,12 @@ impl<D: Device> Hba<D> {
         let places = MAX_PORTS - self.implemented.leading_zeros() as usize;
         self.ports.reserve_exact(places);
         for index in 0..places {
-            let present = self.implemented >> index & 1 == 1;
-            let port = present.then(|| {
-                let window = Window::new(self.registers.clone(), port_base(index), PORT_BYTES)?;
-                Ok::<_, HwError>(Port::new(UnitId(index as u16), window, slots))
-            });
-            self.ports.push(port.transpose()?);
+            if self.implemented >> index & 1 == 0 {
+                self.ports.push(None);
+                continue;
+            }
+            let window = Window::new(self.registers.clone(), port_base(index), PORT_BYTES)?;
+            self.ports.push(Some(Port::new(UnitId(index as u16), window, slots)));
         }
         Ok(())
     }

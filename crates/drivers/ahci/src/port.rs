@@ -279,7 +279,9 @@ impl<R: Registers> Port<R> {
                 self.check_at.filter(|_| !self.left_out.has(Sabotage::CheckUps))
             }
             State::Ready if !self.local.is_empty() => Some(Instant::ORIGIN),
-            State::Ready if self.next_flush().is_some() => Some(Instant::ORIGIN),
+            State::Ready if self.next_flush().is_some() || self.ended_program().is_some() => {
+                Some(Instant::ORIGIN)
+            }
             // There is nothing to wait for.
             State::Ready | State::Idle | State::Asleep | State::Watching { .. }
                 if self.stopping =>
@@ -367,6 +369,9 @@ impl<R: Registers> Port<R> {
                 if !self.stopping {
                     self.watch_medium(context);
                 }
+            }
+            if self.state == State::Ready {
+                self.end_programs(context, done);
             }
             // What had to wait for others to end; does nothing if nothing waits.
             self.kick(context);

@@ -296,17 +296,8 @@ impl Slots {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Command> {
         self.requeue_issued();
         self.waiting.clear();
-        let mut slot = 0;
-        core::iter::from_fn(move || {
-            while slot < MAX_SLOTS as u8 {
-                let command = self.release(slot);
-                slot += 1;
-                if command.is_some() {
-                    return command;
-                }
-            }
-            None
-        })
+        (0..MAX_SLOTS as u8)
+            .filter_map(|slot| self.get(slot).is_some().then(|| self.release(slot))?)
     }
 }
 

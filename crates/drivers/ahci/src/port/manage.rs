@@ -435,16 +435,17 @@ impl<R: Registers> Port<R> {
         }
     }
 
-    /// Ends programs whose last orders were optional and have failed.
+    /// The program that is to go on next, if it has no order left: its last ones were optional and
+    /// have failed, or the disk was identified again, and is one that does not need them.
+    pub(super) fn ended_program(&self) -> Option<(u8, Management)> {
+        let slot = self.slots.next_waiting()?;
+        let Operation::Manage(what) = self.slots.get(slot)?.request.operation else { return None };
+        (self.drive.is_none() && self.order_of(slot).is_none()).then_some((slot, what))
+    }
+
+    /// Ends programs that have no order left.
     pub(super) fn end_programs(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
-        if self.drive.is_some() {
-            return;
-        }
-        let Some(slot) = self.slots.next_waiting() else { return };
-        let Some(Command { request, .. }) = self.slots.get(slot) else { return };
-        if let Operation::Manage(what) = request.operation
-            && self.order_of(slot).is_none()
-        {
+        while let Some((slot, what)) = self.ended_program() {
             self.slots.withdraw(slot);
             self.managed(slot, what, context, done);
         }

@@ -138,8 +138,8 @@ impl<R: Registers> Port<R> {
 
     /// Lets the HBA look out for a device, where there is none.
     fn prepare_place(&mut self, place: Place, context: &Context<'_>) {
-        if let Place::Empty { .. } = place {
-            let Some(command) = self.command_register() else { return };
+        // Nothing can be told to a port that does not answer; it is watched all the same.
+        if let (Place::Empty { .. }, Some(command)) = (place, self.command_register()) {
             let cold = command.cold_detection();
             let command = command.with_power_on(!cold || command.cold_present());
             if context.capabilities.staggered() {

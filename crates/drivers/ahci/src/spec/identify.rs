@@ -66,9 +66,8 @@ impl Identify {
                 break;
             }
         }
-        while text.ends_with([' ', '?']) {
-            text.pop();
-        }
+        let length = text.trim_end_matches([' ', '?']).len();
+        text.truncate(length);
         text
     }
 
