@@ -35,6 +35,7 @@ struct Failure<'a> {
 #[derive(Serialize)]
 struct Kind {
     fault: &'static str,
+    meaning: &'static str,
     costs: &'static str,
 }
 
@@ -91,11 +92,13 @@ fn progress(seeds: u64, time: Option<Duration>, json: bool) -> ProgressBar {
 
 fn list(json: bool) -> Result<()> {
     for fault in Fault::ALL {
-        let kind = Kind { fault: fault.name(), costs: costs(fault.cost()) };
+        let (name, meaning) = (fault.name(), fault.meaning());
+        let kind = Kind { fault: name, meaning, costs: costs(fault.cost()) };
         if json {
             print::json("fault", &kind)?;
         } else {
-            print::line_out(&format!("{:26} {}", kind.fault, kind.costs))?;
+            print::line_out(&format!("{:26} {meaning}", kind.fault))?;
+            print::line_out(&format!("{:26}   It may cost {}.", "", kind.costs))?;
         }
     }
     Ok(())
