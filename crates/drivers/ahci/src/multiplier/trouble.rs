@@ -9,8 +9,8 @@ use crate::spec::registers::{
     PortInterrupts, SataStatus, serial_error,
 };
 use outboard_block::Completion;
-use outboard_hw::Registers;
 use outboard_hw::registers::RegistersExt;
+use outboard_hw::{Instant, Registers};
 
 impl Behind {
     /// The HBA had to let go of the device's commands; the device has them still.
@@ -141,7 +141,7 @@ impl<R: Registers> Multiplier<R> {
                 if command.into_bits() == ALL_ONES {
                     self.call_for_hba_reset();
                 } else if !command.list_running() {
-                    self.has_stopped(context);
+                    self.has_stopped(until, context);
                 } else if context.now.reached(until) {
                     self.call_for_hba_reset();
                 }
@@ -197,7 +197,7 @@ impl<R: Registers> Multiplier<R> {
     }
 
     /// The command engine is at rest: starts it again.
-    fn has_stopped(&mut self, context: &Context<'_>) {
+    fn has_stopped(&mut self, until: Instant, context: &Context<'_>) {
         let kept = self.registers.get(PX_CI) | self.registers.get(PX_SACT);
         if kept != 0 {
             // It has not let go of them (AHCI §3.3.13, §3.3.14).
@@ -222,6 +222,9 @@ impl<R: Registers> Multiplier<R> {
             self.registers.set(PX_CMD, command.with_command_list_override(true));
             if self.registers.get(PX_CMD).command_list_override() {
                 // Not done yet; there is time for it until the engine has to rest.
+                if context.now.reached(until) {
+                    self.call_for_hba_reset();
+                }
                 return;
             }
         }
