@@ -35,7 +35,8 @@ impl HbaModel {
     pub(super) fn write_link_control(&mut self, index: u8, at: u8, value: u32) {
         let now = self.now;
         let Some(port) = self.port_mut(index) else { return };
-        let started = port.command.start();
+        // A driver that was lied to about PxCMD cannot know.
+        let started = port.command.start() && !port.kept;
         let Some(seat) = port.seat_mut(at) else { return };
         let before = SataControl::from(core::mem::replace(&mut seat.control, value));
         let control = SataControl::from(value);

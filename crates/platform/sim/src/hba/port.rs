@@ -170,6 +170,13 @@ impl HbaModel {
         garbage.map_or(value, |garbage| garbage(value))
     }
 
+    /// The driver was told a lie about a register, and may do what it otherwise must not.
+    fn mislead(&mut self, index: u8) {
+        if let Some(port) = self.port_mut(index) {
+            port.kept = true;
+        }
+    }
+
     /// A lie about a register, if one was drawn.
     fn garble(&mut self, index: u8, offset: usize) -> Option<fn(u32) -> u32> {
         if self.port_mut(index)?.armed.is_empty() {
@@ -185,10 +192,12 @@ impl HbaModel {
         };
         if let Some(fault) = self.strike(index, &[fault]) {
             self.trace.note(self.now, format_args!("port {index}: {fault} at {offset:#x}"));
+            self.mislead(index);
             return Some(lie);
         }
         let all_ones: &[usize] = &[PX_IS.offset(), PX_CMD.offset(), PX_TFD.offset()];
         if all_ones.contains(&offset) && self.strike(index, &[Fault::OnesOnce]).is_some() {
+            self.mislead(index);
             return Some(|_| u32::MAX);
         }
         None

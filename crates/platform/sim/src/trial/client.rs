@@ -85,9 +85,11 @@ impl Client {
                 }
             }
             UnitState::Absent if self.oracle.may_be_away() => self.over = self.oracle.may_be_lost(),
-            UnitState::Absent | UnitState::Failed(_) => {
+            UnitState::Absent | UnitState::Failed(_) | UnitState::Starting => {
                 let since = *self.lost_since.get_or_insert(now);
-                if now.since(since) < RETURN {
+                // One that spins up has more time than one that is away.
+                let starts = unit.state == UnitState::Starting;
+                if now.since(since) < if starts { RETURN * 10 } else { RETURN } {
                     return Ok(());
                 }
                 if !self.oracle.may_be_lost() {

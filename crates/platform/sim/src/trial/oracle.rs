@@ -300,7 +300,8 @@ impl Oracle {
                 since.len() >= 3 || self.fatal || damaged
             }
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
-            BlockError::Gone => self.fatal || since.len() >= MANY || self.faults.len() > MANY,
+            // Away for the twelve seconds that it has, which two faults together can bring about.
+            BlockError::Gone => self.fatal || since.len() >= 2 || self.faults.len() > MANY,
             _ => false,
         };
         if excused {
