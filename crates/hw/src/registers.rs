@@ -16,9 +16,11 @@
 //! Writing a [`ReadOnly`] register does not compile.
 
 mod counted;
+mod dwords;
 mod window;
 
 pub use counted::{AccessCounts, Counted};
+pub use dwords::DwordRegisters;
 pub use window::Window;
 
 use core::marker::PhantomData;

@@ -2,9 +2,10 @@
 
 use super::model::{Model, REGISTER_BYTES};
 use outboard_ahci::spec::registers::ABAR;
+use outboard_hw::HwError;
 use outboard_hw::dma::{Arena, Constraints, DmaBuffer, DmaError, DmaSpace, DmaStatistics};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
-use outboard_hw::{HwError, Registers};
+use outboard_hw::registers::DwordRegisters;
 use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
 use outboard_pci::{Class, Device, Identity, header};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,37 +47,18 @@ impl DmaSpace for Space {
     }
 }
 
-impl Registers for Handle {
+impl DwordRegisters for Handle {
     fn size_bytes(&self) -> usize {
         REGISTER_BYTES
     }
 
-    fn read_u32(&self, offset: usize) -> u32 {
+    fn read_dword(&self, offset: usize) -> u32 {
         self.model().read(offset)
     }
 
-    fn write_u32(&mut self, offset: usize, value: u32) {
+    fn write_dword(&mut self, offset: usize, value: u32) {
         self.model().write(offset, value);
     }
-
-    // AHCI registers are accessed by dwords (AHCI §3).
-    fn read_u8(&self, _: usize) -> u8 {
-        u8::MAX
-    }
-
-    fn read_u16(&self, _: usize) -> u16 {
-        u16::MAX
-    }
-
-    fn read_u64(&self, _: usize) -> u64 {
-        u64::MAX
-    }
-
-    fn write_u8(&mut self, _: usize, _: u8) {}
-
-    fn write_u16(&mut self, _: usize, _: u16) {}
-
-    fn write_u64(&mut self, _: usize, _: u64) {}
 }
 
 /// Nothing but the command register, and of that nothing but bus mastering.

@@ -2,9 +2,10 @@
 
 use crate::hba::HbaModel;
 use outboard_ahci::spec::registers::{ABAR, PORT_BYTES, PORTS_BASE};
+use outboard_hw::HwError;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
-use outboard_hw::{HwError, Registers};
+use outboard_hw::registers::DwordRegisters;
 use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
 use outboard_pci::{Device, Identity};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,40 +67,17 @@ impl SimDevice {
 #[derive(Clone)]
 pub struct SimRegisters(SimDevice);
 
-impl Registers for SimRegisters {
+impl DwordRegisters for SimRegisters {
     fn size_bytes(&self) -> usize {
         ABAR_BYTES
     }
 
-    fn read_u32(&self, offset: usize) -> u32 {
+    fn read_dword(&self, offset: usize) -> u32 {
         self.0.access(|hba| hba.read(offset))
     }
 
-    fn write_u32(&mut self, offset: usize, value: u32) {
+    fn write_dword(&mut self, offset: usize, value: u32) {
         self.0.access(|hba| hba.write(offset, value));
-    }
-
-    // AHCI registers are read and written by dwords; 64-bit accesses are two of these
-    // (AHCI §3). Nobody answers others.
-    fn read_u8(&self, _: usize) -> u8 {
-        u8::MAX
-    }
-
-    fn read_u16(&self, _: usize) -> u16 {
-        u16::MAX
-    }
-
-    fn read_u64(&self, offset: usize) -> u64 {
-        u64::from(self.read_u32(offset)) | u64::from(self.read_u32(offset + 4)) << 32
-    }
-
-    fn write_u8(&mut self, _: usize, _: u8) {}
-
-    fn write_u16(&mut self, _: usize, _: u16) {}
-
-    fn write_u64(&mut self, offset: usize, value: u64) {
-        self.write_u32(offset, value as u32);
-        self.write_u32(offset + 4, (value >> 32) as u32);
     }
 }
 

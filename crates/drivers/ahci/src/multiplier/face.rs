@@ -10,8 +10,7 @@ use crate::spec::registers::{
 };
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use outboard_hw::Registers;
-use outboard_hw::registers::RegistersExt;
+use outboard_hw::registers::{DwordRegisters, RegistersExt};
 
 /// Status of a device that has not reported yet: BSY.
 const BUSY: u8 = 0x80;
@@ -190,16 +189,16 @@ impl Face {
     }
 }
 
-impl Registers for Face {
+impl DwordRegisters for Face {
     fn size_bytes(&self) -> usize {
         PORT_BYTES
     }
 
-    fn read_u32(&self, offset: usize) -> u32 {
+    fn read_dword(&self, offset: usize) -> u32 {
         if offset == PX_IS.offset() { self.interrupts() } else { self.load(offset) }
     }
 
-    fn write_u32(&mut self, offset: usize, value: u32) {
+    fn write_dword(&mut self, offset: usize, value: u32) {
         let started = || PortCommand::from(self.load(PX_CMD.offset())).start();
         match offset {
             _ if offset == PX_IS.offset() => self.change(offset, value, 0),
@@ -216,27 +215,5 @@ impl Registers for Face {
                 || offset == PX_SSTS.offset() => {}
             _ => self.put(offset, value),
         }
-    }
-
-    fn read_u8(&self, offset: usize) -> u8 {
-        (self.read_u32(offset & !3) >> (offset % 4 * 8)) as u8
-    }
-
-    fn read_u16(&self, offset: usize) -> u16 {
-        (self.read_u32(offset & !3) >> (offset % 4 * 8)) as u16
-    }
-
-    fn read_u64(&self, offset: usize) -> u64 {
-        u64::from(self.read_u32(offset)) | u64::from(self.read_u32(offset + 4)) << 32
-    }
-
-    // AHCI registers are written by dwords (AHCI §3).
-    fn write_u8(&mut self, _: usize, _: u8) {}
-
-    fn write_u16(&mut self, _: usize, _: u16) {}
-
-    fn write_u64(&mut self, offset: usize, value: u64) {
-        self.write_u32(offset, value as u32);
-        self.write_u32(offset + 4, (value >> 32) as u32);
     }
 }
