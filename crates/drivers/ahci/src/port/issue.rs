@@ -101,7 +101,8 @@ impl<R: Registers> Port<R> {
             let busy = self.slots.alone.is_some() || !queued && (self.slots.queued | batch) != 0;
             // Drives with packets have none; see `end_flushes`.
             let flush = self.drive.is_some() && command.operation() == Operation::Flush;
-            if busy || flush || self.ended_program().is_some() {
+            let manages = matches!(command.operation(), Operation::Manage(_));
+            if busy || flush || manages && self.ended_program().is_some() {
                 break;
             }
             self.prepare(slot, context);
