@@ -2,6 +2,7 @@
 
 use crate::LabError;
 use outboard_hw::interrupt::InterruptKind;
+use outboard_linux::description;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -157,24 +158,10 @@ impl FromStr for DiskConfig {
 
     /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…`, or `null:BYTES` for a disk
     /// that reads as zeros and forgets writes.
-    ///
-    /// Options are split off from the end, so an image's name may contain commas.
     fn from_str(text: &str) -> Result<Self, LabError> {
         let error = |reason: String| LabError::DiskSyntax { text: text.into(), reason };
-        let mut rest = text;
-        let mut options = Vec::new();
-        while let Some((head, option)) = rest.rsplit_once(',') {
-            let known = matches!(option, "ro" | "cd")
-                || option.contains('=') && !option.contains(['/', '.']);
-            if !known {
-                break;
-            }
-            options.push(option);
-            rest = head;
-        }
-        if rest.is_empty() {
-            return Err(error("it names no image".into()));
-        }
+        let (rest, options) = description::split(text, &["ro", "cd"])
+            .ok_or_else(|| error("it names no image".into()))?;
         if let Some(bytes) = rest.strip_prefix("null:").and_then(|bytes| bytes.parse().ok()) {
             let whole = options.is_empty() && bytes > 0 && bytes % 512 == 0;
             let whole = whole.then_some(Self::null(bytes));
@@ -185,10 +172,8 @@ impl FromStr for DiskConfig {
             match option.split_once('=') {
                 None if option == "cd" => (disk.kind, disk.read_only) = (DiskKind::Cd, true),
                 None => disk.read_only = true,
-                Some(("sector", "512")) => disk.sector_bytes = 512,
-                Some(("sector", "4096")) => disk.sector_bytes = 4096,
                 Some(("sector", value)) => {
-                    return Err(error(format!("sectors have 512 or 4096 bytes, not {value:?}")));
+                    disk.sector_bytes = description::sector_bytes(value).map_err(error)?;
                 }
                 Some(("format", value)) => {
                     let found = Format::ALL.into_iter().find(|format| format.name() == value);

@@ -2,10 +2,12 @@
 //!
 //! * [`SharedMemory`]: memory that another process maps too, as the ground of a DMA arena.
 //! * [`InterruptSource`]: vectors as descriptors that an event loop can wait on.
+//! * [`description`]: disks on a command line.
 //! * [`EventFd`] and [`now`]: the kernel's counter to wait on, and its monotonic clock.
 #![deny(unsafe_code)]
 
 mod clock;
+pub mod description;
 mod eventfd;
 mod interrupts;
 mod memory;

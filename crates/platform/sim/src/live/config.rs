@@ -4,6 +4,7 @@ use super::LiveError;
 use crate::disk::{DiskConfig, Timing};
 use core::fmt;
 use core::time::Duration;
+use outboard_linux::description;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -63,31 +64,16 @@ impl FromStr for LiveDisk {
     type Err = LiveError;
 
     /// Reads `IMAGE[,ro][,sector=4096][,faults=SEED][,serial=TEXT]`.
-    ///
-    /// Options are split off from the end, so an image's name may contain commas.
     fn from_str(text: &str) -> Result<Self, LiveError> {
         let error = |reason: String| LiveError::Syntax { text: text.into(), reason };
-        let mut rest = text;
-        let mut options = Vec::new();
-        while let Some((head, option)) = rest.rsplit_once(',') {
-            let known = option == "ro" || option.contains('=') && !option.contains(['/', '.']);
-            if !known {
-                break;
-            }
-            options.push(option);
-            rest = head;
-        }
-        if rest.is_empty() {
-            return Err(error("it names no image".into()));
-        }
+        let (rest, options) =
+            description::split(text, &["ro"]).ok_or_else(|| error("it names no image".into()))?;
         let mut disk = Self::image(rest);
         for option in options {
             match option.split_once('=') {
                 None => disk.read_only = true,
-                Some(("sector", "512")) => disk.sector_bytes = 512,
-                Some(("sector", "4096")) => disk.sector_bytes = 4096,
                 Some(("sector", value)) => {
-                    return Err(error(format!("sectors have 512 or 4096 bytes, not {value:?}")));
+                    disk.sector_bytes = description::sector_bytes(value).map_err(error)?;
                 }
                 Some(("faults", value)) => {
                     let seed = value.parse();
