@@ -89,65 +89,67 @@ impl HbaModel {
 
     /// Faults that need no occasion; whether this is one.
     fn strike_at_once(&mut self, index: u8, fault: Fault) -> bool {
-        let Some(port) = self.port_mut(index) else { return true };
-        let up = port.is_up();
-        let needs_link = matches!(
-            fault,
-            Fault::LinkBlip
-                | Fault::LinkLost
-                | Fault::LinkLostLong
-                | Fault::LinkFlapping
-                | Fault::Announced
-                | Fault::FirmwareRestart
-                | Fault::BrownOut
-                | Fault::PowerCut
-                | Fault::Unplug
-                | Fault::Replug
-                | Fault::ReplugOther
-                | Fault::UnknownFis
-                | Fault::UnsolicitedRegisterFis
-                | Fault::UnsolicitedBits
-        );
-        if needs_link && !up {
+        let up = self.port_mut(index).is_some_and(|port| port.is_up());
+        if needs_link(fault) && !up {
             // There is nothing to be lost, or to send anything.
             return true;
         }
-        let millis = |hba: &mut Self, from, to| Duration::from_millis(hba.random.between(from, to));
-        match fault {
-            Fault::LinkBlip => self.set_errors(index, serial_error::PHY_READY),
-            Fault::ErrorsNoted => {
-                // Recovered errors, and errors of the link layer; nothing that shows in PxIS.
-                let noise = self.random.bits() as u32 & 0x01ee_0f03;
-                self.set_errors(index, noise);
-            }
-            Fault::UnknownFis => self.set_errors(index, serial_error::UNKNOWN_FIS),
-            Fault::Announced => self.set_errors(index, serial_error::EXCHANGED),
-            Fault::LinkLost => {
-                let back = millis(self, 1, 90);
-                self.link_down(index, HOST, Some(back));
-            }
-            Fault::LinkLostLong => {
-                let back = millis(self, 200, 9_000);
-                self.link_down(index, HOST, Some(back));
-            }
+        let struck = self.strike_link(index, fault)
+            || self.strike_seat(index, fault)
+            || self.strike_frames(index, fault)
+            || self.strike_hba(fault);
+        if struck {
+            self.note_struck(index, fault, None);
+        }
+        struck
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.random.between(from, to))
+    }
+
+    /// The link fails, or what PxSERR tells of it.
+    fn strike_link(&mut self, index: u8, fault: Fault) -> bool {
+        let lost_for = match fault {
+            Fault::LinkLost => (1, 90),
+            Fault::LinkLostLong => (200, 9_000),
+            Fault::FirmwareRestart => (1, 50),
             Fault::LinkFlapping => {
                 let mut at = Duration::ZERO;
                 for _ in 0..self.random.between(3, 12) {
-                    at += millis(self, 3, 60);
+                    at += self.millis(3, 60);
                     self.after(at, Event::Strike { port: index, fault: Fault::LinkLost });
                 }
+                return true;
             }
-            Fault::FirmwareRestart => {
-                let back = millis(self, 1, 50);
-                self.link_down(index, HOST, Some(back));
+            _ => {
+                let errors = match fault {
+                    Fault::LinkBlip => serial_error::PHY_READY,
+                    Fault::UnknownFis => serial_error::UNKNOWN_FIS,
+                    Fault::Announced => serial_error::EXCHANGED,
+                    // Recovered errors, and errors of the link layer; nothing that shows in PxIS.
+                    Fault::ErrorsNoted => self.random.bits() as u32 & 0x01ee_0f03,
+                    _ => return false,
+                };
+                self.set_errors(index, errors);
+                return true;
             }
+        };
+        let back = self.millis(lost_for.0, lost_for.1);
+        self.link_down(index, HOST, Some(back));
+        true
+    }
+
+    /// The disk loses its power, or is pulled out.
+    fn strike_seat(&mut self, index: u8, fault: Fault) -> bool {
+        match fault {
             Fault::BrownOut | Fault::PowerCut => {
                 // In the middle of a reset of its own a driver cannot tell a short loss from the
                 // reset's effect, and no disk says.
                 let works = self.port_mut(index).is_some_and(|port| port.command.start());
                 let back = match fault {
-                    Fault::BrownOut if works => millis(self, 1, 30),
-                    _ => millis(self, 300, 8_000),
+                    Fault::BrownOut if works => self.millis(1, 30),
+                    _ => self.millis(300, 8_000),
                 };
                 self.cut_power(index);
                 self.link_down(index, HOST, Some(back));
@@ -160,9 +162,17 @@ impl HbaModel {
                     port.seat.spare = None;
                 }
                 self.unplug(index, HOST);
-                let back = millis(self, 20, 20_000);
+                let back = self.millis(20, 20_000);
                 self.after(back, Event::Plug { port: index, at: HOST });
             }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The device sends what nobody asked for.
+    fn strike_frames(&mut self, index: u8, fault: Fault) -> bool {
+        match fault {
             Fault::UnsolicitedRegisterFis => {
                 let end = End { lba: 7, ..End::bad(Error::UNCORRECTABLE.bits(), 7) };
                 self.post_register(index, HOST, &end);
@@ -172,6 +182,14 @@ impl HbaModel {
                 self.post_bits(index, HOST, (End::GOOD_STATUS, 0), 0x8000_0001);
                 self.add_status(index, PortInterrupts::SET_DEVICE_BITS_FIS);
             }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The HBA itself misbehaves.
+    fn strike_hba(&mut self, fault: Fault) -> bool {
+        match fault {
             Fault::StrangersPending => {
                 self.strangers = self.random.bits() as u32 & !self.config.ports;
                 self.messages += 1;
@@ -182,16 +200,13 @@ impl HbaModel {
                     self.after(Duration::from_micros(number * 5), Event::Message);
                 }
             }
-            Fault::InterruptsStop => {
-                self.silent_until = self.now + Duration::from_secs(1);
-            }
+            Fault::InterruptsStop => self.silent_until = self.now + Duration::from_secs(1),
             Fault::ResetSlow => self.reset_takes = Some(Duration::from_millis(900)),
             Fault::ResetNever => self.reset_takes = None,
             Fault::EnableReluctant => self.reluctant = 4,
             Fault::Removed => self.removed = true,
             _ => return false,
         }
-        self.note_struck(index, fault, None);
         true
     }
 
@@ -381,6 +396,27 @@ fn rewrite_log(data: &mut [u8], change: impl FnOnce(&mut NcqError)) {
     log.checksum = 0;
     log.checksum = log.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
     data.copy_from_slice(log.as_bytes());
+}
+
+/// Faults that strike a link that is up.
+const fn needs_link(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::LinkBlip
+            | Fault::LinkLost
+            | Fault::LinkLostLong
+            | Fault::LinkFlapping
+            | Fault::Announced
+            | Fault::FirmwareRestart
+            | Fault::BrownOut
+            | Fault::PowerCut
+            | Fault::Unplug
+            | Fault::Replug
+            | Fault::ReplugOther
+            | Fault::UnknownFis
+            | Fault::UnsolicitedRegisterFis
+            | Fault::UnsolicitedBits
+    )
 }
 
 const fn is_write(code: u8) -> bool {
