@@ -158,19 +158,6 @@ pub enum Switch {
     On,
 }
 
-impl Management {
-    /// Whether the request's memory holds a password.
-    pub const fn has_password(&self) -> bool {
-        matches!(
-            self,
-            Self::Unlock(_)
-                | Self::SetPassword { .. }
-                | Self::DisablePassword(_)
-                | Self::Erase { .. }
-        )
-    }
-}
-
 impl Switch {
     /// `on`, where it is `supported`.
     pub const fn new(supported: bool, on: bool) -> Self {

@@ -302,12 +302,13 @@ impl Slots {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use outboard_hw::dma::SgList;
     use zerocopy::IntoBytes;
 
-    const MODERN: Device = Device {
+    /// A disk of today.
+    pub(in crate::port) const MODERN: Device = Device {
         queuing: true,
         lba48: true,
         fua: true,

@@ -58,7 +58,7 @@ impl<R: Registers> Port<R> {
         request: &Request,
     ) -> Result<(), RefusedReason> {
         self.is_capable(what)?;
-        let bytes = if what.has_password() { PASSWORD_BYTES } else { 0 };
+        let bytes = if what.takes_password() { PASSWORD_BYTES } else { 0 };
         if request.lba != 0 || request.sectors != 0 || request.data.bytes() != bytes {
             return Err(RefusedReason::BadMemory);
         }

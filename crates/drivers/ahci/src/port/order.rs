@@ -230,19 +230,11 @@ fn erase_timeout(minutes: u16) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::command::tests::MODERN;
     use zerocopy::IntoBytes;
 
-    const DEVICE: Device = Device {
-        queuing: true,
-        lba48: true,
-        fua: true,
-        write_cache: true,
-        flush_ext: true,
-        logs: true,
-    };
-
     fn bytes(order: Order) -> [u8; 14] {
-        order.fis(&DEVICE).as_bytes()[..14].try_into().unwrap()
+        order.fis(&MODERN).as_bytes()[..14].try_into().unwrap()
     }
 
     #[test]

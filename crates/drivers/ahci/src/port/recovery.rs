@@ -212,13 +212,10 @@ impl<R: Registers> Port<R> {
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
-        match self.internal_ended() {
-            None if !context.now.reached(until) => {
-                self.look_at = Some(context.now + limit::LOOK);
-                return;
-            }
+        match self.internal_ended_by(until, context) {
+            None => return,
             Some(true) => self.blame_by_log(context),
-            None | Some(false) => {}
+            Some(false) => {}
         }
         // Without an answer the port is reset, and everything is issued one at a time.
         if self.trouble.is_some_and(|trouble| trouble.verdict.is_none()) {

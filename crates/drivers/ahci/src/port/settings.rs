@@ -2,7 +2,6 @@
 
 use super::order::Order;
 use super::{Context, Port, State};
-use crate::config::limit;
 use crate::event::Event;
 use crate::spec::ata::features;
 use core::fmt;
@@ -165,16 +164,14 @@ impl<R: Registers> Port<R> {
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
-        match self.internal_ended() {
-            None if !context.now.reached(until) => {
-                self.look_at = Some(context.now + limit::LOOK);
-            }
+        match self.internal_ended_by(until, context) {
+            None => {}
             Some(true) => {
                 self.record(context, Event::Restored(setting));
                 self.manager.settings.applied(setting);
                 self.begin_identify(context);
             }
-            None | Some(false) => {
+            Some(false) => {
                 self.record(context, Event::NotRestored(setting));
                 // Not once more: then it would never end.
                 self.manager.settings.forget(setting);

@@ -153,17 +153,29 @@ impl<R: Registers> Port<R> {
         Some(!status.is_error() && !status.is_busy())
     }
 
+    /// Likewise, where it must have ended by then. It is looked at again while that is open (`None`).
+    pub(super) fn internal_ended_by(
+        &mut self,
+        until: Instant,
+        context: &Context<'_>,
+    ) -> Option<bool> {
+        let late = context.now.reached(until).then_some(false);
+        let ended = self.internal_ended().or(late);
+        if ended.is_none() {
+            self.look_at = Some(context.now + limit::LOOK);
+        }
+        ended
+    }
+
     pub(super) fn await_identity(
         &mut self,
         until: Instant,
         context: &Context<'_>,
         done: &mut dyn FnMut(Completion),
     ) {
-        match self.internal_ended() {
-            None if !context.now.reached(until) => {
-                self.look_at = Some(context.now + limit::LOOK);
-            }
-            None | Some(false) => self.reset_again(FailedReason::BadIdentity, context, done),
+        match self.internal_ended_by(until, context) {
+            None => {}
+            Some(false) => self.reset_again(FailedReason::BadIdentity, context, done),
             Some(true) => self.identified(context, done),
         }
     }

@@ -286,10 +286,11 @@ impl Identify {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn identify(words: &[(usize, u16)]) -> Identify {
+    /// The answer with these words; all others are 0.
+    pub(in crate::spec) fn identify(words: &[(usize, u16)]) -> Identify {
         let mut bytes = [0; BYTES];
         for (index, word) in words {
             bytes[index * 2..][..2].copy_from_slice(&word.to_le_bytes());

@@ -37,15 +37,7 @@ impl Identify {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BYTES, Identify};
-
-    fn identify(words: &[(usize, u16)]) -> Identify {
-        let mut bytes = [0; BYTES];
-        for (index, word) in words {
-            bytes[index * 2..][..2].copy_from_slice(&word.to_le_bytes());
-        }
-        Identify::new(&bytes).unwrap()
-    }
+    use super::super::tests::identify;
 
     #[test]
     fn a_device_with_packets_says_how_it_takes_them() {
