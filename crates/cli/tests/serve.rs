@@ -7,16 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
-use support::{PROGRAM, Server, image, is_running, noise, wait_for_end};
-
-/// Runs the program, which must fail with `code`; its error.
-fn fails(arguments: &[&str], code: i32) -> String {
-    let mut command = Command::new(PROGRAM);
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-    errors
-}
+use support::{PROGRAM, Server, fails, image, is_running, noise, wait_for_end};
 
 #[test]
 fn it_says_where_it_is_ready_and_ends_in_order() {

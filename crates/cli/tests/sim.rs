@@ -5,16 +5,7 @@ mod support;
 use rustix::process::Signal;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
-use support::{PROGRAM, Server, fed, image, noise, tool};
-
-/// Runs the program, which must fail with `code`; its error.
-fn fails(arguments: &[&str], code: i32) -> String {
-    let mut command = Command::new(PROGRAM);
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-    errors
-}
+use support::{PROGRAM, Server, fails, fed, image, noise, tool};
 
 /// Serves simulated disks, where there is no QEMU.
 fn serve(disks: &[&str]) -> Server {

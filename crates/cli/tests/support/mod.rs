@@ -28,6 +28,19 @@ pub fn good(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a command that must fail with `code`; what it said of that.
+fn bad(command: &mut Command, code: i32) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {errors}");
+    errors
+}
+
+/// Runs the program, which must fail with `code`; its error.
+pub fn fails(arguments: &[&str], code: i32) -> String {
+    bad(Command::new(PROGRAM).args(arguments).stdin(Stdio::null()), code)
+}
+
 /// Runs a command with text on its standard input.
 pub fn fed(command: &mut Command, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -104,10 +117,7 @@ impl Server {
 
     /// Runs a verb that must fail with `code`; its error.
     pub fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.verb(arguments).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-        errors
+        bad(&mut self.verb(arguments), code)
     }
 
     pub fn read(&self, path: &str, offset: u64, count: u64) -> Result<Vec<u8>, ClientError> {
