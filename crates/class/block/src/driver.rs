@@ -43,6 +43,13 @@ pub trait BlockDriver: Send {
     /// Notes that a vector has fired; [`poll`](Self::poll) does the work.
     fn interrupt(&mut self, vector: u16);
 
+    /// Keeps the controller from interrupting, or lets it again. While it is masked, each
+    /// [`poll`](Self::poll) looks at what is in flight, whether or not anything was heard of it:
+    /// for whoever would rather look than sleep for so short a time. What happened meanwhile is
+    /// looked at by the first `poll` after it was let again. A driver that is polled anyway, or
+    /// needs no masking, does nothing.
+    fn mask(&mut self, _masked: bool) {}
+
     /// Does whatever is due, and calls `done` for each request that has completed.
     fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion));
 

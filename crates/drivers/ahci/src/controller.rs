@@ -66,6 +66,8 @@ pub struct Hba<D: Device> {
     /// When to look at all ports though nothing has called for it.
     watch_at: Instant,
     interrupted: bool,
+    /// Whether it is kept from interrupting for a while.
+    masked: bool,
     stopping: bool,
     /// State and generation of each port's unit when they were last compared, and how often they
     /// were found changed.
@@ -111,6 +113,7 @@ impl<D: Device> Hba<D> {
             look_at: Some(Instant::ORIGIN),
             watch_at: Instant::ORIGIN,
             interrupted: false,
+            masked: false,
             stopping: false,
             seen: Vec::new(),
             changes: 0,
@@ -176,6 +179,7 @@ impl<D: Device> Hba<D> {
             lights: self.enclosure.has_lights(),
             constraints: self.constraints,
             quirks: self.quirks,
+            polling: self.masked || self.config.reaping == Reaping::Polling,
             dma: &*self.dma,
             now,
         };
@@ -325,6 +329,17 @@ impl<D: Device> BlockDriver for Hba<D> {
         self.interrupted = true;
     }
 
+    fn mask(&mut self, masked: bool) {
+        if self.masked != masked && self.config.reaping == Reaping::Interrupts {
+            self.masked = masked;
+            // Perhaps it has not told all that has happened by then.
+            self.interrupted |= !masked;
+            if self.state == State::Running {
+                self.enable();
+            }
+        }
+    }
+
     fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         self.run(now, done);
         self.note_changes();
@@ -333,6 +348,9 @@ impl<D: Device> BlockDriver for Hba<D> {
     fn next_deadline(&self) -> Option<Instant> {
         if self.state != State::Running {
             return self.look_at;
+        }
+        if self.interrupted {
+            return Some(Instant::ORIGIN);
         }
         let ports = self.ports.iter().flatten().map(Port::next_deadline);
         let others = earlier(Some(self.watch_at), self.enclosure.next_deadline());

@@ -19,7 +19,7 @@ mod startup;
 
 pub(crate) use settings::Setting;
 
-use crate::config::{AhciConfig, Reaping};
+use crate::config::AhciConfig;
 use crate::counters::Counters;
 use crate::event::{Cause, Event};
 use crate::quirks::Quirks;
@@ -53,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) lights: bool,
     pub(crate) constraints: Constraints,
     pub(crate) quirks: Quirks,
+    /// Whether to look for what has ended without having heard of it.
+    pub(crate) polling: bool,
     pub(crate) dma: &'a dyn DmaSpace,
     pub(crate) now: Instant,
 }
@@ -354,7 +356,7 @@ impl<R: Registers> Port<R> {
     pub(crate) fn poll(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let due = |at: Option<Instant>| at.is_some_and(|at| context.now.reached(at));
         if self.state == State::Ready {
-            if context.config.reaping == Reaping::Polling && self.slots.in_flight() {
+            if context.polling && self.slots.in_flight() {
                 self.reap(context, done);
             }
             let looks = !self.left_out.has(Sabotage::CheckUps);

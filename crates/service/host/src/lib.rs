@@ -12,9 +12,11 @@
 mod connection;
 mod events;
 mod listener;
+mod pace;
 mod poller;
 mod server;
 mod signals;
 
 pub use listener::ListenError;
+pub use pace::{Pace, Reaping};
 pub use server::{Ended, Hosted, Platform, Server, ServerError};

@@ -3,6 +3,7 @@
 use crate::connection::Connection;
 use crate::events::EventLog;
 use crate::listener::{ListenError, Listener};
+use crate::pace::{Pace, Reaping};
 use crate::poller::{Interest, Poller};
 use crate::signals::Signals;
 use outboard_block::BlockDriver;
@@ -38,6 +39,9 @@ const START_TIME: Duration = Duration::from_secs(150);
 const STOP_TIME: Duration = Duration::from_secs(75);
 /// How long clients may take to fetch their last answers.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often the drivers are looked at before clients are, while they are looked at at all: to ask
+/// the system about clients costs as much as some looks.
+const LOOKS: usize = 8;
 /// Session number of the server's own requests.
 const OWN_SESSION: u32 = u32::MAX - 1;
 
@@ -163,6 +167,9 @@ pub struct Server<P> {
     /// Answers to the server's own requests: how many are left, and whether all were good.
     own: (usize, bool),
     events: EventLog,
+    pace: Pace,
+    /// Whether the drivers are looked at rather than waited for, and their interrupts masked.
+    looking: bool,
     /// Reused between turns.
     ready: Vec<(u64, bool)>,
 }
@@ -222,6 +229,8 @@ impl<P: Platform> Server<P> {
             limits: Limits::default(),
             own: (0, true),
             events: EventLog::default(),
+            pace: Pace::new(Reaping::default()),
+            looking: false,
             ready: Vec::new(),
         })
     }
@@ -240,6 +249,11 @@ impl<P: Platform> Server<P> {
             }
         }
         Ok(true)
+    }
+
+    /// Says how to learn that requests have ended.
+    pub const fn set_reaping(&mut self, reaping: Reaping) {
+        self.pace = Pace::new(reaping);
     }
 
     /// The disks.
@@ -271,7 +285,11 @@ impl<P: Platform> Server<P> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
         let deadline = earlier(deadline, self.accept_again);
         let unfinished = self.connections.values().any(Connection::is_unfinished);
-        let deadline = if unfinished { Some(Instant::ORIGIN) } else { deadline };
+        let at_once = unfinished || self.looking;
+        let deadline = if at_once { Some(Instant::ORIGIN) } else { deadline };
+        if self.looking {
+            self.look();
+        }
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
         for (number, gone) in ready.drain(..) {
@@ -279,12 +297,34 @@ impl<P: Platform> Server<P> {
         }
         self.ready = ready;
         let clients = self.connections.len();
-        self.work();
+        let ended = self.work();
+        self.keep_pace(ended);
         self.resume_accepting(self.connections.len() < clients);
         if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
             self.platform.check().map_err(ServerError::Platform)?;
         }
         Ok(())
+    }
+
+    /// Looks at the drivers until something has ended, for a moment.
+    fn look(&mut self) {
+        let disks = self.tree.disks();
+        for _ in 0..LOOKS {
+            disks.poll(now());
+            if disks.has_done() {
+                return;
+            }
+        }
+    }
+
+    /// Decides whether to look or to sleep from here on.
+    fn keep_pace(&mut self, ended: bool) {
+        let disks = self.tree.disks();
+        let looking = self.pace.looks(now(), !disks.is_idle(), ended);
+        if looking != self.looking {
+            self.looking = looking;
+            disks.mask(looking);
+        }
     }
 
     fn serve(&mut self, what: Ready, gone: bool) {
@@ -388,12 +428,14 @@ impl<P: Platform> Server<P> {
         }
     }
 
-    /// Lets drivers, disks and clients do what is due.
-    fn work(&mut self) {
+    /// Lets drivers, disks and clients do what is due; whether a request has ended.
+    fn work(&mut self) -> bool {
         let at = now();
         self.tree.disks().poll(at);
         self.interrupts.iter_mut().for_each(|source| source.rearm());
+        let mut ended = false;
         while let Some((request, result)) = self.tree.next_done() {
+            ended = true;
             self.answer(request, result);
         }
         self.work_sessions();
@@ -408,6 +450,7 @@ impl<P: Platform> Server<P> {
             Some(disk) => events.log(at, disk, event),
             None => tracing::debug!("a port without a disk: {event}"),
         });
+        ended
     }
 
     fn answer(

@@ -352,6 +352,11 @@ impl Disks {
         self.drivers[driver].driver.interrupt(vector);
     }
 
+    /// Keeps the controllers from interrupting, or lets them again; see [`BlockDriver::mask`].
+    pub fn mask(&mut self, masked: bool) {
+        self.drivers.iter_mut().for_each(|hosted| hosted.driver.mask(masked));
+    }
+
     /// Passes new requests on to the drivers, with one doorbell for all.
     pub fn kick(&mut self, now: Instant) {
         self.now = now;
@@ -382,10 +387,15 @@ impl Disks {
         self.done.pop_front()
     }
 
+    /// Whether something has ended that was not asked for yet.
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// When to poll again if nothing happens before: at once, if something has ended that was not
     /// asked for yet. Drivers may refuse what a [`kick`](Self::kick) gives them.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.done.is_empty() {
+        if self.has_done() {
             return Some(Instant::ORIGIN);
         }
         let deadlines = self.drivers.iter().map(|hosted| hosted.driver.next_deadline());

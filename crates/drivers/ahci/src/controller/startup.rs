@@ -105,8 +105,7 @@ impl<D: Device> Hba<D> {
         self.registers.set(IS, ALL_ONES);
         // Only now: the HBA has forgotten whatever addresses an earlier owner gave it.
         self.device.start_bus_master();
-        let interrupts = self.config.reaping == Reaping::Interrupts;
-        self.registers.set(GHC, GlobalControl::new().with_ahci(true).with_interrupts(interrupts));
+        self.enable();
         (self.state, self.look_at) = (State::Running, None);
         self.watch_at = now + limit::WATCH;
         self.enclosure.was_reset();
@@ -114,6 +113,12 @@ impl<D: Device> Hba<D> {
         ports.iter_mut().flatten().for_each(|port| port.hba_was_reset(&context, done));
         self.multipliers_were_reset(now, done);
         self.check_ports(now, done);
+    }
+
+    /// Lets the HBA work, and interrupt unless it is masked (AHCI §3.1.2).
+    pub(super) fn enable(&mut self) {
+        let interrupts = self.config.reaping == Reaping::Interrupts && !self.masked;
+        self.registers.set(GHC, GlobalControl::new().with_ahci(true).with_interrupts(interrupts));
     }
 
     /// What concerns more than one port: starting them, resetting the HBA, shutting down.

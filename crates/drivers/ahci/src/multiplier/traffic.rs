@@ -1,7 +1,7 @@
 //! Commands of the devices: whose turn it is, and which have ended.
 
 use super::{Behind, Multiplier, State};
-use crate::config::{Reaping, limit};
+use crate::config::limit;
 use crate::port::Context;
 use crate::spec::multiplier::MAX_DEVICE_PORTS;
 use crate::spec::registers::{
@@ -119,7 +119,7 @@ impl<R: Registers> Multiplier<R> {
         done: &mut dyn FnMut(Completion),
     ) {
         let due = self.in_flight != 0 && context.now.reached(self.check_at) || self.is_talking();
-        let polling = context.config.reaping == Reaping::Polling && self.in_flight != 0;
+        let polling = context.polling && self.in_flight != 0;
         if !interrupted && !due && !polling {
             return;
         }

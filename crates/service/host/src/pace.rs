@@ -1,0 +1,139 @@
+//! Whether to sleep until an interrupt comes, or to look for what has ended.
+
+use core::time::Duration;
+use outboard_hw::Instant;
+
+/// How whoever runs a driver learns that requests have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reaping {
+    /// By looking while requests end in quick succession, by interrupts otherwise.
+    #[default]
+    Adaptive,
+    /// By interrupts alone.
+    Interrupts,
+    /// By looking for as long as requests are under way.
+    Polling,
+}
+
+/// The longest time that is looked before sleeping. To be woken costs about half of it on a busy
+/// machine, and a fast disk needs less than all of it.
+const LONGEST: Duration = Duration::from_micros(100);
+/// The shortest one; shrinking below it, looking stops.
+const SHORTEST: Duration = Duration::from_micros(10);
+
+/// Decides whether to look or to sleep, from how long requests have taken of late.
+///
+/// It looks for a certain time after the last request ended. That was in vain if nothing ended and
+/// requests are still under way: the time is halved, down to none. Somebody who was woken after
+/// less than [`LONGEST`] would better have looked: twice that time is looked from then on. So a disk in solid state
+/// is looked at while it is busy; one with platters is left to interrupts, and an idle one too.
+#[derive(Debug)]
+pub struct Pace {
+    reaping: Reaping,
+    window: Duration,
+    looking: bool,
+    /// When the last request ended, or the first one began.
+    since: Instant,
+}
+
+impl Pace {
+    /// The pace of somebody with nothing to do yet.
+    pub const fn new(reaping: Reaping) -> Self {
+        Self { reaping, window: LONGEST, looking: false, since: Instant::ORIGIN }
+    }
+
+    /// Whether to look now, rather than to sleep. To be asked in each turn of a loop, after what has
+    /// ended was taken and what is new was submitted: `busy` is whether requests are under way,
+    /// `ended` whether some have ended since it was last asked.
+    pub fn looks(&mut self, now: Instant, busy: bool, ended: bool) -> bool {
+        self.looking = match self.reaping {
+            Reaping::Interrupts => false,
+            Reaping::Polling => busy,
+            Reaping::Adaptive => self.adapt(now, busy, ended),
+        };
+        self.looking
+    }
+
+    fn adapt(&mut self, now: Instant, busy: bool, ended: bool) -> bool {
+        let waited = now.since(self.since);
+        if ended {
+            if !self.looking && waited <= LONGEST {
+                self.window = (waited * 2).clamp(SHORTEST, LONGEST);
+            }
+            self.since = now;
+            return !self.window.is_zero();
+        }
+        if self.looking {
+            let goes_on = waited < self.window;
+            if !goes_on && busy {
+                let half = self.window / 2;
+                self.window = if half < SHORTEST { Duration::ZERO } else { half };
+            }
+            return goes_on;
+        }
+        if !busy {
+            // The time counts from the next request on.
+            self.since = now;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_nanos(micros * 1000)
+    }
+
+    /// Requests one after another that take as long as this; whether the last was looked for all
+    /// the time until it ended.
+    fn run(pace: &mut Pace, start: u64, micros: u64, count: u64) -> bool {
+        let mut looked = false;
+        for number in 0..count {
+            let begin = start + number * micros;
+            looked = true;
+            for step in 0..micros {
+                looked = pace.looks(at(begin + step), true, number > 0 && step == 0);
+            }
+        }
+        looked
+    }
+
+    #[test]
+    fn quick_requests_are_looked_for() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        assert!(run(&mut pace, 0, 30, 10));
+    }
+
+    #[test]
+    fn slow_requests_are_slept_for_and_quick_ones_looked_for_again() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        assert!(!run(&mut pace, 0, 8000, 10));
+        assert!(pace.window.is_zero());
+        assert!(run(&mut pace, 100_000, 30, 10));
+    }
+
+    #[test]
+    fn when_idle_it_sleeps_soon_and_does_not_forget() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        run(&mut pace, 0, 30, 10);
+        assert!(pace.looks(at(300), false, true));
+        assert!(pace.looks(at(350), false, false));
+        assert!(!pace.looks(at(400), false, false));
+        // A second later there is a request again, which is done when the interrupt comes.
+        assert!(!pace.looks(at(1_000_000), false, false));
+        assert!(!pace.looks(at(1_000_010), true, false));
+        assert!(pace.looks(at(1_000_060), true, true));
+    }
+
+    #[test]
+    fn it_can_be_forced_either_way() {
+        let mut pace = Pace::new(Reaping::Interrupts);
+        assert!(!run(&mut pace, 0, 30, 10));
+        let mut pace = Pace::new(Reaping::Polling);
+        assert!(run(&mut pace, 0, 8000, 3));
+        assert!(!pace.looks(at(24_000), false, true));
+    }
+}
