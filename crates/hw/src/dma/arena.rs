@@ -40,6 +40,8 @@ pub struct Arena {
 
 struct Shared {
     memory: alloc::boxed::Box<dyn ArenaMemory>,
+    /// The memory's device addresses, by whole pages.
+    whole: Range<u64>,
     state: Mutex<State>,
 }
 
@@ -60,18 +62,17 @@ impl Arena {
         assert!(memory.cpu().as_ptr().addr().is_multiple_of(GRANULE as usize));
         let statistics = DmaStatistics { total_bytes: len as usize, ..Default::default() };
         let whole = start..end;
-        let state = State { free: Vec::from([whole]), statistics };
+        let state = Mutex::new(State { free: Vec::from([whole.clone()]), statistics });
         let memory = alloc::boxed::Box::new(memory);
-        Self { shared: Arc::new(Shared { memory, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { memory, whole, state }) }
     }
 
     /// Where the processor finds `bytes` at a device address, if all of them belong to buffers.
     pub(super) fn locate_allocated(&self, address: u64, bytes: usize) -> Option<*mut u8> {
-        let memory = &self.shared.memory;
-        let offset = address.checked_sub(memory.device())?;
+        let Shared { memory, whole, state } = &*self.shared;
+        let offset = address.checked_sub(whole.start)?;
         let end = address.checked_add(bytes as u64)?;
-        let size = memory.size_bytes() as u64 / GRANULE * GRANULE;
-        if end - memory.device() > size || self.shared.state.lock().overlaps_free(address, end) {
+        if end > whole.end || state.lock().overlaps_free(address, end) {
             return None;
         }
         Some(memory.cpu().as_ptr().wrapping_add(offset as usize))
@@ -84,7 +85,7 @@ impl DmaSpace for Arena {
             return Err(DmaError::Impossible { requested: len });
         }
         let device = self.shared.state.lock().take(len, constraints)?;
-        let offset = (device - self.shared.memory.device()) as usize;
+        let offset = (device - self.shared.whole.start) as usize;
         // SAFETY: the state only hands out offsets inside the region, which is valid by S1.
         let cpu = unsafe { self.shared.memory.cpu().add(offset) };
         let raw = RawDma { cpu, device, len };

@@ -66,8 +66,8 @@ impl Identify {
                 break;
             }
         }
-        let length = text.trim_end_matches([' ', '?']).len();
-        text.truncate(length);
+        let last = text.as_bytes().iter().rposition(|byte| !matches!(byte, b' ' | b'?'));
+        text.truncate(last.map_or(0, |last| last + 1));
         text
     }
 
