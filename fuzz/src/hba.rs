@@ -1,8 +1,9 @@
 //! A hostile AHCI controller: the fuzzer is the HBA, and what is behind it.
 //!
 //! The input is seven bytes that say what HBA it is and how the driver is set up (see [`Setup`]),
-//! and then steps of one byte and its operands (see [`Bench::step`]); what is missing is zero. An
-//! HBA is plausible where the steps do not say otherwise, so that few bytes lead far.
+//! and then steps of one byte and its operands (see [`Bench::step`] and `steps.rs`); what is
+//! missing is zero. An HBA is plausible where the steps do not say otherwise, so that few bytes
+//! lead far.
 //!
 //! Required, whatever the HBA does: no panic; bounded work in each call; a deadline that lets time
 //! pass; each request completes once; memory is handed over only while it is allocated, and comes
@@ -13,11 +14,12 @@ mod disk;
 mod input;
 mod model;
 mod requests;
+mod steps;
 
 use device::{Handle, Space};
 use input::Input;
-use model::{Lie, Model, Outcome, PORTS, REGISTERS, bits, stuck};
-use outboard_ahci::spec::registers::{Capabilities, Capabilities2, port_base, serial_error};
+use model::{Model, PORTS};
+use outboard_ahci::spec::registers::{Capabilities, Capabilities2};
 use outboard_ahci::{AhciConfig, Hba, Reaping, Timeouts};
 use outboard_block::{BlockDriver, UnitId, UnitState};
 use outboard_hw::Instant;
@@ -154,14 +156,16 @@ struct Bench {
 }
 
 impl Bench {
-    /// One call of `poll`, and as many more as the driver asks for at this instant.
-    fn poll(&mut self) {
+    /// One call of `poll`, and as many more as the driver asks for at this instant. Returns when
+    /// the driver wants to be polled next.
+    fn poll(&mut self) -> Option<Instant> {
         for _ in 0..MAX_POLLS {
             self.handle.model().accesses = 0;
             let requests = &mut self.requests;
             self.driver.poll(self.now, &mut |completion| requests.complete(completion));
-            if !self.driver.next_deadline().is_some_and(|deadline| self.now.reached(deadline)) {
-                return;
+            let deadline = self.driver.next_deadline();
+            if !deadline.is_some_and(|deadline| self.now.reached(deadline)) {
+                return deadline;
             }
         }
         self.tell();
@@ -182,21 +186,21 @@ impl Bench {
     /// Until it is known what is at each port, unless that takes long.
     fn boot(&mut self) {
         for turn in 0..14 {
-            self.poll();
+            let deadline = self.poll();
             let starting = |unit| {
                 self.driver.unit(UnitId(unit)).is_some_and(|u| u.state == UnitState::Starting)
             };
             if !(0..PORTS as u16).any(starting) {
                 return;
             }
-            self.advance(Duration::from_millis(if turn < 6 { 0 } else { 1 << turn }));
+            self.advance(deadline, Duration::from_millis(if turn < 6 { 0 } else { 1 << turn }));
         }
     }
 
     /// To the next deadline, and at least by `least`.
-    fn advance(&mut self, least: Duration) {
+    fn advance(&mut self, deadline: Option<Instant>, least: Duration) {
         let later = self.now + least;
-        self.now = later.max(self.driver.next_deadline().unwrap_or(later));
+        self.now = later.max(deadline.unwrap_or(later));
     }
 
     /// One step: its kind in the lower five bits of a byte, a small operand in the upper three,
@@ -207,7 +211,7 @@ impl Bench {
         let port = usize::from(small & 1);
         match code & 0x1f {
             0 => {
-                self.advance(Duration::ZERO);
+                self.advance(self.driver.next_deadline(), Duration::ZERO);
                 self.poll();
             }
             1 => {
@@ -218,7 +222,9 @@ impl Bench {
                 self.driver.interrupt(0);
                 self.poll();
             }
-            3 => self.poll(),
+            3 => {
+                self.poll();
+            }
             4 => self.kick(),
             kind @ 5..=9 => {
                 self.requests.submit(kind, small, input, &mut self.driver);
@@ -265,128 +271,15 @@ impl Bench {
     fn run_down(&mut self) {
         let latest = self.now + MAX_LAST_TIME;
         for turn in 0..MAX_LAST_POLLS {
-            self.poll();
+            let deadline = self.poll();
             if self.driver.is_stopped() {
                 return;
             }
-            assert!(self.driver.next_deadline().is_some(), "the driver waits for nothing");
+            assert!(deadline.is_some(), "the driver waits for nothing");
             // A caller may be late, and this one is, for states that look every millisecond.
-            self.advance(Duration::from_millis(1 << (turn % 16).min(9)));
+            self.advance(deadline, Duration::from_millis(1 << (turn % 16).min(9)));
             assert!(self.now <= latest, "the driver takes too long to stop");
         }
         panic!("the driver does not stop");
-    }
-}
-
-impl Model {
-    /// A step of the HBA's own.
-    fn step(&mut self, kind: u8, small: u8, input: &mut Input<'_>) {
-        let port = usize::from(small & 1);
-        match kind {
-            14 => {
-                let slots = match small >> 1 {
-                    0 => u32::from(input.byte()),
-                    1 => u32::MAX,
-                    2 => 1 << (input.byte() & 0x1f),
-                    _ => u32::MAX << (input.byte() & 0x1f),
-                };
-                let slots = slots & self.outstanding(port);
-                bits(slots).for_each(|slot| self.execute(port, slot, Outcome::Good));
-            }
-            15 => {
-                const ERRORS: [u8; 4] = [0x40, 0x04, 0x84, 0x10];
-                let outstanding = self.outstanding(port);
-                let slot = input.byte() & 0x1f;
-                let slot = if outstanding >> slot & 1 == 1 {
-                    slot
-                } else {
-                    outstanding.trailing_zeros().min(31) as u8
-                };
-                let error = ERRORS[usize::from(small >> 1)];
-                self.execute(port, slot, Outcome::Error { status: 0x41, error });
-            }
-            16 => {
-                let lost = u32::from(input.half());
-                let slot = self.outstanding(port).trailing_zeros().min(31) as u8;
-                self.execute(port, slot, Outcome::Short(lost));
-            }
-            17 | 18 => {
-                // A register of a port, or any of all.
-                let index = usize::from(input.byte());
-                let index = if kind == 17 { port_base(port) / 4 + index % 32 } else { index };
-                let register = self.register(index);
-                *register = input.value(*register);
-                self.honest = false;
-            }
-            19 | 20 => {
-                let index = usize::from(input.byte());
-                let index = if kind == 19 { port_base(port) / 4 + index % 32 } else { index };
-                let now = *self.register(index);
-                let value = input.value(now);
-                self.lie(Lie { register: index % REGISTERS, value, after: small >> 1 });
-            }
-            21 => {
-                // What was received, with an offset in that.
-                let at = self.received(port) + u64::from(input.byte());
-                let count = 1 + usize::from(small >> 1) * 2;
-                self.honest = false;
-                self.store(at, input.bytes(count));
-            }
-            22 => {
-                // Anything of the port's memory: from the command list on.
-                let at = self.list(port) + u64::from(input.half() & 0x3fff);
-                let count = 1 + usize::from(small >> 1) * 4;
-                self.honest = false;
-                self.store(at, input.bytes(count));
-            }
-            23 => {
-                let word = usize::from(input.byte());
-                let value = input.half();
-                self.disks[port].patch(word, value);
-            }
-            24 => {
-                let (tag, status, error) = (input.byte(), input.byte(), input.byte());
-                self.disks[port].blame(tag, status, error);
-            }
-            25 => {
-                let at = usize::from(input.half()) % disk::BLOCK;
-                let disk = &mut self.disks[port];
-                let block = if small & 2 == 0 { &mut disk.reply } else { &mut disk.log };
-                let count = (1 + usize::from(small >> 2) * 15).min(disk::BLOCK - at);
-                let bytes = input.bytes(count);
-                block[at..][..bytes.len()].copy_from_slice(bytes);
-            }
-            26 => match small >> 1 {
-                0 => self.disconnect(port),
-                1 => self.connect(port),
-                2 => {
-                    let present = &mut self.disks[port].present;
-                    *present = !*present;
-                    self.connect(port);
-                }
-                _ => {
-                    *self.port(port, 0x30 / 4) |= serial_error::EXCHANGED;
-                    self.raise(port);
-                }
-            },
-            27 => self.removed = port == 1,
-            28 => {
-                let disk = &mut self.disks[port];
-                match small >> 1 {
-                    0 => disk.silent = !disk.silent,
-                    1 => disk.prompt = !disk.prompt,
-                    2 => disk.busy = !disk.busy,
-                    _ => disk.signature = input.value(disk.signature),
-                }
-            }
-            29 => self.stuck ^= input.byte() & !(stuck::SLOTS * (small & 1)),
-            30 => {
-                // A port stops with an interrupt of the fatal ones, or others that tell of trouble.
-                const BITS: [u32; 4] = [1 << 27, 1 << 24, 1 << 22, 1 << 30];
-                *self.port(port, 0x10 / 4) |= BITS[usize::from(small >> 1)];
-                self.raise(port);
-            }
-            _ => self.heal(),
-        }
     }
 }
