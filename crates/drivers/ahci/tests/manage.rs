@@ -48,6 +48,26 @@ fn what_a_disk_can_do_is_known_once_it_is_identified() {
 }
 
 #[test]
+fn health_ends_though_the_disk_no_longer_has_the_log_that_is_left_to_read() {
+    let mut bench = bench();
+    // It refuses the log of self-tests, which leaves the error log, and takes its time to stop.
+    bench.firmware(0, |f| f.refused_subcommands = vec![0xd5]);
+    bench.device.model().ports[0].slow_engine = 100;
+    bench.submit_management(0, Management::ReadHealth, &[]).unwrap();
+    bench.driver.kick(bench.now);
+    bench.run_until(|bench| bench.firmware(0, |f| f.trace.len() == 4));
+    // Meanwhile it comes back as one without error log.
+    bench.firmware(0, |f| f.words = vec![(84, 1 << 14 | 1 << 5 | 1 << 1), (87, 1 << 14)]);
+    bench.device.model().brown_out(0);
+    assert_eq!(bench.finish().pop().unwrap().result, Ok(()));
+    let health = bench.driver.health(UnitId(0)).unwrap();
+    assert_eq!((health.verdict, health.errors), (Verdict::Passed, 0));
+    // The unit is of use afterwards.
+    bench.submit(0, 0, 8);
+    bench.finish().into_iter().for_each(good);
+}
+
+#[test]
 fn health_is_put_together_from_all_that_smart_says() {
     let mut bench = bench();
     assert!(bench.driver.health(UnitId(0)).is_none());

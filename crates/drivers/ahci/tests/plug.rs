@@ -40,6 +40,21 @@ fn a_disk_that_is_plugged_in_is_used() {
 }
 
 #[test]
+fn an_empty_place_is_watched_though_its_port_does_not_answer_for_a_while() {
+    let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
+    bench.device.model().unplug(0);
+    // Its engines are to be brought to rest now.
+    until(&mut bench, UnitState::Absent);
+    bench.device.model().ports[0].mute = true;
+    bench.pass(Duration::from_secs(3));
+    let deadline = bench.driver.next_deadline().unwrap();
+    assert!(!bench.now.reached(deadline), "it asks to be polled without end");
+    bench.device.model().ports[0].mute = false;
+    bench.device.model().plug(0, Disk::new(512));
+    until(&mut bench, UnitState::Ready);
+}
+
+#[test]
 fn a_lost_interrupt_delays_a_disk_by_a_second_at_most() {
     let mut bench = ModelBench::new(vec![None]);
     bench.pass(Duration::from_secs(3));

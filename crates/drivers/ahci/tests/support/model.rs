@@ -153,6 +153,8 @@ pub struct Port {
     pub stray: bool,
     /// Takes the disk's place at the next COMRESET.
     pub replacement: Option<Disk>,
+    /// PxCMD reads as all ones.
+    pub mute: bool,
     /// COMRESETs received.
     pub resets: u32,
     /// What is between the device and its power.
@@ -511,6 +513,7 @@ impl Model {
         match offset {
             _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
+            _ if offset == PX_CMD.offset() && port.mute => u32::MAX,
             _ if offset == PX_CMD.offset() => {
                 let left = port.stopping.get();
                 port.stopping.set(left.saturating_sub(1));
