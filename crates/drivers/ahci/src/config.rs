@@ -161,6 +161,9 @@ pub(crate) mod limit {
     /// Answers of a drive in a row that tell nothing of its medium, such as attentions, before it
     /// is taken to have none that is of use.
     pub(crate) const EVASIONS: u8 = 8;
+    /// How often a drive may fall silent over the sectors that its medium is known by before it is
+    /// no longer asked for them; less often than a port is reset.
+    pub(crate) const SILENCES: u8 = 2;
     /// How often a command is issued again because of others before it is issued alone.
     pub(crate) const CROWDED: u8 = 16;
     /// How often a command is issued again because of others before it is taken for the culprit.

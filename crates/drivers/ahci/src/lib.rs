@@ -34,8 +34,10 @@
 //! **Packets.** A CD or DVD drive (ATAPI) is a read-only disk that takes one packet at a time. What
 //! it refuses it is asked about (REQUEST SENSE) once the command engine runs again. Its medium is
 //! looked at when it is found, after each reset, and when the drive says or hints that something
-//! happened; an idle drive is asked for that every two seconds unless it tells by itself. Requests
-//! for a medium that is no longer there fail; another medium is another generation.
+//! happened; an idle drive is asked for that every two seconds unless it tells by itself. After a
+//! reset, which is all that a drive may tell of, the medium has to prove by its first sectors that
+//! it is the same. Requests for a medium that is no longer there fail; another medium is another
+//! generation.
 //!
 //! **Distrust.** Nothing that HBA or disk write is used before it was checked: status and tags
 //! against what was issued, identification by its checksum and its plausibility, addresses of

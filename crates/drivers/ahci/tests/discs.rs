@@ -3,12 +3,11 @@
 mod support;
 
 use outboard_ahci::spec::atapi::{Capacity, Sense, SenseKey, code};
-use outboard_block::{
-    BlockDriver, BlockError, Management, RefusedReason, Request, Tag, Unit, UnitState,
-};
-use outboard_sim::atapi::{AtapiDrive, AtapiOptions, Lies, Transfer};
+use outboard_block::{BlockDriver, BlockError, Management, RefusedReason, Request, Tag, UnitState};
+use outboard_sim::atapi::{AtapiDrive, AtapiOptions, Disc, Lies, Transfer};
 use outboard_sim::fault::Cost;
 use outboard_sim::{Fault, Random};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use support::disc_bench::{DiscBench, content, disc, sectors_of};
 
@@ -178,15 +177,20 @@ fn a_flush_ends_in_its_turn_and_is_not_sent() {
 
 #[test]
 fn reads_go_on_after_the_link_was_lost_for_the_same_disc_only() {
-    for exchanged in [false, true] {
+    // Not exchanged, exchanged before the reset, exchanged unseen while it lasts.
+    for (seen, unseen) in [(false, false), (true, false), (false, true)] {
+        let exchanged = seen || unseen;
         let mut bench = with_disc();
         (0..4).for_each(|lba| bench.submit_read(lba, 1));
         bench.driver.kick(bench.now);
         bench.turn();
-        if exchanged {
+        if seen {
             bench.press_button();
             bench.drive(|drive| drive.exchange(Some(disc(1000, SECTORS))));
             bench.press_button();
+        }
+        if unseen {
+            bench.drive(|drive| drive.exchange_in_reset(disc(1000, SECTORS)));
         }
         bench.inject(Fault::LinkLost);
         for completion in bench.finish() {
@@ -199,7 +203,55 @@ fn reads_go_on_after_the_link_was_lost_for_the_same_disc_only() {
             }
         }
         assert!(bench.happened("port reset") > 0, "{:#?}", bench.events);
+        bench.becomes(UnitState::Ready);
+        assert_eq!(bench.unit().generation, 1 + u32::from(exchanged));
+        assert_eq!(bench.read(9, 1).unwrap(), sectors_of(if exchanged { 1009 } else { 9 }, 1));
     }
+}
+
+/// Resets the drive, and says whether its disc is taken for another one then.
+fn is_another_after_a_reset(bench: &mut DiscBench) -> bool {
+    let (generation, resets) = (bench.unit().generation, bench.happened("port reset"));
+    bench.inject(Fault::LinkLost);
+    bench.run_until(|bench| {
+        bench.happened("port reset") > resets && bench.unit().state == UnitState::Ready
+    });
+    bench.unit().generation != generation
+}
+
+#[test]
+fn a_disc_is_the_same_after_a_reset_only_if_that_is_proved() {
+    let mut scratched =
+        DiscBench::new(AtapiOptions::default(), Some(disc(0, SECTORS).with_bad(0).with_bad(16)));
+    assert!(!is_another_after_a_reset(&mut scratched), "what never could be read is not missed");
+    scratched.drive(|drive| {
+        let disc = drive.disc().unwrap();
+        *disc = disc.clone().with_bad(32);
+    });
+    assert!(is_another_after_a_reset(&mut scratched), "it could be read before");
+    assert!(!is_another_after_a_reset(&mut scratched));
+
+    let blank = || Disc::new(vec![0; 500 * 2048]);
+    let mut bench = DiscBench::new(AtapiOptions::default(), Some(blank()));
+    assert!(is_another_after_a_reset(&mut bench), "nothing is written where it was looked at");
+
+    // Short discs have fewer places.
+    let mut short = DiscBench::new(AtapiOptions::default(), Some(disc(0, 1)));
+    assert!(!is_another_after_a_reset(&mut short));
+    short.drive(|drive| drive.exchange_in_reset(disc(7, 1)));
+    assert!(is_another_after_a_reset(&mut short));
+}
+
+#[test]
+fn a_drive_that_hangs_over_what_its_disc_is_known_by_is_of_use_all_the_same() {
+    let mut bench = lying(Lies { hangs_at: Some(16), ..Lies::default() });
+    bench.becomes(UnitState::Ready);
+    assert_eq!(bench.unit().generation, 1);
+    for _ in 0..3 {
+        assert_eq!(bench.read(20, 64).unwrap(), sectors_of(20, 64));
+        assert!(is_another_after_a_reset(&mut bench), "its disc is not known by anything");
+    }
+    assert_eq!(bench.happened("HBA reset"), 0, "{:#?}", bench.events);
 }
 
 #[test]
@@ -317,8 +369,8 @@ fn a_drive_that_gives_no_sense_is_not_asked_for_ever() {
     assert_eq!(bench.read(0, 1), Err(BlockError::Aborted));
 }
 
-/// People play with the tray while faults strike; what is read is from the disc that it was asked
-/// of, and every read ends.
+/// People play with the tray while faults strike, and exchange discs while the drive is reset;
+/// what is read in one generation is from one disc, and every read ends.
 #[test]
 fn no_read_gives_what_is_on_another_disc() {
     let harmless: Vec<_> = Fault::ALL
@@ -327,7 +379,7 @@ fn no_read_gives_what_is_on_another_disc() {
         .filter(|fault| !matches!(fault.cost(), Cost::Disk | Cost::Controller))
         .collect();
     let (mut good, mut changed) = (0, 0);
-    for seed in 0..12 {
+    for seed in 0..300 {
         let mut random = Random::new(seed);
         let options = AtapiOptions {
             events: random.once_in(2),
@@ -336,11 +388,11 @@ fn no_read_gives_what_is_on_another_disc() {
             ..AtapiOptions::default()
         };
         let mut bench = DiscBench::new(options, Some(disc(0, SECTORS)));
-        // Where the disc in the drive begins, and those of all generations so far.
-        let (mut in_drive, mut known) = (0, vec![(bench.unit().generation, 0)]);
+        // Where the newest disc begins; each has sectors that no other has.
+        let mut newest = 0;
         let mut asked = Vec::new();
         for _ in 0..150 {
-            match random.below(12) {
+            match random.below(13) {
                 0..4 if bench.unit().state == UnitState::Ready && asked.len() < 20 => {
                     let (lba, sectors) = (random.below(SECTORS - 8), random.between(1, 8));
                     let request = bench.request(lba, sectors);
@@ -350,35 +402,56 @@ fn no_read_gives_what_is_on_another_disc() {
                 4 => bench.press_button(),
                 // Somebody is quick: the driver has no chance to see the tray open.
                 5 => {
-                    in_drive += 1000;
+                    newest += DISTANCE;
                     if !bench.drive(|drive| drive.is_open()) {
                         bench.press_button();
                     }
-                    bench.drive(|drive| drive.exchange(Some(disc(in_drive, SECTORS))));
+                    bench.drive(|drive| drive.exchange(Some(disc(newest, SECTORS))));
                     bench.press_button();
                 }
                 6 => bench.inject(**random.pick(&harmless)),
+                7 => {
+                    newest += DISTANCE;
+                    bench.drive(|drive| drive.exchange_in_reset(disc(newest, SECTORS)));
+                    bench.inject(*random.pick(&RESETTING));
+                }
                 _ => {
                     bench.driver.kick(bench.now);
                     let end = bench.now + Duration::from_micros(random.below(3_000_000));
                     bench.run_until(|bench| bench.now.reached(end));
                 }
             }
-            let Unit { state, generation, .. } = *bench.unit();
-            if state == UnitState::Ready && known.iter().all(|(known, _)| *known != generation) {
-                known.push((generation, in_drive));
-            }
         }
+        // The disc of each generation, as the first read of it says.
+        let mut discs = BTreeMap::new();
         for completion in bench.finish() {
             let (generation, lba, sectors) = asked[completion.tag.0 as usize];
-            let first = known.iter().find(|(known, _)| *known == generation).unwrap().1;
             changed += u32::from(completion.result == Err(BlockError::MediumChanged));
-            if let Ok(content) = content(completion) {
-                good += 1;
-                let events = &bench.events;
-                assert_eq!(content, sectors_of(first + lba, sectors), "seed {seed}: {events:#?}");
-            }
+            let Ok(content) = content(completion) else { continue };
+            good += 1;
+            let first = *discs.entry(generation).or_insert_with(|| first_of(&content, lba));
+            let events = &bench.events;
+            assert_eq!(content, sectors_of(first + lba, sectors), "seed {seed}: {events:#?}");
         }
+        assert!(discs.values().is_sorted(), "seed {seed}: an old disc is back: {discs:?}");
     }
-    assert!(good > 20 && changed > 20, "{good} good, {changed} for another disc");
+    assert!(good > 500 && changed > 500, "{good} good, {changed} for another disc");
+}
+
+/// What makes the driver reset the drive, or the drive start anew by itself.
+const RESETTING: [Fault; 6] = [
+    Fault::LinkLost,
+    Fault::FirmwareRestart,
+    Fault::BrownOut,
+    Fault::PowerCut,
+    Fault::InterfaceFatal,
+    Fault::NeverEnds,
+];
+/// From the first sector of one disc to that of the next.
+const DISTANCE: u64 = 1000;
+
+/// The first sector of the disc that `content` was read from, at `lba`.
+fn first_of(content: &[u8], lba: u64) -> u64 {
+    let sector = u64::from_le_bytes(*content.first_chunk().unwrap()) / 2048;
+    sector.checked_sub(lba).expect("no disc has this there")
 }

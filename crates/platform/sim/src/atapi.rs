@@ -25,6 +25,8 @@ const QUICK: Duration = Duration::from_micros(50);
 /// How long it takes until it reads, and for each sector.
 const SEEK: Duration = Duration::from_millis(2);
 const SECTOR: Duration = Duration::from_micros(100);
+/// Longer than anybody waits.
+const HOURS: Duration = Duration::from_secs(10_000);
 /// From a reset to its signature.
 const RESET: Duration = Duration::from_millis(5);
 /// Events that are kept until they are asked for; older ones are forgotten.
@@ -80,6 +82,8 @@ pub struct Lies {
     pub sense: Option<Vec<u8>>,
     /// It answers no question for sense.
     pub silent: bool,
+    /// A read of this sector takes hours.
+    pub hangs_at: Option<u32>,
 }
 
 /// A drive.
@@ -87,6 +91,8 @@ pub struct Lies {
 pub struct AtapiDrive {
     options: AtapiOptions,
     disc: Option<Disc>,
+    /// What takes the disc's place when the drive is reset.
+    unseen: Option<Disc>,
     open: bool,
     locked: bool,
     /// When the medium in the closed drive is ready.
@@ -108,6 +114,7 @@ impl AtapiDrive {
         Self {
             options,
             disc,
+            unseen: None,
             open: false,
             locked: false,
             ready_at: Instant::ORIGIN,
@@ -147,6 +154,12 @@ impl AtapiDrive {
     pub fn exchange(&mut self, disc: Option<Disc>) -> Option<Disc> {
         assert!(self.open, "the tray is closed");
         std::mem::replace(&mut self.disc, disc)
+    }
+
+    /// The disc is going to be exchanged while the drive is reset the next time, or starts with
+    /// power again. The drive sees nothing of it, and tells of the reset alone.
+    pub fn exchange_in_reset(&mut self, disc: Disc) {
+        self.unseen = Some(disc);
     }
 
     /// The disc, wherever it is.
@@ -237,6 +250,11 @@ impl AtapiDrive {
 
     fn was_reset(&mut self) {
         (self.sense, self.locked) = (None, false);
+        if let Some(disc) = self.unseen.take() {
+            self.disc = Some(disc);
+            self.attentions.clear();
+            self.events.clear();
+        }
         self.attentions.push_back(code::RESET);
         // Attentions of one kind are told once.
         let mut told = VecDeque::new();
@@ -279,8 +297,13 @@ impl SataDevice for AtapiDrive {
             command::PACKET => {
                 let bytes = self.expected(&command.packet, now);
                 let protocol = self.protocol(&command.fis, bytes).ok_or(aborted)?;
-                let sectors = self.reads(&command.packet).map_or(0, |(_, sectors)| sectors);
-                let takes = if sectors == 0 { QUICK } else { SEEK + SECTOR * sectors };
+                let (lba, sectors) = self.reads(&command.packet).unwrap_or_default();
+                let hangs = |at: u32| (lba..lba.saturating_add(sectors)).contains(&at);
+                let takes = match sectors {
+                    0 => QUICK,
+                    _ if self.lies.hangs_at.is_some_and(hangs) => HOURS,
+                    _ => SEEK + SECTOR * sectors,
+                };
                 Ok(Plan { protocol, bytes, takes })
             }
             command::IDENTIFY_PACKET_DEVICE => Ok(quick(Protocol::PioIn, BLOCK_BYTES)),

@@ -3,6 +3,8 @@
 //! A drive executes one packet at a time. A packet that fails stops the command engine, and the
 //! drive keeps its reasons (sense) until it is asked for them.
 
+mod compare;
+mod fingerprint;
 mod medium;
 mod talk;
 
@@ -14,6 +16,8 @@ use crate::spec::atapi::{
 };
 use crate::spec::fis::RegisterH2d;
 use crate::spec::identify::Identify;
+use compare::Found;
+use fingerprint::Fingerprint;
 use outboard_block::{BlockError, Management, Operation};
 use outboard_hw::Instant;
 
@@ -36,8 +40,14 @@ pub(super) struct Drive {
     look_closely: bool,
     /// A medium is in it that can be read.
     medium: bool,
-    /// It may be another medium than the one that requests were accepted for.
-    doubt: bool,
+    /// Whether it is the medium that requests were accepted for.
+    doubt: Medium,
+    /// What that one is known by.
+    fingerprint: Fingerprint,
+    /// What is found in the drive, while it is compared.
+    found: Found,
+    /// How often the drive has fallen silent over that.
+    silences: u8,
     asked: Asked,
     phase: Phase,
     /// Until when a medium may take to become ready.
@@ -79,6 +89,8 @@ enum Asked {
     Ready,
     /// For the medium's size.
     Capacity,
+    /// For a sector that the medium is known by.
+    Sector,
     /// Nothing: a request's packet has failed.
     Trouble,
 }
@@ -96,12 +108,12 @@ enum Phase {
     Pausing,
 }
 
-/// What a failure tells of the medium.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is thought of the medium, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Medium {
     /// It is as it was.
     Same,
-    /// It has to be looked at.
+    /// It has to be compared with the one before.
     Doubtful,
     /// It is another one.
     Changed,
@@ -124,7 +136,10 @@ impl Drive {
             watch_at: None,
             look_closely: false,
             medium: false,
-            doubt: false,
+            doubt: Medium::Same,
+            fingerprint: Fingerprint::default(),
+            found: Found::default(),
+            silences: 0,
             asked: Asked::Ready,
             phase: Phase::Asking,
             patience: Instant::ORIGIN,
@@ -180,39 +195,35 @@ impl Drive {
         }
     }
 
-    /// What sense says of a request's packet, and of the medium.
-    fn judge(&mut self, sense: Option<Sense>, command: &Command) -> (Verdict, Medium) {
-        let aborted = (Verdict::Retry(BlockError::Aborted), Medium::Same);
+    /// What sense says of a request's packet.
+    fn judge(&mut self, sense: Option<Sense>, command: &Command) -> Verdict {
+        let aborted = Verdict::Retry(BlockError::Aborted);
         let Some(sense) = sense else { return aborted };
         let managing = matches!(command.operation(), Operation::Manage(_));
         match sense.key {
-            _ if managing && sense.code == code::NOT_MOVED => {
-                (Verdict::Final(BlockError::Locked), Medium::Same)
-            }
+            _ if managing && sense.code == code::NOT_MOVED => Verdict::Final(BlockError::Locked),
             SenseKey::NOT_READY if sense.code == code::NO_MEDIUM => {
-                (Verdict::Final(BlockError::MediumChanged), Medium::Doubtful)
+                Verdict::Final(BlockError::MediumChanged)
             }
-            SenseKey::NOT_READY => (Verdict::Retry(BlockError::MediumChanged), Medium::Doubtful),
+            SenseKey::NOT_READY => Verdict::Retry(BlockError::MediumChanged),
             // Whatever medium it is, it can be ejected.
             SenseKey::UNIT_ATTENTION if sense.what() == code::MEDIUM_CHANGED => match managing {
-                true => (Verdict::Retry(BlockError::MediumChanged), Medium::Changed),
-                false => (Verdict::Final(BlockError::MediumChanged), Medium::Changed),
+                true => Verdict::Retry(BlockError::MediumChanged),
+                false => Verdict::Final(BlockError::MediumChanged),
             },
-            SenseKey::UNIT_ATTENTION => (Verdict::Retry(BlockError::Transport), Medium::Doubtful),
+            SenseKey::UNIT_ATTENTION => Verdict::Retry(BlockError::Transport),
             SenseKey::MEDIUM_ERROR | SenseKey::BLANK_CHECK => {
                 let lba = sense.information.filter(|lba| {
                     let request = &command.request;
                     // The drive may say anything; only a sector of this request can have failed.
                     *lba >= request.lba && *lba - request.lba < request.sectors
                 });
-                (Verdict::Final(BlockError::Media { lba }), Medium::Same)
+                Verdict::Final(BlockError::Media { lba })
             }
-            SenseKey::HARDWARE_ERROR => {
-                (Verdict::Retry(BlockError::Media { lba: None }), Medium::Same)
-            }
-            SenseKey::ILLEGAL_REQUEST => (self.judge_refusal(sense, managing), Medium::Same),
+            SenseKey::HARDWARE_ERROR => Verdict::Retry(BlockError::Media { lba: None }),
+            SenseKey::ILLEGAL_REQUEST => self.judge_refusal(sense, managing),
             SenseKey::ABORTED_COMMAND if sense.code == code::TRANSPORT_CRC => {
-                (Verdict::Retry(BlockError::Transport), Medium::Same)
+                Verdict::Retry(BlockError::Transport)
             }
             _ => aborted,
         }
@@ -226,6 +237,19 @@ impl Drive {
             }
             code::OUT_OF_RANGE => Verdict::Final(BlockError::Aborted),
             _ => Verdict::Final(BlockError::Unsupported),
+        }
+    }
+}
+
+impl Medium {
+    /// What sense tells of it.
+    fn told_by(sense: Option<Sense>) -> Self {
+        match sense.map(|sense| (sense.key, sense.what())) {
+            Some((SenseKey::UNIT_ATTENTION, code::MEDIUM_CHANGED)) => Self::Changed,
+            // A tray that stays closed has nothing else in it.
+            Some((SenseKey::NOT_READY, (code::NOT_MOVED, _))) => Self::Same,
+            Some((SenseKey::UNIT_ATTENTION | SenseKey::NOT_READY, _)) => Self::Doubtful,
+            _ => Self::Same,
         }
     }
 }
@@ -289,7 +313,7 @@ mod tests {
         for (lba, expected) in
             [(99, None), (100, Some(100)), (107, Some(107)), (108, None), (u64::MAX, None)]
         {
-            let (verdict, _) = drive.judge(Some(sense.at(lba)), &read());
+            let verdict = drive.judge(Some(sense.at(lba)), &read());
             assert_eq!(verdict, Verdict::Final(BlockError::Media { lba: expected }));
         }
     }
@@ -298,10 +322,10 @@ mod tests {
     fn a_drive_without_read_10_is_asked_by_read_12_once() {
         let mut drive = drive(&[(0, 0x8580)]);
         let unknown = Sense::new(SenseKey::ILLEGAL_REQUEST, code::INVALID_COMMAND);
-        let (verdict, _) = drive.judge(Some(unknown), &read());
+        let verdict = drive.judge(Some(unknown), &read());
         assert_eq!(verdict, Verdict::Retry(BlockError::Unsupported));
         assert_eq!(drive.command(&read()).1, Packet::read_12(100, 8));
-        let (verdict, _) = drive.judge(Some(unknown), &read());
+        let verdict = drive.judge(Some(unknown), &read());
         assert_eq!(verdict, Verdict::Final(BlockError::Unsupported));
     }
 }

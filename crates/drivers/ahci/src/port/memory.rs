@@ -1,7 +1,7 @@
 //! A port's memory that the HBA reads and writes.
 
 use crate::spec::ata::BLOCK_BYTES;
-use crate::spec::atapi::{PACKET_BYTES, Packet};
+use crate::spec::atapi::{PACKET_BYTES, Packet, SECTOR_BYTES};
 use crate::spec::fis::{
     RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterD2h, RegisterH2d, SetDeviceBits,
 };
@@ -11,6 +11,7 @@ use crate::spec::structures::{
     COMMAND_LIST_BYTES, COMMAND_TABLE_ALIGNMENT, CommandHeader, PACKET_OFFSET, PRDT_OFFSET,
     PrdtEntry,
 };
+use core::ops::Range;
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
 use zerocopy::FromBytes;
 
@@ -24,7 +25,11 @@ const INTERNAL: usize = 2048;
 const TRIM: usize = INTERNAL + BLOCK_BYTES;
 const TABLES: usize = 4096;
 
-const _: () = assert!(TRIM + BLOCK_BYTES <= TABLES);
+/// A whole sector of a disc takes the place of both; drives for discs have no TRIM.
+const SECTOR: usize = INTERNAL;
+const SECTOR_END: usize = SECTOR + SECTOR_BYTES as usize;
+
+const _: () = assert!(TRIM + BLOCK_BYTES <= TABLES && SECTOR_END <= TABLES);
 
 /// A port's command list, received FIS area, command tables, and a block for itself.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) enum Data<'a> {
     Internal,
     /// The block of TRIM ranges.
     Trim,
+    /// The sector of a disc that the driver itself reads.
+    Sector,
 }
 
 impl PortMemory {
@@ -82,8 +89,9 @@ impl PortMemory {
                 self.describe(table, index, segment);
                 index + 1
             }),
-            Data::Internal => self.describe_block(table, INTERNAL),
-            Data::Trim => self.describe_block(table, TRIM),
+            Data::Internal => self.describe_own(table, INTERNAL..INTERNAL + BLOCK_BYTES),
+            Data::Trim => self.describe_own(table, TRIM..TRIM + BLOCK_BYTES),
+            Data::Sector => self.describe_own(table, SECTOR..SECTOR_END),
         };
         let direction = if to_device { CommandHeader::WRITE } else { 0 };
         let flags = u16::from(RegisterH2d::DWORDS) | direction;
@@ -113,8 +121,8 @@ impl PortMemory {
         self.buffer.write(offset, &PrdtEntry::new(segment.address, segment.bytes));
     }
 
-    fn describe_block(&mut self, table: usize, block: usize) -> usize {
-        let entry = PrdtEntry::new(self.buffer.address_of(block), BLOCK_BYTES as u64);
+    fn describe_own(&mut self, table: usize, range: Range<usize>) -> usize {
+        let entry = PrdtEntry::new(self.buffer.address_of(range.start), range.len() as u64);
         self.buffer.write(table + PrdtEntry::offset(0), &entry);
         1
     }
@@ -222,6 +230,18 @@ impl PortMemory {
     pub(crate) fn clear_internal(&mut self) {
         self.buffer.fill(INTERNAL..INTERNAL + BLOCK_BYTES, 0xff);
         self.buffer.sync_for_device(INTERNAL..INTERNAL + BLOCK_BYTES);
+    }
+
+    /// Likewise for a sector of a disc, which could be of ones.
+    pub(crate) fn clear_sector(&mut self) {
+        self.buffer.fill(SECTOR..SECTOR_END, 0xff);
+        self.buffer.sync_for_device(SECTOR..SECTOR_END);
+    }
+
+    /// The sector of a disc, block by block.
+    pub(crate) fn sector_blocks(&self) -> impl Iterator<Item = [u8; BLOCK_BYTES]> {
+        self.buffer.sync_for_cpu(SECTOR..SECTOR_END);
+        (SECTOR..SECTOR_END).step_by(BLOCK_BYTES).map(|block| self.buffer.read(block))
     }
 
     /// Puts a password into the block, for a command to send.

@@ -2,7 +2,7 @@
 
 use super::super::command::Device;
 use super::super::{Context, Port, Slots};
-use super::{Asked, Drive, MAX_SECTORS, Watching};
+use super::{Asked, Drive, MAX_SECTORS, Medium as Doubt, Watching};
 use crate::config::{Reaping, limit};
 use crate::event::Event;
 use crate::spec::atapi::{Capacity, MediaEvent, SECTOR_BYTES, Sense, SenseKey, code, peripheral};
@@ -54,6 +54,8 @@ impl<R: Registers> Port<R> {
             self.unit.geometry = self.drive_geometry(0);
             self.unit.features = Features { removable: true, ..Features::NONE };
         }
+        // Whatever it was that made it start, the medium may have been exchanged meanwhile.
+        self.doubt_medium(Doubt::Doubtful);
         match self.drive.map(|drive| drive.watching) {
             Some(Watching::Notified) => self.ask(Asked::Notify, context),
             Some(Watching::Events) if self.unit.state == UnitState::Starting => {
@@ -63,7 +65,7 @@ impl<R: Registers> Port<R> {
         }
     }
 
-    fn drive_geometry(&self, sectors: u64) -> Geometry {
+    pub(super) fn drive_geometry(&self, sectors: u64) -> Geometry {
         Geometry {
             sector_bytes: SECTOR_BYTES,
             physical_sector_bytes: SECTOR_BYTES,
@@ -73,6 +75,13 @@ impl<R: Registers> Port<R> {
             read_only: true,
             medium: Medium::Unknown,
             ..Geometry::NONE
+        }
+    }
+
+    /// From now on the medium is thought of as this, or as worse.
+    pub(super) fn doubt_medium(&mut self, doubt: Doubt) {
+        if let Some(drive) = &mut self.drive {
+            drive.doubt = drive.doubt.max(doubt);
         }
     }
 
@@ -102,8 +111,6 @@ impl<R: Registers> Port<R> {
             return self.pause_talk(context);
         }
         drive.evasions += 1;
-        drive.doubt |=
-            sense.key == SenseKey::UNIT_ATTENTION && sense.what() == code::MEDIUM_CHANGED;
         if not_ready || drive.evasions >= limit::EVASIONS {
             if sense.code != code::NO_MEDIUM {
                 self.record(context, Event::Sense(sense));
@@ -121,29 +128,19 @@ impl<R: Registers> Port<R> {
     ) {
         let answer = self.answer();
         let capacity = answer.first_chunk().map(Capacity::new);
-        let Some(drive) = &mut self.drive else { return };
         let Some(sectors) = capacity.and_then(|capacity| capacity.sectors()) else {
             if let Some(Capacity { last_lba, sector_bytes }) = capacity {
                 self.record(context, Event::UnusableMedium { last_lba, sector_bytes });
             }
             return self.medium_is_gone(context, done);
         };
-        let same = drive.medium && !drive.doubt && sectors == self.unit.geometry.sectors;
-        if !same {
-            (drive.medium, drive.doubt) = (true, false);
-            self.fail_reads(context, done);
-            // The first one that is found with the drive is no change.
-            self.unit.generation += u32::from(self.unit.state != UnitState::Starting);
-            self.unit.geometry = self.drive_geometry(sectors);
-            self.record(context, Event::Medium { sectors });
-        }
-        self.medium_is_known(context);
+        self.compare_medium(sectors, context, done);
     }
 
     fn medium_is_gone(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let Some(drive) = &mut self.drive else { return };
         let had_one = core::mem::take(&mut drive.medium);
-        drive.doubt = false;
+        (drive.doubt, drive.silences) = (Doubt::Same, 0);
         if had_one {
             self.unit.generation += 1;
             self.record(context, Event::NoMedium);
@@ -154,7 +151,7 @@ impl<R: Registers> Port<R> {
     }
 
     /// Requests for a medium that is no longer there.
-    fn fail_reads(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn fail_reads(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         for slot in 0..32 {
             let read = |operation| matches!(operation, Operation::Read);
             if self.slots.get(slot).is_some_and(|command| read(command.operation())) {
@@ -164,7 +161,7 @@ impl<R: Registers> Port<R> {
         }
     }
 
-    fn medium_is_known(&mut self, context: &Context<'_>) {
+    pub(super) fn medium_is_known(&mut self, context: &Context<'_>) {
         self.port_resets = 0;
         if let Some(drive) = &mut self.drive {
             drive.look_closely = false;
@@ -191,6 +188,7 @@ impl<R: Registers> Port<R> {
 
     /// The tray was moved by a request: the medium has to be looked at.
     pub(in crate::port) fn tray_was_moved(&mut self) {
+        self.doubt_medium(Doubt::Doubtful);
         if let Some(drive) = &mut self.drive {
             (drive.watch_at, drive.look_closely) = (Some(Instant::ORIGIN), true);
         }
@@ -212,12 +210,13 @@ impl<R: Registers> Port<R> {
         let has_medium = self.drive.is_some_and(|drive| drive.medium);
         match event {
             Some(event) if event.is_change() => {
-                if let Some(drive) = &mut self.drive {
-                    drive.doubt = true;
-                }
+                self.doubt_medium(Doubt::Changed);
                 self.look_at_medium(context);
             }
-            Some(event) if event.present != has_medium => self.look_at_medium(context),
+            Some(event) if event.present != has_medium => {
+                self.doubt_medium(Doubt::Doubtful);
+                self.look_at_medium(context);
+            }
             // At first it was asked only for what had happened before.
             _ if self.unit.state == UnitState::Starting => self.look_at_medium(context),
             _ => self.medium_is_known(context),

@@ -3,7 +3,7 @@
 use super::super::memory::Data;
 use super::super::startup::INTERNAL_SLOT;
 use super::super::{Context, Port, State};
-use super::{Asked, Phase, Watching, by_pio};
+use super::{Asked, Medium, Phase, Watching, by_pio};
 use crate::config::limit;
 use crate::event::Event;
 use crate::spec::ata::{Status, command, features, sata_feature};
@@ -34,6 +34,7 @@ impl<R: Registers> Port<R> {
             Asked::Events => self.issue_packet(Packet::media_event(), Data::Internal),
             Asked::Ready => self.issue_packet(Packet::test_unit_ready(), Data::None),
             Asked::Capacity => self.issue_packet(Packet::read_capacity(), Data::Internal),
+            Asked::Sector => self.issue_sector(),
             Asked::Trouble => return self.ask_why(context),
         }
         self.await_answer(context);
@@ -52,9 +53,12 @@ impl<R: Registers> Port<R> {
         self.issue_own(&by_pio(), Some(&packet), data);
     }
 
-    fn issue_own(&mut self, fis: &RegisterH2d, packet: Option<&Packet>, data: Data<'_>) {
+    pub(super) fn issue_own(&mut self, fis: &RegisterH2d, packet: Option<&Packet>, data: Data<'_>) {
         let Some(memory) = &mut self.memory else { return };
-        memory.clear_internal();
+        match data {
+            Data::Sector => memory.clear_sector(),
+            _ => memory.clear_internal(),
+        }
         memory.prepare(INTERNAL_SLOT, fis, false, data);
         if let Some(packet) = packet {
             memory.add_packet(INTERNAL_SLOT, packet);
@@ -126,8 +130,9 @@ impl<R: Registers> Port<R> {
         drive.watching = match drive.asked {
             Asked::Notify => Watching::Events,
             Asked::Events => Watching::Readiness,
-            Asked::Ready | Asked::Capacity | Asked::Trouble => drive.watching,
+            Asked::Ready | Asked::Capacity | Asked::Sector | Asked::Trouble => drive.watching,
         };
+        drive.silences += u8::from(drive.asked == Asked::Sector);
     }
 
     /// Waits for the command engine to stop after a refusal, and starts it again (AHCI §6.2.2.1).
@@ -165,6 +170,7 @@ impl<R: Registers> Port<R> {
             Some(Asked::Events) => self.events_came(context),
             Some(Asked::Ready) => self.ask(Asked::Capacity, context),
             Some(Asked::Capacity) => self.capacity_came(context, done),
+            Some(Asked::Sector) => self.sector_came(context, done),
             Some(Asked::Trouble) | None => self.call_for_hba_reset(),
         }
     }
@@ -172,6 +178,8 @@ impl<R: Registers> Port<R> {
     /// Sense has come.
     fn explained(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         let sense = self.answer().first_chunk().and_then(Sense::parse);
+        // Attentions are told once.
+        self.doubt_medium(Medium::told_by(sense));
         match self.drive.map(|drive| drive.asked) {
             Some(Asked::Trouble) => self.trouble_explained(sense, context, done),
             Some(Asked::Events) => {
@@ -181,6 +189,7 @@ impl<R: Registers> Port<R> {
                 // Whatever it has to tell, the question for readiness brings it out.
                 self.look_at_medium(context);
             }
+            Some(Asked::Sector) => self.sector_refused(sense, context, done),
             _ => self.medium_explained(sense, context, done),
         }
     }
@@ -201,21 +210,18 @@ impl<R: Registers> Port<R> {
             self.record(context, Event::Sense(sense));
         }
         let culprit = self.trouble.and_then(|trouble| trouble.verdict).map(|(slot, _)| slot);
-        let mut medium = super::Medium::Doubtful;
         if let (Some(slot), Some(drive)) = (culprit, &mut self.drive)
             && let Some(command) = self.slots.get(slot)
         {
-            let verdict;
-            (verdict, medium) = drive.judge(sense, command);
-            drive.doubt |= medium == super::Medium::Changed;
+            let verdict = drive.judge(sense, command);
             if let Some(trouble) = &mut self.trouble {
                 trouble.verdict = Some((slot, verdict));
             }
         }
         self.settle(context, done);
-        match medium {
-            super::Medium::Same => self.become_ready(context),
-            super::Medium::Doubtful | super::Medium::Changed => self.look_at_medium(context),
+        match self.drive.map(|drive| drive.doubt) {
+            Some(Medium::Same) if culprit.is_some() => self.become_ready(context),
+            _ => self.look_at_medium(context),
         }
     }
 
