@@ -3,17 +3,26 @@
 mod support;
 
 use outboard_block::{BlockDriver, BlockError, Durability, FailedReason, UnitState};
+use outboard_sim::disk::{Abilities, Lies, Mishap};
+use outboard_sim::hba::HbaConfig;
+use outboard_sim::{DiskConfig, Fault};
 use std::time::Duration;
-use support::model::{Disk, Fault, ModelDevice};
-use support::model_bench::{ALWAYS, ModelBench, UNCORRECTABLE, disk_with, good};
+use support::sim_bench::{ALWAYS, SimBench, bad_disk, disk, disk_as, good};
+
+/// A bench with one disk, and what happens to commands that touch sector 16.
+fn with_mishap(times: u32, mishap: Mishap) -> SimBench {
+    let bench = SimBench::new(vec![Some(disk(4096))]);
+    bench.disk(0, |disk| disk.script_at(16, times, mishap));
+    bench
+}
 
 #[test]
 fn a_command_that_hangs_is_overdue_however_busy_the_disk_is() {
-    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
+    let mut bench = with_mishap(1, Mishap::Hang);
     bench.submit(0, 16, 1);
     let began = bench.now;
     let mut lba = 1000;
-    while bench.device.model().ports[0].resets == 0 {
+    while bench.device.hba().link_resets(0) == 0 {
         bench.submit(0, lba, 1);
         bench.driver.kick(bench.now);
         bench.turn();
@@ -22,30 +31,25 @@ fn a_command_that_hangs_is_overdue_however_busy_the_disk_is() {
         assert!(bench.now.since(began) < Duration::from_secs(31), "it is overdue after 30 s");
     }
     bench.finish().into_iter().for_each(good);
-    let mut missed = None;
-    bench.driver.counters(outboard_block::UnitId(0), &mut |name, count| {
-        missed = missed.or((name == "missed-interrupts").then_some(count));
-    });
-    assert_eq!(missed, Some(0), "looking now and then is not missing interrupts");
+    let missed = bench.counter(0, "missed-interrupts");
+    assert_eq!(missed, 0, "looking now and then is not missing interrupts");
 }
 
 #[test]
 fn commands_end_though_the_hba_shows_one_that_was_never_issued() {
-    let mut bench = ModelBench::new(vec![disk_with(&[]), Some(Disk::new(512))]);
-    bench.device.model().ports[0].stray = true;
+    let mut bench = SimBench::new(vec![Some(disk(4096)), Some(disk(512))]);
+    bench.device.hba().show_strays(0, 1 << 31);
     bench.submit(1, 0, 1);
     (1..9).for_each(|lba| bench.submit(0, lba, 1));
     // One at a time, none of them needs the register with the senseless bit.
     bench.finish().into_iter().for_each(good);
-    assert_eq!(bench.device.model().ports[0].resets, 1);
-    assert_eq!(bench.device.model().resets, 1, "the other port goes on");
+    assert_eq!(bench.device.hba().link_resets(0), 1);
+    assert_eq!(bench.device.hba().resets(), 1, "the other port goes on");
 }
 
 #[test]
 fn a_disk_that_is_stuck_with_one_command_loses_no_other() {
-    let mut disk = disk_with(&[(16, Fault::Hang, ALWAYS)]);
-    disk.as_mut().unwrap().one_at_a_time = true;
-    let mut bench = ModelBench::new(vec![disk]);
+    let mut bench = with_mishap(ALWAYS, Mishap::Stall);
     for completion in bench.read_batch(0) {
         match completion.tag.0 {
             16 => assert_eq!(completion.result, Err(BlockError::Timeout)),
@@ -56,19 +60,20 @@ fn a_disk_that_is_stuck_with_one_command_loses_no_other() {
 
 #[test]
 fn a_cable_that_never_works_fails_every_command_and_nothing_else() {
-    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Fatal, ALWAYS)])]);
+    let mut bench = SimBench::new(vec![Some(disk(4096))]);
     for _ in 0..100 {
+        bench.inject(0, Fault::InterfaceFatal, 16);
         bench.submit(0, 16, 1);
-        assert_eq!(bench.finish()[0].result, Err(BlockError::Transport));
+        assert_eq!(bench.result(), Err(BlockError::Transport));
+        bench.device.hba().disarm(0);
     }
     assert_eq!(bench.state(0), UnitState::Ready);
-    assert_eq!(bench.device.model().resets, 1, "the disk can be identified every time");
+    assert_eq!(bench.device.hba().resets(), 1, "the disk can be identified every time");
 }
 
 #[test]
 fn the_innocent_are_not_blamed_among_many_bad_sectors() {
-    let bad: Vec<_> = (1..1000).map(|sector| (sector, UNCORRECTABLE, ALWAYS)).collect();
-    let mut bench = ModelBench::new(vec![disk_with(&bad)]);
+    let mut bench = SimBench::new(vec![Some(bad_disk(1..1000))]);
     // The good sector is in the last slot, behind a queue that is always full.
     (1..32).chain([1000]).for_each(|lba| bench.submit(0, lba, 1));
     bench.driver.kick(bench.now);
@@ -92,9 +97,9 @@ fn the_innocent_are_not_blamed_among_many_bad_sectors() {
 
 #[test]
 fn a_log_that_cannot_be_read_is_noticed_at_once() {
-    let mut disk = disk_with(&[(83, UNCORRECTABLE, ALWAYS)]);
-    disk.as_mut().unwrap().log_fails = true;
-    let mut bench = ModelBench::new(vec![disk]);
+    let mut disk = bad_disk([83]);
+    disk.lies |= Lies::QUEUE_LOG_UNREADABLE;
+    let mut bench = SimBench::new(vec![Some(disk)]);
     let began = bench.now;
     for completion in bench.read_batch(0) {
         match completion.tag.0 {
@@ -107,10 +112,10 @@ fn a_log_that_cannot_be_read_is_noticed_at_once() {
 
 #[test]
 fn an_old_error_is_not_taken_for_a_new_one() {
-    let faults = [(83, UNCORRECTABLE, ALWAYS), (84, Fault::Hang, 1)];
-    let mut bench = ModelBench::new(vec![disk_with(&faults)]);
+    let mut bench = SimBench::new(vec![Some(bad_disk([83]))]);
+    bench.disk(0, |disk| disk.script_at(84, 1, Mishap::Hang));
     bench.submit(0, 83, 1);
-    assert_eq!(bench.finish()[0].result, Err(BlockError::Media { lba: Some(83) }));
+    assert_eq!(bench.result(), Err(BlockError::Media { lba: Some(83) }));
     // It takes its time, so that the driver looks at the port before it has ended.
     bench.submit(0, 84, 1);
     bench.finish().into_iter().for_each(good);
@@ -120,14 +125,11 @@ fn an_old_error_is_not_taken_for_a_new_one() {
 #[test]
 fn a_disk_that_is_away_for_a_while_comes_back() {
     for seconds in [1, 5, 9] {
-        let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
-        bench.device.model().ports[0].deaf = true;
+        let mut bench = with_mishap(1, Mishap::Hang);
         bench.submit(0, 16, 1);
         bench.driver.kick(bench.now);
-        bench.run_until(|bench| bench.device.model().ports[0].resets > 0);
-        let away = bench.now + Duration::from_secs(seconds);
-        bench.run_until(|bench| bench.now.reached(away));
-        bench.device.model().come_back(0);
+        bench.run_until(|bench| bench.device.hba().link_resets(0) > 0);
+        bench.device.hba().lose_link(0, Duration::from_secs(seconds));
         bench.finish().into_iter().for_each(good);
         assert_eq!(bench.state(0), UnitState::Ready);
     }
@@ -136,133 +138,127 @@ fn a_disk_that_is_away_for_a_while_comes_back() {
 #[test]
 fn a_disk_that_announces_itself_is_identified_before_it_is_used_again() {
     for swapped in [false, true] {
-        let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
-        let mut other = Disk::new(512);
-        other.serial = if swapped { "OTHER" } else { other.serial };
-        {
-            let mut model = bench.device.model();
-            model.ports[0].disk = Some(other.clone());
-            model.brown_out(0);
+        let mut bench = SimBench::new(vec![Some(disk(512))]);
+        let mut other = DiskConfig::modern(512);
+        if swapped {
+            other.serial = "OTHER".into();
         }
+        bench.device.hba().attach(0, Box::new(disk_as(other)));
+        bench.brown_out(0);
+        let before = bench.sector(0, 9);
         bench.submit_write(0, 9, 0x5a, Durability::Cached);
-        let result = bench.finish()[0].result;
-        assert_eq!(result, if swapped { Err(BlockError::Gone) } else { Ok(()) });
-        let model = bench.device.model();
-        let content = &model.ports[0].disk.as_ref().unwrap().content;
-        assert_eq!(content == &other.content, swapped, "nothing is written to another disk");
+        assert_eq!(bench.result(), if swapped { Err(BlockError::Gone) } else { Ok(()) });
+        let same = bench.sector(0, 9) == before;
+        assert_eq!(same, swapped, "nothing is written to another disk");
     }
 }
 
 #[test]
 fn a_flush_says_so_if_the_cache_may_be_lost() {
-    let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
-    let cycle = |bench: &mut ModelBench| {
-        bench.device.model().brown_out(0);
+    let mut bench = SimBench::new(vec![Some(disk(512))]);
+    let cycle = |bench: &mut SimBench| {
+        bench.brown_out(0);
         bench.finish();
         bench.submit_flush(0);
-        bench.finish()[0].result
+        bench.result()
     };
     assert_eq!(cycle(&mut bench), Ok(()), "there was nothing to lose");
     bench.submit_write(0, 9, 0x5a, Durability::Cached);
-    bench.finish().pop().unwrap().result.unwrap();
+    bench.result().unwrap();
     assert_eq!(cycle(&mut bench), Err(BlockError::CacheLost));
     assert_eq!(cycle(&mut bench), Ok(()), "it is said once");
     // A write that was flushed, and one that is durable by itself.
     bench.submit_write(0, 9, 0x5a, Durability::Cached);
     bench.finish();
     bench.submit_flush(0);
-    assert_eq!(bench.finish()[0].result, Ok(()));
+    assert_eq!(bench.result(), Ok(()));
     bench.submit_write(0, 10, 0x5a, Durability::Durable);
-    assert_eq!(bench.finish()[0].result, Ok(()));
+    assert_eq!(bench.result(), Ok(()));
     assert_eq!(cycle(&mut bench), Ok(()));
 }
 
 #[test]
 fn a_reset_for_another_port_does_not_hide_that_a_disk_was_cut_off() {
-    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)]), Some(Disk::new(512))]);
-    bench.device.model().ports[0].stuck = true;
+    let mut bench = SimBench::new(vec![Some(disk(4096)), Some(disk(512))]);
+    bench.disk(0, |disk| disk.script_at(16, 1, Mishap::Hang));
+    bench.inject(0, Fault::EngineStuck, 1);
     bench.submit_write(1, 9, 0x5a, Durability::Cached);
-    bench.finish().pop().unwrap().result.unwrap();
+    bench.result().unwrap();
     bench.submit(0, 16, 1);
     bench.driver.kick(bench.now);
     bench.run_until(|bench| bench.happened("timed out") > 0);
     // Before the second port's interrupt is served, the first one's engine has had its time.
-    bench.device.model().brown_out(1);
+    bench.brown_out(1);
     bench.now = bench.now + Duration::from_secs(1);
-    bench.driver.poll(bench.now, &mut |_| ());
+    bench.advance();
+    bench.poll();
     bench.finish().into_iter().for_each(good);
-    assert_eq!(bench.device.model().resets, 2);
+    assert_eq!(bench.device.hba().resets(), 2);
     bench.submit_flush(1);
-    assert_eq!(bench.finish()[0].result, Err(BlockError::CacheLost));
+    assert_eq!(bench.result(), Err(BlockError::CacheLost));
 }
 
 #[test]
 fn a_disk_that_was_lost_for_a_while_during_a_reset_may_have_lost_its_cache() {
     for lost in [false, true] {
-        let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
+        let mut bench = with_mishap(1, Mishap::Hang);
         bench.submit_write(0, 9, 0x5a, Durability::Cached);
-        bench.finish().pop().unwrap().result.unwrap();
+        bench.result().unwrap();
         bench.submit(0, 16, 1);
         bench.driver.kick(bench.now);
-        bench.run_until(|bench| bench.happened("port reset") > 0);
+        bench.run_until(|bench| bench.device.hba().link_resets(0) > 0);
         if lost {
-            bench.device.model().ports[0].deaf = true;
-            let back = bench.now + Duration::from_secs(1);
-            bench.run_until(|bench| bench.now.reached(back));
-            bench.device.model().come_back(0);
+            bench.device.hba().lose_link(0, Duration::from_secs(1));
         }
         bench.finish().into_iter().for_each(good);
         bench.submit_flush(0);
-        let expected = if lost { Err(BlockError::CacheLost) } else { Ok(()) };
-        assert_eq!(bench.finish()[0].result, expected);
+        assert_eq!(bench.result(), if lost { Err(BlockError::CacheLost) } else { Ok(()) });
     }
 }
 
 #[test]
 fn an_engine_that_does_not_stop_does_not_hide_that_its_disk_was_cut_off() {
-    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)])]);
-    bench.device.model().ports[0].stuck = true;
+    let mut bench = with_mishap(1, Mishap::Hang);
+    bench.inject(0, Fault::EngineStuck, 1);
     bench.submit_write(0, 9, 0x5a, Durability::Cached);
-    bench.finish().pop().unwrap().result.unwrap();
+    bench.result().unwrap();
     bench.submit(0, 16, 1);
     bench.driver.kick(bench.now);
     bench.run_until(|bench| bench.happened("timed out") > 0);
-    bench.device.model().brown_out(0);
+    bench.brown_out(0);
     bench.finish().into_iter().for_each(good);
     bench.submit_flush(0);
-    assert_eq!(bench.finish()[0].result, Err(BlockError::CacheLost));
+    assert_eq!(bench.result(), Err(BlockError::CacheLost));
 }
 
 #[test]
 fn a_disk_that_never_becomes_ready_is_given_up_and_the_others_go_on() {
-    let device = ModelDevice::new(vec![Some(Disk::new(512)), Some(Disk::new(512))]);
-    device.model().ports[0].busy = true;
-    let mut bench = ModelBench::starting(device);
+    let disks = vec![Some(disk(512)), Some(disk(512))];
+    let mut bench = SimBench::starting_at(HbaConfig::new(2), disks, |hba| {
+        (0..64).for_each(|_| hba.inject(0, Fault::SpinUpNever));
+    });
     bench.run_until(|bench| bench.state(1) == UnitState::Ready);
     let began = bench.now;
     let given_up = UnitState::Failed(FailedReason::GivenUp);
     bench.run_until(|bench| bench.state(0) == given_up);
     assert!(bench.now.since(began) < Duration::from_secs(125));
-    assert_eq!(bench.device.model().resets, 1, "only the one at start-up");
+    assert_eq!(bench.device.hba().resets(), 1, "only the one at start-up");
     bench.submit(1, 0, 1);
     bench.finish().into_iter().for_each(good);
 }
 
 #[test]
 fn a_durable_write_is_done_again_if_its_flush_was_cut_off() {
-    let mut bench = ModelBench::new(vec![Some(Disk::new(512))]);
+    let disk = disk_as(DiskConfig::modern(512).without(Abilities::FUA));
+    let mut bench = SimBench::new(vec![Some(disk)]);
     bench.submit_write(0, 9, 0x5a, Durability::Durable);
     bench.driver.kick(bench.now);
     // The write has ended, and the flush is issued.
-    bench.device.model().run();
-    bench.driver.interrupt(0);
-    let done = &mut bench.done;
-    bench.driver.poll(bench.now, &mut |completion| done.push(completion));
+    bench.run_until(|bench| bench.disk(0, |disk| disk.counters().writes == 1));
     assert!(bench.done.is_empty());
-    bench.device.model().brown_out(0);
-    assert_eq!(bench.finish()[0].result, Ok(()));
-    bench.device.model().brown_out(0);
-    let model = bench.device.model();
-    let content = &model.ports[0].disk.as_ref().unwrap().content;
-    assert_eq!(content[9 * 512..10 * 512], [0x5a; 512]);
+    bench.brown_out(0);
+    assert_eq!(bench.result(), Ok(()));
+    assert_eq!(bench.disk(0, |disk| disk.counters().writes), 2);
+    bench.brown_out(0);
+    assert_eq!(bench.sector(0, 9), [0x5a; 512]);
 }

@@ -38,7 +38,7 @@ use outboard_ahci::spec::ata::{self, command};
 use outboard_ahci::spec::fis::RegisterH2d;
 use outboard_hw::Instant;
 use power::Power;
-use script::Script;
+use script::{Script, Which};
 use security::Security;
 use settings::Settings;
 use smart::Smart;
@@ -70,6 +70,8 @@ pub struct Disk {
     config: DiskConfig,
     store: Store,
     script: Script,
+    /// It works on nothing until it is reset.
+    stalled: bool,
     /// What it is wrong about.
     pub lies: Lies,
     settings: Settings,
@@ -116,6 +118,7 @@ impl Disk {
         Self {
             store: Store::new(medium, bytes, config.cache_sectors, config.trim_promise),
             script: Script::default(),
+            stalled: false,
             lies: Lies::empty(),
             settings: Settings::at_power_on(&config, false),
             power: Power::new(),
@@ -176,7 +179,12 @@ impl Disk {
 
     /// Lets the next `times` commands with this code, or any, meet with a mishap.
     pub fn script(&mut self, code: Option<u8>, times: u32, mishap: Mishap) {
-        self.script.add(code, times, mishap);
+        self.script.add(code.map_or(Which::All, Which::Code), times, mishap);
+    }
+
+    /// Likewise the next `times` commands that read or write a sector.
+    pub fn script_at(&mut self, lba: u64, times: u32, mishap: Mishap) {
+        self.script.add(Which::Sector(lba), times, mishap);
     }
 
     /// Copies what is durable at a sector: what a loss of power at this moment leaves if it takes
@@ -313,10 +321,11 @@ impl SataDevice for Disk {
         {
             Err(ABORTED)
         } else {
-            match self.script.next(fis.command) {
+            match self.script.next(fis) {
                 Some(Mishap::Abort) => Err(ABORTED),
                 Some(Mishap::Fault) => Err(FAULTY),
-                Some(Mishap::Hang) => {
+                Some(mishap @ (Mishap::Hang | Mishap::Stall)) => {
+                    self.stalled |= mishap == Mishap::Stall;
                     self.plan_command(fis, random).map(|plan| Plan { takes: Duration::MAX, ..plan })
                 }
                 Some(Mishap::Slow(by)) => self
@@ -326,7 +335,8 @@ impl SataDevice for Disk {
             }
         };
         self.counters.failed += u64::from(planned.is_err());
-        planned
+        let stalled = self.stalled;
+        planned.map(|plan| if stalled { Plan { takes: Duration::MAX, ..plan } } else { plan })
     }
 
     fn carry_out(
@@ -354,7 +364,7 @@ impl SataDevice for Disk {
 
     fn reset(&mut self, reset: Reset, now: Instant) -> Report {
         self.advance(now);
-        self.queue_failed = false;
+        (self.queue_failed, self.stalled) = (false, false);
         (self.before, self.before_that) = (0, 0);
         let hours = self.smart.hours(now);
         self.smart.tests.interrupt(now, hours);

@@ -8,6 +8,7 @@ mod behind;
 mod engine;
 mod inject;
 mod link;
+mod play;
 mod port;
 mod switching;
 mod transfer;
@@ -187,11 +188,6 @@ impl HbaModel {
         self.plugged(port, HOST);
     }
 
-    /// The device at a port, for whoever plays with the model.
-    pub fn device(&mut self, port: u8) -> Option<&mut (dyn SataDevice + 'static)> {
-        self.port_mut(port)?.seat.device.as_deref_mut()
-    }
-
     /// What it is like.
     pub const fn config(&self) -> &HbaConfig {
         &self.config
@@ -282,7 +278,8 @@ impl HbaModel {
         self.bus_master = on;
     }
 
-    pub(crate) const fn bus_master(&self) -> bool {
+    /// Whether it may reach memory.
+    pub const fn bus_master(&self) -> bool {
         self.bus_master
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Seat {
     /// SError.
     pub(crate) errors: u32,
     pub(crate) reset_began: Option<Instant>,
+    /// COMRESETs received.
+    pub(crate) resets: u32,
     /// STATUS and ERROR as the HBA has last seen them.
     pub(crate) task_file: u32,
     /// The signature that the device has still to report after a reset.
@@ -68,6 +70,7 @@ impl Seat {
             control: 0,
             errors: 0,
             reset_began: None,
+            resets: 0,
             task_file: 0x7f,
             report: None,
             ready: false,
@@ -89,6 +92,7 @@ impl Seat {
             spare: self.spare.take(),
             unpowered: self.unpowered,
             away_until: self.away_until,
+            resets: self.resets,
             link_epoch: self.link_epoch + 1,
             ..Self::new()
         };

@@ -4,6 +4,7 @@
 pub mod disc_bench;
 pub mod model;
 pub mod model_bench;
+pub mod sim_bench;
 
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::{

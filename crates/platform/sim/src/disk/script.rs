@@ -1,7 +1,9 @@
 //! What goes wrong when it is told to.
 
+use super::transfer::Transfer;
 use bitflags::bitflags;
 use core::time::Duration;
+use outboard_ahci::spec::fis::RegisterH2d;
 
 /// What happens to a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub enum Mishap {
     Fault,
     /// It never ends: it takes [`Duration::MAX`], until a reset.
     Hang,
+    /// Neither it nor any command after it ends, until a reset.
+    Stall,
     /// It takes so much longer.
     Slow(Duration),
 }
@@ -47,9 +51,19 @@ bitflags! {
     }
 }
 
+/// Which commands meet with a mishap.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which {
+    All,
+    /// Those with this code.
+    Code(u8),
+    /// Those that read or write this sector.
+    Sector(u64),
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    code: Option<u8>,
+    which: Which,
     left: u32,
     mishap: Mishap,
 }
@@ -59,15 +73,23 @@ struct Entry {
 pub(super) struct Script(Vec<Entry>);
 
 impl Script {
-    pub(super) fn add(&mut self, code: Option<u8>, times: u32, mishap: Mishap) {
+    pub(super) fn add(&mut self, which: Which, times: u32, mishap: Mishap) {
         if times > 0 {
-            self.0.push(Entry { code, left: times, mishap });
+            self.0.push(Entry { which, left: times, mishap });
         }
     }
 
-    /// What happens to a command with this code.
-    pub(super) fn next(&mut self, code: u8) -> Option<Mishap> {
-        let found = self.0.iter().position(|entry| entry.code.is_none_or(|c| c == code))?;
+    /// What happens to a command.
+    pub(super) fn next(&mut self, fis: &RegisterH2d) -> Option<Mishap> {
+        let touches = |lba| {
+            let transfer = Transfer::new(fis);
+            transfer.is_some_and(|t| (t.lba..t.lba + u64::from(t.sectors)).contains(&lba))
+        };
+        let found = self.0.iter().position(|entry| match entry.which {
+            Which::All => true,
+            Which::Code(code) => code == fis.command,
+            Which::Sector(lba) => touches(lba),
+        })?;
         let entry = &mut self.0[found];
         entry.left -= 1;
         let mishap = entry.mishap;

@@ -210,7 +210,7 @@ impl HbaModel {
         true
     }
 
-    fn cut_power(&mut self, index: u8) {
+    pub(super) fn cut_power(&mut self, index: u8) {
         let now = self.now;
         let Some(port) = self.ports[usize::from(index)].as_deref_mut() else { return };
         if let Some(device) = &mut port.seat.device {

@@ -47,6 +47,7 @@ impl HbaModel {
             seat.link_epoch += 1;
             seat.report = None;
             seat.task_file = 0x80;
+            seat.resets += u32::from(is == SataControl::COMRESET);
             self.trace.note(now, format_args!("port {index}.{at}: COMRESET"));
             if started && at == HOST {
                 self.violation(format_args!("port {index}: COMRESET with ST set"));

@@ -60,6 +60,8 @@ pub(super) struct Port {
     pub(super) addressees: [u8; 32],
     pub(super) executing: [Option<Execution>; 32],
 
+    /// Tags that PxSACT shows while ST is set, though they were not issued.
+    pub(super) strays: u32,
     pub(super) armed: Vec<Fault>,
 }
 
@@ -87,6 +89,7 @@ impl Port {
             notified: 0,
             addressees: [HOST; 32],
             executing: [None; 32],
+            strays: 0,
             armed: Vec::new(),
         }
     }
@@ -161,6 +164,7 @@ impl HbaModel {
             _ if offset == PX_SSTS.offset() => port.seat.sata_status(),
             _ if offset == PX_SCTL.offset() => port.seat.control,
             _ if offset == PX_SERR.offset() => port.seat.errors,
+            _ if offset == PX_SACT.offset() && port.command.start() => port.active | port.strays,
             _ if offset == PX_SACT.offset() => port.active,
             _ if offset == PX_CI.offset() => port.issued,
             _ if offset == PX_SNTF.offset() => port.notified,
