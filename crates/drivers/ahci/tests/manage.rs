@@ -2,37 +2,48 @@
 
 mod support;
 
-use outboard_ahci::spec::ata::command;
+use outboard_ahci::spec::ata::{command, features};
+use outboard_ahci::spec::fis::RegisterH2d;
+use outboard_ahci::spec::security::{ATTEMPTS, status};
+use outboard_ahci::spec::smart::subcommand;
 use outboard_block::manage::{Password, Power, SelfTest, Switch, TestOutcome, Verdict};
 use outboard_block::{
     BlockDriver, BlockError, Durability, Management, RefusedReason, UnitId, UnitState,
 };
+use outboard_sim::disk::{Abilities, Defect, Lies, Mishap};
+use outboard_sim::hba::HbaConfig;
+use outboard_sim::{Disk, DiskConfig, Fault};
 use std::time::Duration;
-use support::model::firmware::Firmware;
-use support::model::{Disk, Fault, ModelDevice};
-use support::model_bench::{ModelBench, disk_with, good};
+use support::sim_bench::{ALWAYS, SimBench, disk, disk_as, good};
 
-const SECRET: &[u8] = b"correct horse battery staple 32!";
+const SECRET: [u8; 32] = *b"correct horse battery staple 32!";
+const USER: Password = Password::User;
 
-fn bench() -> ModelBench {
-    let bench = ModelBench::new(vec![Some(Disk::new(512))]);
-    bench.trace(0);
+fn bench_of(disk: Disk) -> SimBench {
+    let bench = SimBench::new(vec![Some(disk)]);
+    bench.commands(0);
     bench
+}
+
+fn bench() -> SimBench {
+    bench_of(disk(512))
 }
 
 /// A disk that was locked when it got power.
-fn locked() -> ModelBench {
-    let mut disk = Disk::new(512);
-    let mut secret = [0; 32];
-    secret.copy_from_slice(SECRET);
-    (disk.firmware.password, disk.firmware.locked) = (Some(secret), true);
-    let bench = ModelBench::new(vec![Some(disk)]);
-    bench.trace(0);
-    bench
+fn locked() -> SimBench {
+    let mut disk = disk(512);
+    disk.set_user_password(SECRET);
+    disk.lock();
+    bench_of(disk)
 }
 
-fn wipe(bench: &ModelBench) {
-    assert!(!bench.device.model().knows(SECRET), "the password is still in memory");
+fn wiped(bench: &SimBench) {
+    assert_eq!(bench.count(&SECRET), 0, "the password is still in memory");
+}
+
+/// The next `times` commands with this code are never ended.
+fn hang(bench: &SimBench, code: u8, times: u32) {
+    bench.disk(0, |disk| disk.script(Some(code), times, Mishap::Hang));
 }
 
 #[test]
@@ -40,26 +51,32 @@ fn what_a_disk_can_do_is_known_once_it_is_identified() {
     let features = bench().features(0);
     assert_eq!((features.health, features.self_tests), (Switch::On, true));
     assert_eq!((features.write_cache, features.look_ahead), (Switch::On, Switch::On));
-    assert_eq!(features.advanced_power, Switch::Off);
+    assert_eq!(features.advanced_power, Switch::On);
     assert!(features.security.supported && !features.security.enabled && features.capacity);
-    assert_eq!(features.security.erase_minutes, 60);
-    assert_eq!(features.security.enhanced_erase_minutes, Some(30));
-    assert_eq!((features.link_speed, features.power), (1, Power::Unknown));
+    assert_eq!(features.security.erase_minutes, 2);
+    assert_eq!(features.security.enhanced_erase_minutes, Some(2));
+    assert_eq!((features.link_speed, features.power), (3, Power::Unknown));
 }
 
 #[test]
 fn health_ends_though_the_disk_no_longer_has_the_log_that_is_left_to_read() {
     let mut bench = bench();
     // It refuses the log of self-tests, which leaves the error log, and takes its time to stop.
-    bench.firmware(0, |f| f.refused_subcommands = vec![0xd5]);
-    bench.device.model().ports[0].slow_engine = 100;
+    let (log, once) = (subcommand::READ_LOG as u8, 1);
+    bench.disk(0, |disk| disk.script_subcommand(command::SMART, log, once, Mishap::Abort));
+    bench.inject(0, Fault::EngineSlow, 1);
     bench.submit_management(0, Management::ReadHealth, &[]).unwrap();
     bench.driver.kick(bench.now);
-    bench.run_until(|bench| bench.firmware(0, |f| f.trace.len() == 4));
+    let mut taken = 0;
+    while taken < 4 {
+        bench.pass(Duration::from_micros(20));
+        taken += bench.commands(0).len();
+    }
     // Meanwhile it comes back as one without error log.
-    bench.firmware(0, |f| f.words = vec![(84, 1 << 14 | 1 << 5 | 1 << 1), (87, 1 << 14)]);
-    bench.device.model().brown_out(0);
-    assert_eq!(bench.finish().pop().unwrap().result, Ok(()));
+    let without = [(84, 1 << 14 | 1 << 5 | 1 << 1), (87, 1 << 14)];
+    bench.disk(0, |disk| disk.override_words(&without));
+    bench.brown_out(0);
+    assert_eq!(bench.result(), Ok(()));
     let health = bench.driver.health(UnitId(0)).unwrap();
     assert_eq!((health.verdict, health.errors), (Verdict::Passed, 0));
     // The unit is of use afterwards.
@@ -71,34 +88,46 @@ fn health_ends_though_the_disk_no_longer_has_the_log_that_is_left_to_read() {
 fn health_is_put_together_from_all_that_smart_says() {
     let mut bench = bench();
     assert!(bench.driver.health(UnitId(0)).is_none());
+    bench.disk(0, |disk| {
+        disk.age(10_000);
+        [5, 9].into_iter().for_each(|lba| disk.damage(lba, Defect::Permanent));
+    });
+    bench.submit(0, 9, 1);
+    assert_eq!(bench.result(), Err(BlockError::Media { lba: Some(9) }));
+    bench.manage(0, Management::SelfTest(SelfTest::Extended), &[]).unwrap();
+    // It comes to the sector in less than a fifth of its ten minutes, and is asked after that.
+    bench.pass(Duration::from_secs(121));
+    bench.commands(0);
     bench.manage(0, Management::ReadHealth, &[]).unwrap();
-    let subcommands = bench.firmware(0, |f| f.trace.iter().map(|(_, s)| *s).collect::<Vec<_>>());
+    let commands = bench.disk(0, Disk::take_commands);
+    let subcommands: Vec<_> = commands.iter().map(|fis| fis.features_low).collect();
     assert_eq!(subcommands, [0xda, 0xd1, 0xd0, 0xd5, 0xd5]);
     let health = bench.driver.health(UnitId(0)).unwrap();
     assert_eq!((health.verdict, health.power_on_hours), (Verdict::Passed, Some(10_000)));
-    assert!(health.attributes[1].has_failed() && health.attributes[1].prefailure);
+    assert!(!health.attributes[1].has_failed() && health.attributes[1].prefailure);
     let test = health.tests[0];
     assert_eq!((test.test, test.outcome), (SelfTest::Extended, TestOutcome::Failed));
-    assert_eq!((test.left, test.hours, test.lba), (40, 0x1234, Some(5)));
-    assert_eq!((health.errors, health.last_errors[0].lba), (3, 9));
+    assert_eq!((test.left, test.hours, test.lba), (80, 10_000, Some(5)));
+    assert_eq!((health.errors, health.last_errors[0].lba), (1, 9));
     assert_eq!(health.last_errors[0].registers, (0x51, 0x40));
-    bench.firmware(0, |f| f.failing = true);
+    bench.disk(0, |disk| disk.set_failing(true));
     bench.manage(0, Management::SelfTest(SelfTest::Short), &[]).unwrap();
     bench.manage(0, Management::ReadHealth, &[]).unwrap();
     let health = bench.driver.health(UnitId(0)).unwrap();
     assert_eq!((health.verdict, health.running_test), (Verdict::Failing, Some(90)));
+    assert!(health.attributes[1].has_failed());
 }
 
 #[test]
 fn health_that_makes_no_sense_does_no_harm() {
+    let mut senseless = bench();
     for byte in 0..=255 {
-        let mut bench = bench();
-        bench.firmware(0, |f| f.smart_byte = Some(byte));
-        bench.manage(0, Management::ReadHealth, &[]).unwrap();
-        assert!(bench.driver.health(UnitId(0)).is_some());
+        senseless.disk(0, |disk| disk.fill_smart(byte));
+        senseless.manage(0, Management::ReadHealth, &[]).unwrap();
+        assert!(senseless.driver.health(UnitId(0)).is_some());
     }
     let mut bench = bench();
-    bench.firmware(0, |f| f.damaged = true);
+    bench.disk(0, |disk| disk.lies |= Lies::SMART_CHECKSUM);
     assert_eq!(bench.manage(0, Management::ReadHealth, &[]), Err(BlockError::BadAnswer));
     assert!(bench.driver.health(UnitId(0)).is_none(), "half of it is none");
     assert_eq!(bench.state(0), UnitState::Ready);
@@ -108,10 +137,15 @@ fn health_that_makes_no_sense_does_no_harm() {
 fn health_goes_without_logs_that_the_disk_refuses() {
     let mut bench = bench();
     // Both logs and the verdict are missing; what is read last must not hang on them.
-    bench.firmware(0, |f| f.refused_subcommands = vec![0xda, 0xd1, 0xd5]);
+    let refused = [subcommand::RETURN_STATUS, subcommand::READ_THRESHOLDS, subcommand::READ_LOG];
+    bench.disk(0, |disk| {
+        for features in refused {
+            disk.script_subcommand(command::SMART, features as u8, ALWAYS, Mishap::Abort);
+        }
+    });
     bench.manage(0, Management::ReadHealth, &[]).unwrap();
     let health = bench.driver.health(UnitId(0)).unwrap();
-    assert_eq!((health.verdict, health.attributes.len()), (Verdict::Unknown, 2));
+    assert_eq!((health.verdict, health.attributes.len()), (Verdict::Unknown, 10));
     assert!(health.tests.is_empty() && health.last_errors.is_empty());
     bench.submit(0, 3, 1);
     bench.finish().into_iter().for_each(good);
@@ -121,9 +155,9 @@ fn health_goes_without_logs_that_the_disk_refuses() {
 fn orders_of_a_program_follow_each_other_among_other_requests() {
     let mut bench = bench();
     (0..8).for_each(|lba| bench.submit(0, lba, 1));
-    let erase = Management::Erase { which: Password::User, enhanced: false };
-    bench.firmware(0, |f| f.password = Some(SECRET.try_into().unwrap()));
-    bench.submit_management(0, erase, SECRET).unwrap();
+    let erase = Management::Erase { which: USER, enhanced: false };
+    bench.disk(0, |disk| disk.set_user_password(SECRET));
+    bench.submit_management(0, erase, &SECRET).unwrap();
     (8..16).for_each(|lba| bench.submit(0, lba, 1));
     bench.submit_flush(0);
     for completion in bench.finish() {
@@ -131,65 +165,66 @@ fn orders_of_a_program_follow_each_other_among_other_requests() {
     }
     let (prepare, erase) = (command::SECURITY_ERASE_PREPARE, command::SECURITY_ERASE_UNIT);
     let expected = [prepare, erase, command::IDENTIFY_DEVICE, command::FLUSH_CACHE_EXT];
-    assert_eq!(bench.trace(0), expected);
-    assert_eq!(bench.firmware(0, |f| f.erased), 1);
+    assert_eq!(bench.commands(0), expected);
+    assert_eq!(bench.sector(0, 9), [0; 512]);
     assert!(!bench.features(0).security.enabled);
 }
 
 #[test]
 fn passwords_are_wiped_however_their_commands_end() {
-    let set = Management::SetPassword { which: Password::User, maximum: false };
+    let set = Management::SetPassword { which: USER, maximum: false };
     let mut bench = bench();
-    assert_eq!(bench.manage(0, set, SECRET), Ok(()));
-    wipe(&bench);
+    assert_eq!(bench.manage(0, set, &SECRET), Ok(()));
+    wiped(&bench);
     assert!(bench.features(0).security.enabled);
-    bench.firmware(0, |f| f.password = Some([1; 32]));
-    let disable = Management::DisablePassword(Password::User);
-    assert_eq!(bench.manage(0, disable, SECRET), Err(BlockError::Locked));
-    wipe(&bench);
+    bench.disk(0, |disk| disk.set_user_password([1; 32]));
+    let disable = Management::DisablePassword(USER);
+    assert_eq!(bench.manage(0, disable, &SECRET), Err(BlockError::Locked));
+    wiped(&bench);
     // Never answered: wiped as soon as the HBA has let go, long before the disk is back.
-    bench.firmware(0, |f| f.hangs = vec![(command::SECURITY_DISABLE_PASSWORD, 1)]);
-    bench.submit_management(0, disable, SECRET).unwrap();
+    hang(&bench, command::SECURITY_DISABLE_PASSWORD, 1);
+    bench.submit_management(0, disable, &SECRET).unwrap();
     bench.driver.kick(bench.now);
-    assert!(bench.device.model().knows(SECRET));
-    bench.device.model().ports[0].deaf = true;
+    assert!(bench.count(&SECRET) > 1);
     bench.run_until(|bench| bench.happened("port reset") > 0);
-    let left = bench.device.model().count(SECRET);
-    assert_eq!(left, 1, "the request's own memory is its owner's");
-    bench.device.model().come_back(0);
-    assert_eq!(bench.finish()[0].result, Err(BlockError::Interrupted));
-    wipe(&bench);
+    assert_eq!(bench.count(&SECRET), 1, "the request's own memory is its owner's");
+    assert_eq!(bench.result(), Err(BlockError::Interrupted));
+    wiped(&bench);
     // The controller is lost.
-    bench.firmware(0, |f| f.hangs = vec![(command::SECURITY_DISABLE_PASSWORD, 1)]);
-    bench.submit_management(0, disable, SECRET).unwrap();
+    hang(&bench, command::SECURITY_DISABLE_PASSWORD, 1);
+    bench.submit_management(0, disable, &SECRET).unwrap();
     bench.driver.kick(bench.now);
-    bench.device.model().removed = true;
-    assert_eq!(bench.finish()[0].result, Err(BlockError::Gone));
-    wipe(&bench);
+    bench.inject(0, Fault::Removed, 1);
+    assert_eq!(bench.result(), Err(BlockError::Gone));
+    wiped(&bench);
 }
 
 #[test]
 fn what_destroys_or_counts_attempts_is_never_issued_twice() {
-    let erase = Management::Erase { which: Password::User, enhanced: true };
-    let set = Management::SetPassword { which: Password::User, maximum: true };
+    let erase = Management::Erase { which: USER, enhanced: true };
+    let set = Management::SetPassword { which: USER, maximum: true };
     let all = [
         (command::SECURITY_ERASE_UNIT, erase),
-        (command::SECURITY_UNLOCK, Management::Unlock(Password::User)),
+        (command::SECURITY_UNLOCK, Management::Unlock(USER)),
         (command::SECURITY_SET_PASSWORD, set),
-        (command::SECURITY_DISABLE_PASSWORD, Management::DisablePassword(Password::User)),
+        (command::SECURITY_DISABLE_PASSWORD, Management::DisablePassword(USER)),
     ];
     for (code, what) in all {
         let mut bench = bench();
-        bench.firmware(0, |f| f.password = Some(SECRET.try_into().unwrap()));
-        bench.firmware(0, |f| f.hangs = vec![(code, 1)]);
-        bench.submit_management(0, what, SECRET).unwrap();
+        bench.disk(0, |disk| disk.set_user_password(SECRET));
+        hang(&bench, code, 1);
+        bench.submit_management(0, what, &SECRET).unwrap();
         bench.driver.kick(bench.now);
-        bench.run_until(|bench| bench.firmware(0, |f| f.trace.iter().any(|(c, _)| *c == code)));
+        let mut before = Vec::new();
+        while !before.contains(&code) {
+            bench.pass(Duration::from_micros(100));
+            before.extend(bench.commands(0));
+        }
         // The disk is gone for a moment, rather than waited for for hours.
-        bench.device.model().brown_out(0);
-        assert_eq!(bench.finish()[0].result, Err(BlockError::Interrupted), "{what:?}");
-        let trace = bench.trace(0);
-        assert_eq!(trace.iter().filter(|other| **other == code).count(), 1, "{trace:x?}");
+        bench.brown_out(0);
+        assert_eq!(bench.result(), Err(BlockError::Interrupted), "{what:?}");
+        let after = bench.commands(0);
+        assert!(!after.is_empty() && !after.contains(&code), "{after:x?}");
         // The disk came back locked.
         assert_eq!(bench.state(0), UnitState::Locked);
     }
@@ -197,62 +232,67 @@ fn what_destroys_or_counts_attempts_is_never_issued_twice() {
 
 #[test]
 fn programs_that_are_cut_short_between_two_orders_begin_again_unless_they_must_not() {
-    let erase = Management::Erase { which: Password::User, enhanced: false };
-    let unlock = Management::Unlock(Password::User);
+    let erase = Management::Erase { which: USER, enhanced: false };
+    let unlock = Management::Unlock(USER);
     let look_ahead = Management::SetLookAhead(false);
     let cases = [
-        (erase, SECRET, Ok(())),
-        (unlock, SECRET, Err(BlockError::Interrupted)),
+        (erase, &SECRET[..], Ok(())),
+        (unlock, &SECRET, Err(BlockError::Interrupted)),
         (look_ahead, &[], Ok(())),
     ];
     for (what, password, expected) in cases {
-        let mut disk = Disk::new(512);
-        disk.firmware.password = Some(SECRET.try_into().unwrap());
-        let mut bench = ModelBench::new(vec![Some(disk), Some(Disk::new(512))]);
-        bench.firmware(0, |f| f.locked = what == unlock);
-        bench.trace(0);
+        let mut first = disk(512);
+        first.set_user_password(SECRET);
+        let mut bench = SimBench::new(vec![Some(first), Some(disk(512))]);
+        if what == unlock {
+            bench.disk(0, Disk::lock);
+        }
+        bench.commands(0);
         bench.submit(1, 0, 1);
         bench.submit_management(0, what, password).unwrap();
         bench.driver.kick(bench.now);
-        bench.device.model().run();
+        bench.now = bench.now + Duration::from_millis(1);
+        assert!(bench.advance(), "the first order has been carried out");
         bench.driver.interrupt(0);
         // With two busy ports both ends and troubles are looked for before anything is issued.
-        bench.device.model().brown_out(0);
+        bench.brown_out(0);
         let done = bench.finish();
         assert_eq!(done[1].result, expected, "{what:?}: {:#?}", bench.events);
-        let trace = bench.trace(0);
-        let first = trace.iter().filter(|code| **code == trace[0]).count();
-        assert_eq!(first, if what == unlock { 1 } else { 2 }, "{trace:x?}");
-        bench.firmware(0, |f| {
-            assert_eq!((f.erased == 1, f.look_ahead), (what == erase, what != look_ahead));
-        });
+        let commands = bench.commands(0);
+        let first = commands.iter().filter(|code| **code == commands[0]).count();
+        assert_eq!(first, if what == unlock { 1 } else { 2 }, "{commands:x?}");
+        assert_eq!(bench.sector(0, 9) == [0; 512], what == erase);
+        let look_ahead_off = bench.features(0).look_ahead == Switch::Off;
+        assert_eq!(look_ahead_off, what == look_ahead);
     }
 }
 
 #[test]
 fn a_reset_for_another_port_does_not_make_a_command_be_issued_twice() {
-    let mut bench = ModelBench::new(vec![disk_with(&[(16, Fault::Hang, 1)]), Some(Disk::new(512))]);
-    bench.device.model().ports[0].stuck = true;
+    let mut bench = SimBench::new(vec![Some(disk(512)), Some(disk(512))]);
+    bench.disk(0, |disk| disk.script_at(16, 1, Mishap::Hang));
+    bench.inject(0, Fault::EngineStuck, 1);
     bench.submit(0, 16, 1);
     bench.driver.kick(bench.now);
-    let almost = bench.now + Duration::from_secs(29);
-    bench.run_until(|bench| bench.now.reached(almost));
-    bench.firmware(1, |f| f.hangs = vec![(command::SECURITY_SET_PASSWORD, 1)]);
-    let set = Management::SetPassword { which: Password::User, maximum: false };
-    bench.submit_management(1, set, SECRET).unwrap();
+    bench.pass(Duration::from_secs(29));
+    let set = command::SECURITY_SET_PASSWORD;
+    bench.disk(1, |disk| disk.script(Some(set), 1, Mishap::Hang));
+    let asked = Management::SetPassword { which: USER, maximum: false };
+    bench.submit_management(1, asked, &SECRET).unwrap();
     let last = bench.finish().pop().unwrap();
     assert_eq!(last.result, Err(BlockError::Interrupted));
-    assert_eq!(bench.device.model().resets, 2);
-    let set = bench.trace(1).into_iter().filter(|c| *c == command::SECURITY_SET_PASSWORD).count();
-    assert_eq!(set, 1);
+    assert_eq!(bench.device.hba().resets(), 2);
+    assert_eq!(bench.commands(1).iter().filter(|code| **code == set).count(), 1);
 }
 
 #[test]
 fn erasing_may_take_as_long_as_the_disk_says_and_not_for_ever() {
-    let mut bench = bench();
-    let erase = Management::Erase { which: Password::User, enhanced: false };
-    bench.firmware(0, |f| f.hangs = vec![(command::SECURITY_ERASE_UNIT, 1)]);
-    bench.submit_management(0, erase, SECRET).unwrap();
+    let mut config = DiskConfig::modern(512);
+    config.timing.erase = Duration::from_secs(3600);
+    let mut bench = bench_of(disk_as(config));
+    let erase = Management::Erase { which: USER, enhanced: false };
+    hang(&bench, command::SECURITY_ERASE_UNIT, 1);
+    bench.submit_management(0, erase, &SECRET).unwrap();
     bench.driver.kick(bench.now);
     let began = bench.now;
     while bench.done.is_empty() {
@@ -275,13 +315,22 @@ fn settings_that_a_reset_undoes_are_applied_again() {
     bench.manage(0, Management::SetStandbyTimer(601), &[]).unwrap();
     bench.manage(0, Management::FreezeSecurity, &[]).unwrap();
     assert!(!bench.driver.unit(UnitId(0)).unwrap().geometry.write_cache);
-    bench.device.model().brown_out(0);
+    bench.commands(0);
+    bench.brown_out(0);
     bench.submit(0, 0, 1);
     bench.finish().into_iter().for_each(good);
-    bench.firmware(0, |f| {
-        assert!(!f.write_cache && !f.look_ahead && f.frozen);
-        assert_eq!((f.power_level, f.standby_timer), (Some(128), 121));
-    });
+    let taken = bench.disk(0, Disk::take_commands);
+    let told = |code, what: u16, count| {
+        let same = |fis: &&RegisterH2d| {
+            (fis.command, u16::from(fis.features_low), fis.count[0]) == (code, what, count)
+        };
+        taken.iter().filter(same).count()
+    };
+    assert_eq!(told(command::SET_FEATURES, features::DISABLE_WRITE_CACHE, 0), 1);
+    assert_eq!(told(command::SET_FEATURES, features::DISABLE_LOOK_AHEAD, 0), 1);
+    assert_eq!(told(command::SET_FEATURES, features::ENABLE_ADVANCED_POWER, 128), 1);
+    assert_eq!(told(command::IDLE, 0, 121), 1);
+    assert!(bench.disk(0, |disk| disk.security_status()) & status::FROZEN != 0);
     let features = bench.features(0);
     assert_eq!((features.write_cache, features.look_ahead), (Switch::Off, Switch::Off));
     assert!(!bench.driver.unit(UnitId(0)).unwrap().geometry.write_cache);
@@ -290,15 +339,13 @@ fn settings_that_a_reset_undoes_are_applied_again() {
 
 #[test]
 fn settings_that_the_disk_does_not_take_again_are_said_and_forgotten() {
-    for hang in [false, true] {
+    for mishap in [Mishap::Abort, Mishap::Hang] {
         let mut bench = bench();
         bench.manage(0, Management::SetWriteCache(false), &[]).unwrap();
         bench.manage(0, Management::SetLookAhead(false), &[]).unwrap();
-        bench.firmware(0, |f| match hang {
-            true => f.hangs = vec![(command::SET_FEATURES, 2)],
-            false => f.refuses = vec![command::SET_FEATURES],
-        });
-        bench.device.model().brown_out(0);
+        let times = if mishap == Mishap::Hang { 2 } else { ALWAYS };
+        bench.disk(0, |disk| disk.script(Some(command::SET_FEATURES), times, mishap));
+        bench.brown_out(0);
         bench.submit(0, 0, 1);
         bench.finish().into_iter().for_each(good);
         assert_eq!(bench.happened("cannot be set again"), 2, "{:#?}", bench.events);
@@ -311,14 +358,14 @@ fn settings_that_the_disk_does_not_take_again_are_said_and_forgotten() {
 fn the_cache_is_flushed_before_it_is_switched_off() {
     let mut bench = bench();
     bench.submit_write(0, 9, 0x5a, Durability::Cached);
-    bench.finish().pop().unwrap().result.unwrap();
+    bench.result().unwrap();
     bench.manage(0, Management::SetWriteCache(false), &[]).unwrap();
     let set = command::SET_FEATURES;
-    assert_eq!(bench.trace(0), [command::FLUSH_CACHE_EXT, set, command::IDENTIFY_DEVICE]);
-    bench.device.model().brown_out(0);
+    assert_eq!(bench.commands(0), [command::FLUSH_CACHE_EXT, set, command::IDENTIFY_DEVICE]);
+    bench.brown_out(0);
     bench.finish();
     bench.submit_flush(0);
-    assert_eq!(bench.finish()[0].result, Ok(()), "nothing was lost");
+    assert_eq!(bench.result(), Ok(()), "nothing was lost");
     bench.manage(0, Management::SetWriteCache(true), &[]).unwrap();
     assert!(bench.driver.unit(UnitId(0)).unwrap().geometry.write_cache);
 }
@@ -331,13 +378,14 @@ fn a_locked_disk_serves_nothing_but_management_until_it_is_unlocked() {
     let refused =
         bench.driver.submit(UnitId(0), outboard_block::Tag(1), outboard_block::Request::flush());
     assert_eq!(refused.unwrap_err().reason, RefusedReason::NotReady(UnitState::Locked));
-    let unlock = Management::Unlock(Password::User);
+    let unlock = Management::Unlock(USER);
     assert_eq!(bench.manage(0, unlock, &[7; 32]), Err(BlockError::Locked));
-    assert_eq!((bench.state(0), bench.firmware(0, |f| f.attempts)), (UnitState::Locked, 4));
+    assert_eq!(bench.state(0), UnitState::Locked);
+    assert_eq!(bench.disk(0, |disk| disk.password_attempts()), ATTEMPTS - 1);
     bench.manage(0, Management::ReadHealth, &[]).unwrap();
-    bench.manage(0, unlock, SECRET).unwrap();
+    bench.manage(0, unlock, &SECRET).unwrap();
     assert_eq!(bench.state(0), UnitState::Ready);
-    wipe(&bench);
+    wiped(&bench);
     bench.submit(0, 0, 8);
     bench.finish().into_iter().for_each(good);
 }
@@ -345,38 +393,44 @@ fn a_locked_disk_serves_nothing_but_management_until_it_is_unlocked() {
 #[test]
 fn requests_for_a_disk_that_comes_back_locked_fail_as_locked() {
     let mut bench = bench();
-    let set = Management::SetPassword { which: Password::User, maximum: false };
-    bench.manage(0, set, SECRET).unwrap();
+    let set = Management::SetPassword { which: USER, maximum: false };
+    bench.manage(0, set, &SECRET).unwrap();
     assert_eq!(bench.state(0), UnitState::Ready);
     bench.submit(0, 0, 8);
     bench.submit_flush(0);
-    bench.device.model().brown_out(0);
+    bench.brown_out(0);
     for completion in bench.finish() {
         assert_eq!(completion.result, Err(BlockError::Locked));
     }
     assert_eq!(bench.state(0), UnitState::Locked);
-    bench.manage(0, Management::Unlock(Password::User), SECRET).unwrap();
+    bench.manage(0, Management::Unlock(USER), &SECRET).unwrap();
     bench.submit(0, 0, 8);
     bench.finish().into_iter().for_each(good);
 }
 
 #[test]
 fn a_sleeping_disk_is_woken_by_the_next_request() {
-    let mut bench = bench();
+    let config = DiskConfig::modern(512).without(Abilities::SETTINGS_PRESERVATION);
+    let mut bench = bench_of(disk_as(config));
+    let asleep = |bench: &SimBench| bench.disk(0, |disk| disk.asleep());
     bench.manage(0, Management::SetPowerLevel(64), &[]).unwrap();
     bench.manage(0, Management::SetPower(Power::Sleep), &[]).unwrap();
-    assert!(bench.firmware(0, |f| f.asleep));
+    assert!(asleep(&bench));
     assert_eq!(bench.features(0).power, Power::Sleep);
     bench.manage(0, Management::ReadPower, &[]).unwrap();
-    assert!(bench.firmware(0, |f| f.asleep), "asking does not wake it");
+    assert!(asleep(&bench), "asking does not wake it");
+    bench.commands(0);
     bench.submit(0, 0, 8);
     bench.finish().into_iter().for_each(good);
-    assert_eq!(bench.firmware(0, |f| f.power_level), Some(64));
+    let taken = bench.disk(0, Disk::take_commands);
+    let level = taken.iter().find(|fis| fis.command == command::SET_FEATURES).unwrap();
+    assert_eq!(u16::from(level.features_low), features::ENABLE_ADVANCED_POWER);
+    assert_eq!(level.count[0], 64);
     assert_eq!((bench.happened("waking"), bench.happened("port reset")), (1, 0));
     bench.manage(0, Management::SetPower(Power::Sleep), &[]).unwrap();
     bench.manage(0, Management::SetPower(Power::Active), &[]).unwrap();
-    assert_eq!(bench.features(0).power, Power::Active);
-    assert_eq!(bench.device.model().resets, 1, "of the HBA, at start-up");
+    assert_eq!(bench.features(0).power, Power::Idle, "awake, and nothing to do");
+    assert_eq!(bench.device.hba().resets(), 1, "of the HBA, at start-up");
 }
 
 #[test]
@@ -397,22 +451,21 @@ fn a_sleeping_disk_does_not_keep_the_driver_from_stopping() {
 fn standby_is_asked_for_and_seen() {
     let mut bench = bench();
     bench.submit_write(0, 9, 0x5a, Durability::Cached);
-    bench.finish().pop().unwrap().result.unwrap();
+    bench.result().unwrap();
     bench.manage(0, Management::SetPower(Power::Standby), &[]).unwrap();
     assert_eq!(bench.features(0).power, Power::Standby);
-    let expected = [command::FLUSH_CACHE_EXT, command::STANDBY_IMMEDIATE];
-    assert_eq!(bench.trace(0)[..2], expected);
-    bench.firmware(0, |f| f.standby = false);
+    assert_eq!(bench.commands(0)[..2], [command::FLUSH_CACHE_EXT, command::STANDBY_IMMEDIATE]);
+    bench.submit(0, 0, 1);
+    bench.finish().into_iter().for_each(good);
     bench.manage(0, Management::ReadPower, &[]).unwrap();
     assert_eq!(bench.features(0).power, Power::Active);
 }
 
 #[test]
 fn a_disk_without_a_feature_is_not_asked_for_it() {
-    let mut disk = Disk::new(512);
-    disk.firmware.words = vec![(82, 0), (83, 1 << 14 | 1 << 13 | 1 << 10), (128, 0)];
-    let mut bench = ModelBench::new(vec![Some(disk)]);
-    bench.trace(0);
+    let mut config = DiskConfig::modern(512);
+    config.abilities = Abilities::LBA48 | Abilities::FLUSH_EXT;
+    let mut bench = bench_of(disk_as(config));
     let unsupported = [
         (Management::ReadHealth, &[][..]),
         (Management::SelfTest(SelfTest::Short), &[]),
@@ -421,7 +474,7 @@ fn a_disk_without_a_feature_is_not_asked_for_it() {
         (Management::SetPowerLevel(1), &[]),
         (Management::SetPower(Power::Unknown), &[]),
         (Management::FreezeSecurity, &[]),
-        (Management::Unlock(Password::User), SECRET),
+        (Management::Unlock(USER), &SECRET),
         (Management::ReadNativeCapacity, &[]),
         (Management::SetCapacity { sectors: 1 }, &[]),
         (Management::Eject, &[]),
@@ -430,7 +483,7 @@ fn a_disk_without_a_feature_is_not_asked_for_it() {
         let refused = bench.submit_management(0, what, password);
         assert_eq!(refused, Err(RefusedReason::Unsupported), "{what:?}");
     }
-    assert!(bench.trace(0).is_empty());
+    assert!(bench.commands(0).is_empty());
 }
 
 #[test]
@@ -441,30 +494,32 @@ fn requests_that_cannot_be_carried_out_now_are_refused_with_the_reason() {
     assert_eq!(health, Err(RefusedReason::SwitchedOff));
     bench.manage(0, Management::SetHealth(true), &[]).unwrap();
     bench.manage(0, Management::ReadHealth, &[]).unwrap();
-    let short = bench.submit_management(0, Management::Unlock(Password::User), &[]);
+    let short = bench.submit_management(0, Management::Unlock(USER), &[]);
     assert_eq!(short, Err(RefusedReason::BadMemory));
     bench.manage(0, Management::FreezeSecurity, &[]).unwrap();
-    let set = Management::SetPassword { which: Password::User, maximum: false };
-    assert_eq!(bench.submit_management(0, set, SECRET), Err(RefusedReason::Frozen));
+    let set = Management::SetPassword { which: USER, maximum: false };
+    assert_eq!(bench.submit_management(0, set, &SECRET), Err(RefusedReason::Frozen));
 }
 
 #[test]
 fn what_the_disk_ignores_is_reported() {
     let mut bench = bench();
     // It always says that its cache is on.
-    bench.firmware(0, |f| f.words = vec![(85, 1 << 5 | 1)]);
+    bench.disk(0, |disk| disk.override_words(&[(85, 1 << 5 | 1)]));
     let off = bench.manage(0, Management::SetWriteCache(false), &[]);
     assert_eq!(off, Err(BlockError::Unsupported));
     assert!(bench.driver.unit(UnitId(0)).unwrap().geometry.write_cache);
-    bench.firmware(0, |f| f.words = vec![(10, 0x5858)]);
+    bench.disk(0, |disk| disk.override_words(&[(10, 0x5858)]));
     let other = bench.manage(0, Management::SetLookAhead(false), &[]);
     assert_eq!(other, Err(BlockError::BadAnswer), "another serial number");
 }
 
 #[test]
 fn a_disk_can_be_made_to_have_fewer_sectors_and_more_again() {
-    let mut bench = bench();
-    let generation = bench.driver.unit(UnitId(0)).unwrap().generation;
+    let mut config = DiskConfig::modern(512).without(Abilities::AMA);
+    config.abilities |= Abilities::HPA;
+    let mut bench = bench_of(disk_as(config));
+    let generation = bench.generation(0);
     bench.manage(0, Management::SetCapacity { sectors: 100 }, &[]).unwrap();
     let unit = bench.driver.unit(UnitId(0)).unwrap();
     assert_eq!((unit.geometry.sectors, unit.generation), (100, generation + 1));
@@ -472,33 +527,31 @@ fn a_disk_can_be_made_to_have_fewer_sectors_and_more_again() {
     let more = bench.manage(0, Management::SetCapacity { sectors: 513 }, &[]);
     assert_eq!(more, Err(BlockError::Unsupported));
     // Nobody knows whether it was done, and the disk comes back with a size of its choice.
-    bench.firmware(0, |f| f.hangs = vec![(command::SET_MAX_EXT, 1)]);
-    bench.submit_management(0, Management::SetCapacity { sectors: 512 }, &[]).unwrap();
-    bench.driver.kick(bench.now);
-    let set = |f: &mut Firmware| f.trace.iter().filter(|(c, _)| *c == command::SET_MAX_EXT).count();
-    bench.run_until(|bench| bench.firmware(0, set) == 2);
-    bench.firmware(0, |f| f.visible = Some(200));
-    assert_eq!(bench.finish()[0].result, Err(BlockError::Interrupted));
+    hang(&bench, command::SET_MAX_EXT, 1);
+    bench.disk(0, |disk| disk.resize_at_reset(200));
+    assert_eq!(
+        bench.manage(0, Management::SetCapacity { sectors: 512 }, &[]),
+        Err(BlockError::Interrupted)
+    );
     assert_eq!(bench.driver.unit(UnitId(0)).unwrap().geometry.sectors, 200);
     assert_eq!(bench.state(0), UnitState::Ready);
     // Without having been asked for, it is another disk.
-    let generation = bench.driver.unit(UnitId(0)).unwrap().generation;
-    bench.firmware(0, |f| f.visible = Some(201));
-    bench.device.model().brown_out(0);
+    let generation = bench.generation(0);
+    bench.disk(0, |disk| disk.resize_at_reset(201));
+    bench.brown_out(0);
     bench.finish();
     bench.run_until(|bench| bench.driver.unit(UnitId(0)).unwrap().geometry.sectors == 201);
-    assert_eq!(bench.driver.unit(UnitId(0)).unwrap().generation, generation + 1);
+    assert_eq!(bench.generation(0), generation + 1);
     assert_eq!(bench.state(0), UnitState::Ready);
 }
 
 #[test]
 fn management_that_fails_is_tried_a_bounded_number_of_times() {
-    for (hang, error) in [(false, BlockError::Aborted), (true, BlockError::Timeout)] {
+    for (mishap, error) in
+        [(Mishap::Abort, BlockError::Aborted), (Mishap::Hang, BlockError::Timeout)]
+    {
         let mut bench = bench();
-        bench.firmware(0, |f| match hang {
-            true => f.hangs = vec![(command::SET_FEATURES, u32::MAX)],
-            false => f.refuses = vec![command::SET_FEATURES],
-        });
+        bench.disk(0, |disk| disk.script(Some(command::SET_FEATURES), ALWAYS, mishap));
         assert_eq!(bench.manage(0, Management::SetWriteCache(false), &[]), Err(error));
         assert_eq!(bench.state(0), UnitState::Ready);
         bench.submit(0, 0, 8);
@@ -509,12 +562,14 @@ fn management_that_fails_is_tried_a_bounded_number_of_times() {
 #[test]
 fn devices_are_managed_before_others_are_found() {
     // A port that never becomes ready does not keep management of another from its end.
-    let device = ModelDevice::new(vec![Some(Disk::new(512)), Some(Disk::new(512))]);
-    device.model().ports[1].busy = true;
-    let mut bench = ModelBench::starting(device);
+    let disks = vec![Some(disk(512)), Some(disk(512))];
+    let mut bench = SimBench::starting_at(HbaConfig::new(2), disks, |hba| {
+        (0..64).for_each(|_| hba.inject(1, Fault::SpinUpNever));
+    });
     bench.run_until(|bench| bench.state(0) == UnitState::Ready);
     bench.submit_management(0, Management::ReadHealth, &[]).unwrap();
     bench.driver.kick(bench.now);
     bench.run_until(|bench| bench.done.len() == 1);
     assert_eq!(bench.done[0].result, Ok(()));
+    assert_eq!(bench.state(1), UnitState::Starting);
 }

@@ -1,7 +1,7 @@
 //! The model as a driver sees it: a PCI function.
 
 use crate::hba::HbaModel;
-use outboard_ahci::spec::registers::{ABAR, PORT_BYTES, PORTS_BASE};
+use outboard_ahci::spec::registers::{ABAR, LedMessage, PORT_BYTES, PORTS_BASE};
 use outboard_hw::HwError;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
@@ -10,8 +10,8 @@ use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
 use outboard_pci::{Device, Identity};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes of the registers of an HBA with 32 ports.
-const ABAR_BYTES: usize = PORTS_BASE + 32 * PORT_BYTES;
+/// Bytes of the registers of an HBA with 32 ports, and of an enclosure's buffer.
+const ABAR_BYTES: usize = PORTS_BASE + 32 * PORT_BYTES + 4 * LedMessage::DWORDS as usize;
 /// Where the command register is in configuration space, and its bit of bus mastering.
 const COMMAND: u16 = 0x04;
 const BUS_MASTER: u16 = 1 << 2;

@@ -42,9 +42,12 @@ use script::{Script, Which};
 use security::Security;
 use settings::Settings;
 use smart::Smart;
+use std::collections::VecDeque;
 use store::{Depth, Failure, Kind, Store};
 use transfer::Transfer;
 
+/// Commands that it remembers.
+const TAKEN: usize = 64;
 /// The signature of a disk: LBA 23:0 and COUNT after a reset (SATA §9.2).
 const SIGNATURE: u32 = 0x0000_0101;
 
@@ -72,6 +75,14 @@ pub struct Disk {
     script: Script,
     /// It works on nothing until it is reset.
     stalled: bool,
+    /// Words of its identification that are other than they should be.
+    overrides: Vec<(usize, u16)>,
+    /// What SMART's blocks hold, whatever they should.
+    smart_byte: Option<u8>,
+    /// Commands that it took, but for transfers.
+    taken: VecDeque<RegisterH2d>,
+    /// How many of its next identifications are another disk's.
+    mistaken: u32,
     /// What it is wrong about.
     pub lies: Lies,
     settings: Settings,
@@ -119,6 +130,10 @@ impl Disk {
             store: Store::new(medium, bytes, config.cache_sectors, config.trim_promise),
             script: Script::default(),
             stalled: false,
+            overrides: Vec::new(),
+            smart_byte: None,
+            taken: VecDeque::new(),
+            mistaken: 0,
             lies: Lies::empty(),
             settings: Settings::at_power_on(&config, false),
             power: Power::new(),
@@ -182,9 +197,47 @@ impl Disk {
         self.script.add(code.map_or(Which::All, Which::Code), times, mishap);
     }
 
+    /// Likewise the next `times` of one that is told from others by FEATURES.
+    pub fn script_subcommand(&mut self, code: u8, features: u8, times: u32, mishap: Mishap) {
+        self.script.add(Which::Subcommand(code, features), times, mishap);
+    }
+
     /// Likewise the next `times` commands that read or write a sector.
     pub fn script_at(&mut self, lba: u64, times: u32, mishap: Mishap) {
         self.script.add(Which::Sector(lba), times, mishap);
+    }
+
+    /// Lets its next `times` identifications have a damaged byte, and no checksum that would tell:
+    /// of the serial number, another one each time; in the last but one, of what it can do.
+    pub const fn mistake_identity(&mut self, times: u32) {
+        self.mistaken = times;
+    }
+
+    /// How many of these are still to come.
+    pub const fn mistaken(&self) -> u32 {
+        self.mistaken
+    }
+
+    /// Lets it stand still until it is told to spin up, now and whenever it gets power (PUIS).
+    pub const fn start_in_standby(&mut self) {
+        self.settings.starts_in_standby = true;
+        self.power.state = PowerState::WaitsForSpinUp;
+    }
+
+    /// From now on words of its identification are other than they should be, with a checksum that
+    /// is right all the same.
+    pub fn override_words(&mut self, words: &[(usize, u16)]) {
+        self.overrides = words.to_vec();
+    }
+
+    /// From now on SMART's blocks hold nothing but this byte, with the right checksum.
+    pub const fn fill_smart(&mut self, byte: u8) {
+        self.smart_byte = Some(byte);
+    }
+
+    /// The last commands that it took beside reads and writes, since this was last asked.
+    pub fn take_commands(&mut self) -> Vec<RegisterH2d> {
+        self.taken.drain(..).collect()
     }
 
     /// Copies what is durable at a sector: what a loss of power at this moment leaves if it takes
@@ -316,6 +369,12 @@ impl SataDevice for Disk {
             return Ok(Plan { protocol: Protocol::NonData, bytes: 0, takes: Duration::MAX });
         }
         (self.before_that, self.before) = (self.before, fis.command);
+        if Transfer::new(fis).is_none() {
+            if self.taken.len() == TAKEN {
+                self.taken.pop_front();
+            }
+            self.taken.push_back(*fis);
+        }
         let planned = if self.queue_failed && !logs::is_queued_failure_read(fis)
             || self.security.refuses(fis.command)
         {

@@ -5,6 +5,7 @@
 //! slot twice, give it memory that is not its own) is noted as a violation.
 
 mod behind;
+mod enclosure;
 mod engine;
 mod inject;
 mod link;
@@ -13,6 +14,8 @@ mod port;
 mod switching;
 mod transfer;
 
+pub use enclosure::Enclosure;
+
 use crate::fault::{Fault, FaultCounts};
 use crate::sata::SataDevice;
 use crate::schedule::Schedule;
@@ -20,8 +23,8 @@ use crate::seat::HOST;
 use crate::{Random, Trace};
 use core::time::Duration;
 use outboard_ahci::spec::registers::{
-    BOHC, CAP, CAP2, Capabilities, Capabilities2, GHC, GlobalControl, HandOff, IS, MAX_PORTS, PI,
-    PORT_BYTES, PORTS_BASE, VS,
+    BOHC, CAP, CAP2, Capabilities, Capabilities2, EM_CTL, EM_LOC, GHC, GlobalControl, HandOff, IS,
+    MAX_PORTS, PI, PORT_BYTES, PORTS_BASE, VS,
 };
 use outboard_hw::Instant;
 use outboard_hw::dma::DeviceView;
@@ -118,6 +121,7 @@ pub struct HbaModel {
     control: GlobalControl,
     pending: u32,
     hand_off: HandOff,
+    enclosure: Enclosure,
     ports: Vec<Option<Box<Port>>>,
     schedule: Schedule<Event>,
     random: Random,
@@ -155,6 +159,7 @@ impl HbaModel {
             .collect();
         Self {
             hand_off: config.hand_off.unwrap_or_default(),
+            enclosure: Enclosure::default(),
             memory,
             now: Instant::ORIGIN,
             control: GlobalControl::new().with_ahci(config.capabilities.ahci_only()),
@@ -210,6 +215,9 @@ impl HbaModel {
             self.handle(event);
         }
         self.now = self.now.max(now);
+        if self.enclosure.send() {
+            self.violation(format_args!("the enclosure was sent what is no LED message"));
+        }
         if self.config.capabilities.notification() {
             (0..MAX_PORTS as u8).for_each(|port| self.take_notification(port));
         }
@@ -315,6 +323,12 @@ impl HbaModel {
                 let hand_off = self.config.hand_off.is_some();
                 self.config.capabilities2.with_hand_off(hand_off).into()
             }
+            _ if offset == EM_LOC.offset() && self.has_enclosure() => {
+                self.enclosure.location().into()
+            }
+            _ if offset == EM_CTL.offset() && self.has_enclosure() => {
+                self.enclosure.control().into()
+            }
             _ if offset == BOHC.offset() => self.hand_off.into(),
             _ => 0,
         }
@@ -324,12 +338,16 @@ impl HbaModel {
         if self.removed {
             return;
         }
+        if let Some(offset) = offset.checked_sub(enclosure::BUFFER) {
+            return self.enclosure.write_buffer(offset, value);
+        }
         if offset >= PORTS_BASE {
             let (port, offset) = ((offset - PORTS_BASE) / PORT_BYTES, offset % PORT_BYTES);
             return self.write_port(port as u8, offset, value);
         }
         match offset {
             _ if offset == GHC.offset() => self.write_control(value.into()),
+            _ if offset == EM_CTL.offset() => self.enclosure.write_control(value.into()),
             _ if offset == IS.offset() => {
                 self.pending &= !value;
                 // Bits whose cause is still there come back, and what is left is told anew.

@@ -1,17 +1,20 @@
 //! The driver with the simulator's HBA and disks, in virtual time.
 
 use super::pattern;
+use outboard_ahci::spec::registers::{ABAR, PORT_BYTES, PORTS_BASE};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::{
     BlockDriver, BlockError, Completion, Durability, Features, Management, RefusedReason, Request,
     Tag, UnitId, UnitState,
 };
-use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DeviceView, SgList};
+use outboard_hw::{Instant, Registers};
 use outboard_linux::SharedMemory;
+use outboard_pci::Device;
 use outboard_sim::disk::{Defect, Medium, MemoryMedium};
 use outboard_sim::hba::{HbaConfig, HbaModel};
 use outboard_sim::{Disk, DiskConfig, Fault, Random, SimDevice};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// As often as anybody tries.
@@ -25,6 +28,7 @@ pub struct SimBench {
     pub done: Vec<Completion>,
     pub submitted: usize,
     pub events: Vec<String>,
+    memory: Arc<SharedMemory>,
 }
 
 /// A disk whose every 8 bytes hold their own offset.
@@ -58,7 +62,7 @@ impl SimBench {
         disks: Vec<Option<Disk>>,
         before: impl FnOnce(&mut HbaModel),
     ) -> Self {
-        let (_, arena) = SharedMemory::for_model("model", 64 << 20).unwrap();
+        let (memory, arena) = SharedMemory::for_model("model", 64 << 20).unwrap();
         let mut hba = HbaModel::new(config, DeviceView::new(arena.clone()), Random::new(1));
         for (port, disk) in disks.into_iter().enumerate() {
             if let Some(disk) = disk {
@@ -69,7 +73,7 @@ impl SimBench {
         let device = SimDevice::new(hba, arena);
         let driver = Hba::new(device.clone(), AhciConfig::default()).unwrap();
         let (done, events) = (Vec::new(), Vec::new());
-        Self { device, driver, now: Instant::from_nanos(1), done, submitted: 0, events }
+        Self { device, driver, now: Instant::from_nanos(1), done, submitted: 0, events, memory }
     }
 
     /// The same, until it is known what is at every port.
@@ -125,6 +129,28 @@ impl SimBench {
     /// The disk is without power for a moment.
     pub fn brown_out(&self, port: u8) {
         self.device.hba().lose_power(port, Duration::from_millis(5));
+    }
+
+    /// How often memory that the driver shares with the HBA holds `secret`.
+    pub fn count(&self, secret: &[u8]) -> usize {
+        let bytes = rustix::fs::fstat(&*self.memory).unwrap().st_size as usize;
+        let mut all = vec![0; bytes];
+        rustix::io::pread(&*self.memory, &mut all, 0).unwrap();
+        // What is as short as a secret does not cross pages, and most of them are blank.
+        let pages = all.chunks(4096).filter(|page| **page != [0; 4096]);
+        pages.flat_map(|page| page.windows(secret.len())).filter(|bytes| *bytes == secret).count()
+    }
+
+    /// The codes of the commands other than transfers that a disk has got since this was last
+    /// asked.
+    pub fn commands(&self, port: u8) -> Vec<u8> {
+        self.disk(port, Disk::take_commands).iter().map(|fis| fis.command).collect()
+    }
+
+    /// A register of a port, as a driver reads it.
+    pub fn register(&self, port: u8, offset: usize) -> u32 {
+        let registers = self.device.clone().map_bar(ABAR).unwrap();
+        registers.read_u32(PORTS_BASE + usize::from(port) * PORT_BYTES + offset)
     }
 
     /// All that happens at one moment.

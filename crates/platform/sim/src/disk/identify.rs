@@ -37,9 +37,18 @@ impl Disk {
         self.identify_base(&mut words);
         self.identify_features(&mut words);
         self.identify_link(&mut words);
-        if self.config.has(Abilities::CHECKSUM) {
+        self.overrides.iter().for_each(|(index, word)| words.set(*index, *word));
+        if self.config.has(Abilities::CHECKSUM) && self.mistaken == 0 {
             data[510] = 0xa5;
             logs::seal(data);
+        }
+        let mistaken = self.mistaken;
+        self.mistaken = mistaken.saturating_sub(1);
+        match mistaken {
+            0 => {}
+            1 => data[20] ^= 3,
+            2 => data[99] = 0,
+            many => data[20] = b'a' + (many % 26) as u8,
         }
         if self.lies.contains(Lies::IDENTIFY_CHECKSUM) {
             data[511] ^= 0x5a;

@@ -57,6 +57,8 @@ pub(super) enum Which {
     All,
     /// Those with this code.
     Code(u8),
+    /// Those with this code and this in FEATURES 7:0.
+    Subcommand(u8, u8),
     /// Those that read or write this sector.
     Sector(u64),
 }
@@ -88,6 +90,9 @@ impl Script {
         let found = self.0.iter().position(|entry| match entry.which {
             Which::All => true,
             Which::Code(code) => code == fis.command,
+            Which::Subcommand(code, features) => {
+                (code, features) == (fis.command, fis.features_low)
+            }
             Which::Sector(lba) => touches(lba),
         })?;
         let entry = &mut self.0[found];

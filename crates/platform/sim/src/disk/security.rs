@@ -164,6 +164,21 @@ impl Disk {
         self.security.status(&self.config)
     }
 
+    /// Gives it a user's password, whatever it had, without a lock.
+    pub const fn set_user_password(&mut self, password: [u8; PASSWORD_BYTES]) {
+        self.security.user = Some(password);
+    }
+
+    /// Locks it, if it has a user's password, as when power comes.
+    pub const fn lock(&mut self) {
+        self.security.at_power_on();
+    }
+
+    /// How many wrong passwords may still be tried.
+    pub const fn password_attempts(&self) -> u8 {
+        self.security.attempts
+    }
+
     pub(super) fn plan_security(&mut self, fis: &RegisterH2d, before: u8) -> Result<Plan, End> {
         let code = fis.command;
         if !self.config.has(Abilities::SECURITY) || !self.security.allows(code, before) {

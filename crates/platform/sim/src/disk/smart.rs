@@ -291,6 +291,9 @@ impl Disk {
     /// Copies a block, and makes the sum of its bytes zero, or not if it is told to lie.
     pub(super) fn seal_into(&self, page: &mut [u8], block: &[u8]) {
         page.copy_from_slice(block);
+        if let Some(byte) = self.smart_byte {
+            page.fill(byte);
+        }
         logs::seal(page);
         if self.lies.contains(Lies::SMART_CHECKSUM) {
             page[511] ^= 0x33;

@@ -141,6 +141,7 @@ impl HbaModel {
         self.issues += 1;
         let issue = self.issues;
         let fault = if refusal.is_none() { self.draw_for(index, at, &command) } else { None };
+        let fault = fault.or_else(|| self.damaged_by_cable(index, &command));
         if fault == Some(Fault::VerySlow) {
             let longer = Duration::from_millis(self.random.between(1_000, 20_000));
             plan.takes = plan.takes.saturating_add(longer);

@@ -4,7 +4,7 @@ use super::{Event, HbaModel, Struck};
 use crate::disk::{Defect, Disk};
 use crate::fault::Fault;
 use crate::sata::{Command, End};
-use crate::seat::HOST;
+use crate::seat::{HOST, Link};
 use core::time::Duration;
 use outboard_ahci::spec::ata::{Error, command};
 use outboard_ahci::spec::log::{NCQ_ERROR, NcqError};
@@ -219,14 +219,14 @@ impl HbaModel {
         }
     }
 
-    fn set_errors(&mut self, index: u8, errors: u32) {
+    pub(super) fn set_errors(&mut self, index: u8, errors: u32) {
         if let Some(port) = self.port_mut(index) {
             port.seat.errors |= errors;
         }
         self.update_pending(index);
     }
 
-    fn add_status(&mut self, index: u8, status: PortInterrupts) {
+    pub(super) fn add_status(&mut self, index: u8, status: PortInterrupts) {
         if let Some(port) = self.port_mut(index) {
             port.status |= status;
         }
@@ -310,6 +310,14 @@ impl HbaModel {
             }
         };
         self.strike(index, wanted)
+    }
+
+    /// What happens to a command whose link is faster than its cable allows.
+    pub(super) fn damaged_by_cable(&mut self, index: u8, command: &Command) -> Option<Fault> {
+        let port = self.port_mut(index)?;
+        let Link::Up(generation) = port.seat.link else { return None };
+        let damaged = generation > port.sound_up_to && transfers(command.fis.command);
+        damaged.then_some(Fault::InterfaceCrc)
     }
 
     fn strike_command(

@@ -15,7 +15,7 @@ impl HbaModel {
     /// A link is powered, or a device was plugged in: it comes up after a while.
     pub(super) fn begin_link(&mut self, index: u8, at: u8) {
         let Some(port) = self.port_mut(index) else { return };
-        let powered = at != HOST || port.command.spin_up();
+        let powered = at != HOST || port.command.spin_up() && port.is_closed();
         let Some(seat) = port.seat_mut(at) else { return };
         if seat.device.is_none() || !powered || seat.is_offline() || seat.is_up() {
             return;
@@ -37,6 +37,7 @@ impl HbaModel {
         let Some(port) = self.port_mut(index) else { return };
         // A driver that was lied to about PxCMD cannot know.
         let started = port.command.start() && !port.kept;
+        let saves = port.command.link_power() && at == HOST;
         let Some(seat) = port.seat_mut(at) else { return };
         let before = SataControl::from(core::mem::replace(&mut seat.control, value));
         let control = SataControl::from(value);
@@ -49,6 +50,9 @@ impl HbaModel {
             seat.task_file = 0x80;
             seat.resets += u32::from(is == SataControl::COMRESET);
             self.trace.note(now, format_args!("port {index}.{at}: COMRESET"));
+            if saves {
+                self.violation(format_args!("port {index}: COMRESET for a link that saves power"));
+            }
             if started && at == HOST {
                 self.violation(format_args!("port {index}: COMRESET with ST set"));
             }
@@ -96,9 +100,10 @@ impl HbaModel {
         let most = self.config.capabilities.speed().max(1);
         let now = self.now;
         let Some(port) = self.port_mut(index) else { return };
+        let closed = at != HOST || port.is_closed();
         let powered = at != HOST || port.command.spin_up();
         let Some(seat) = port.seat_mut(at).filter(|seat| seat.link_epoch == epoch) else { return };
-        if seat.device.is_none() {
+        if seat.device.is_none() || !closed {
             return;
         }
         if !powered {

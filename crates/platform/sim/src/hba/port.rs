@@ -7,8 +7,9 @@ use crate::seat::{HOST, Seat};
 use core::time::Duration;
 use outboard_ahci::spec::ata::Status;
 use outboard_ahci::spec::registers::{
-    FisSwitching, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_FB, PX_FBS, PX_FBU, PX_IE, PX_IS, PX_SACT,
-    PX_SCTL, PX_SERR, PX_SIG, PX_SNTF, PX_SSTS, PX_TFD, PortCommand, PortInterrupts, serial_error,
+    DeviceSleep, FisSwitching, PX_CI, PX_CLB, PX_CLBU, PX_CMD, PX_DEVSLP, PX_FB, PX_FBS, PX_FBU,
+    PX_IE, PX_IS, PX_SACT, PX_SCTL, PX_SERR, PX_SIG, PX_SNTF, PX_SSTS, PX_TFD, PortCommand,
+    PortInterrupts, SataControl, SataStatus, serial_error,
 };
 
 /// A command that a device works on.
@@ -60,6 +61,16 @@ pub(super) struct Port {
     pub(super) addressees: [u8; 32],
     pub(super) executing: [Option<Execution>; 32],
 
+    /// Whether there is a presence switch, and it is open.
+    pub(super) switch_open: Option<bool>,
+    /// Whether there is cold presence detection, and what it detects.
+    pub(super) cold_present: Option<bool>,
+    /// PxCMD reads as all ones.
+    pub(super) mute: bool,
+    /// PxDEVSLP.
+    pub(super) sleep: DeviceSleep,
+    /// The highest generation at which its cable does not damage data.
+    pub(super) sound_up_to: u8,
     /// Tags that PxSACT shows while ST is set, though they were not issued.
     pub(super) strays: u32,
     pub(super) armed: Vec<Fault>,
@@ -89,6 +100,11 @@ impl Port {
             notified: 0,
             addressees: [HOST; 32],
             executing: [None; 32],
+            switch_open: None,
+            cold_present: None,
+            mute: false,
+            sleep: DeviceSleep::new(),
+            sound_up_to: u8::MAX,
             strays: 0,
             armed: Vec::new(),
         }
@@ -108,6 +124,10 @@ impl Port {
         *self = Self {
             seat: core::mem::replace(&mut self.seat, Seat::new()),
             armed: core::mem::take(&mut self.armed),
+            switch_open: self.switch_open,
+            cold_present: self.cold_present,
+            sleep: DeviceSleep::new().with_present(self.sleep.present()),
+            sound_up_to: self.sound_up_to,
             engine_epoch: self.engine_epoch + 1,
             fetching: self.fetching,
             ..fresh
@@ -123,6 +143,39 @@ impl Port {
         ];
         let shown = shown.into_iter().filter(|(error, _)| self.seat.errors & error != 0);
         shown.fold(self.status, |status, (_, bit)| status | bit).bits()
+    }
+
+    /// PxCMD, with what is between the device and its power.
+    fn shown_command(&self) -> PortCommand {
+        self.command
+            .with_has_switch(self.switch_open.is_some())
+            .with_switch_open(self.switch_open == Some(true))
+            .with_cold_detection(self.cold_present.is_some())
+            .with_cold_present(self.cold_present == Some(true))
+    }
+
+    /// Whether the device has power, and a way to talk.
+    pub(super) fn is_closed(&self) -> bool {
+        let powered = self.cold_present.is_none_or(|present| present && self.command.power_on());
+        powered && self.switch_open != Some(true)
+    }
+
+    /// PxSSTS: the link saves power whenever it may, since nobody sees it at work (AHCI §8.3).
+    fn sata_status(&self) -> SataStatus {
+        let status = SataStatus::from(self.seat.sata_status());
+        let forbidden = SataControl::from(self.seat.control).no_power_states();
+        if !self.is_up() || !self.command.link_power() {
+            return status;
+        }
+        match self.command.prefer_slumber() {
+            true if forbidden & SataControl::NO_SLUMBER == 0 => {
+                status.with_power(SataStatus::SLUMBER)
+            }
+            false if forbidden & SataControl::NO_PARTIAL == 0 => {
+                status.with_power(SataStatus::PARTIAL)
+            }
+            _ => status,
+        }
     }
 
     /// PxTFD.
@@ -158,10 +211,12 @@ impl HbaModel {
             _ if offset == PX_FBU.offset() => (port.received >> 32) as u32,
             _ if offset == PX_IS.offset() => port.interrupts(),
             _ if offset == PX_IE.offset() => port.enabled,
-            _ if offset == PX_CMD.offset() => port.command.into(),
+            _ if offset == PX_CMD.offset() && port.mute => u32::MAX,
+            _ if offset == PX_CMD.offset() => port.shown_command().into(),
             _ if offset == PX_TFD.offset() => port.task_file(),
             _ if offset == PX_SIG.offset() => port.signature,
-            _ if offset == PX_SSTS.offset() => port.seat.sata_status(),
+            _ if offset == PX_SSTS.offset() => port.sata_status().into(),
+            _ if offset == PX_DEVSLP.offset() => port.sleep.into(),
             _ if offset == PX_SCTL.offset() => port.seat.control,
             _ if offset == PX_SERR.offset() => port.seat.errors,
             _ if offset == PX_SACT.offset() && port.command.start() => port.active | port.strays,
@@ -234,6 +289,7 @@ impl HbaModel {
             _ if offset == PX_CI.offset() => self.write_issue(index, value),
             _ if offset == PX_SCTL.offset() => self.write_link_control(index, HOST, value),
             _ if offset == PX_CMD.offset() => self.write_command(index, value.into()),
+            _ if offset == PX_DEVSLP.offset() => self.write_sleep(index, value.into()),
             _ if offset == PX_SNTF.offset() => port.notified &= !value,
             _ if offset == PX_FBS.offset() => self.write_switching(index, value.into()),
             _ => {}
@@ -281,6 +337,10 @@ impl HbaModel {
         let (stops, spins_up) =
             (before.start() && !asked.start(), !before.spin_up() && asked.spin_up());
         port.command = next;
+        if next.link_power() && port.is_up() {
+            // Entering and leaving the states that save power, the PHY is not ready for a moment.
+            self.set_errors(index, serial_error::PHY_READY);
+        }
         if let Some(wrong) = wrong {
             self.violation(format_args!("port {index}: {wrong}"));
         }
@@ -292,6 +352,18 @@ impl HbaModel {
         }
         self.report_all(index);
         self.look_for_commands(index);
+    }
+
+    fn write_sleep(&mut self, index: u8, asked: DeviceSleep) {
+        let Some(port) = self.port_mut(index) else { return };
+        let asked = asked.with_present(port.sleep.present());
+        // The times are set at rest (AHCI §3.3.17).
+        let timed = asked.with_aggressive(false) != port.sleep.with_aggressive(false);
+        let wrong = timed && port.command.start();
+        port.sleep = asked;
+        if wrong {
+            self.violation(format_args!("port {index}: times of device sleep set under an engine"));
+        }
     }
 
     fn stop_engine(&mut self, index: u8) {
