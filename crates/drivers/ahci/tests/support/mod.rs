@@ -2,8 +2,6 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
 pub mod disc_bench;
-pub mod model;
-pub mod model_bench;
 pub mod sim_bench;
 
 use outboard_ahci::{AhciConfig, Hba};
