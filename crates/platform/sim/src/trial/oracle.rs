@@ -177,9 +177,17 @@ impl Oracle {
     pub(super) fn struck(&mut self, struck: Struck, others: &mut [&mut Pending]) {
         self.faults.push(struck);
         self.fatal |= matches!(struck.fault.cost(), Cost::Disk | Cost::Controller);
+        // Whatever is pulled out is without power, behind a multiplier as well.
         let cuts = matches!(
             struck.fault,
-            Fault::BrownOut | Fault::PowerCut | Fault::Unplug | Fault::Replug | Fault::ReplugOther
+            Fault::BrownOut
+                | Fault::PowerCut
+                | Fault::Unplug
+                | Fault::Replug
+                | Fault::ReplugOther
+                | Fault::BehindUnplug
+                | Fault::BehindReplug
+                | Fault::BehindReplugOther
         );
         if cuts {
             self.cuts += 1;
