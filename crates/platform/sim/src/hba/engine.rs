@@ -4,7 +4,7 @@ use super::port::Execution;
 use super::{Event, HbaModel};
 use crate::fault::Fault;
 use crate::sata::{Command, End, Plan, Protocol};
-use crate::seat::HOST;
+use crate::seat::{HOST, Seat};
 use core::time::Duration;
 use outboard_ahci::spec::ata::{Error, command};
 use outboard_ahci::spec::fis::{RegisterH2d, kind};
@@ -76,7 +76,10 @@ impl HbaModel {
         let tagged = active >> slot & 1 == 1;
         let others = port.executing.iter().flatten().filter(|other| other.at == at);
         let mixed = others.clone().any(|other| other.plan.protocol.is_queued() != queued_command);
-        let Some(seat) = port.seat_mut(at).filter(|seat| seat.is_up()) else {
+        // A device behind a multiplier that was reset without the host's doing waits with its first
+        // frame until DIAG.X is cleared, with which all that is sent to it collides (SATA §16.3.3).
+        let takes = |seat: &&mut Seat| seat.is_up() && (at == HOST || !seat.is_exchanged());
+        let Some(seat) = port.seat_mut(at).filter(takes) else {
             // Nobody is there to take it.
             return;
         };

@@ -209,7 +209,10 @@ impl HbaModel {
         seat.link_epoch += 1;
         seat.report = None;
         seat.errors |= serial_error::PHY_READY;
-        seat.task_file = 0x7f;
+        if at == HOST {
+            // Of a link behind a multiplier the HBA knows no more than what frames tell.
+            seat.task_file = 0x7f;
+        }
         let epoch = seat.link_epoch;
         seat.away_until = back.map_or(now, |back| now + back);
         self.trace.note(now, format_args!("port {index}.{at}: link down"));
