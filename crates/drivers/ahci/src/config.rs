@@ -115,6 +115,9 @@ pub(crate) mod limit {
     pub(crate) const ERRANDS: u8 = 4;
     /// What is behind a multiplier has shown up so long after all links were reset; as `PRESENCE`.
     pub(crate) const SETTLE: Duration = Duration::from_millis(100);
+    /// How often the links of device ports that look empty are reset again, as after a device that
+    /// was lost: not every COMRESET is answered.
+    pub(crate) const REARMS: u8 = PORT_RESETS - 1;
     /// How often a multiplier is asked what has changed, notification or not.
     pub(crate) const WATCH_BEHIND: Duration = Duration::from_secs(1);
     /// For so long the devices that share a port may finish before commands are taken from the HBA

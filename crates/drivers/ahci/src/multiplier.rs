@@ -94,6 +94,8 @@ struct Behind {
     try_at: Instant,
     /// How often that was tried in a row.
     tries: u8,
+    /// Its link was reset by the driver, and DIAG.X, which that has set, was not cleared since.
+    reset: bool,
 }
 
 /// A port multiplier with the devices behind it.
@@ -130,6 +132,9 @@ pub(crate) struct Multiplier<R> {
     failures: u8,
     /// When to look for changes.
     watch_at: Instant,
+    /// When the links of places that look empty are reset next, and how often that is still done.
+    rearm_at: Instant,
+    rearms: u8,
     /// When to look at commands in flight though there was no interrupt.
     check_at: Instant,
     /// The HBA has stopped because of a device, whose port has to ask by then to go on.
@@ -173,6 +178,8 @@ impl<R: Registers> Multiplier<R> {
             check_at: Instant::ORIGIN,
             halted_until: None,
             watch_at: Instant::ORIGIN,
+            rearm_at: Instant::ORIGIN,
+            rearms: 0,
             draining: None,
             clock: context.now,
             interrupted: false,
@@ -195,6 +202,7 @@ impl<R: Registers> Multiplier<R> {
     /// The multiplier was found again: sets its port up, whose engines are at rest.
     pub(crate) fn attach(&mut self, context: &Context<'_>) {
         self.memory.forget();
+        let started_anew = self.has_started_anew();
         let (list, received) = (self.memory.command_list(), self.memory.received());
         self.registers.set(PX_CLB, list.low());
         self.registers.set(PX_CLBU, list.high());
@@ -209,8 +217,8 @@ impl<R: Registers> Multiplier<R> {
             self.registers.set(PX_FBS, FisSwitching::new().with_enabled(true));
         }
         (self.wish, self.clock) = (Wish::None, context.now);
-        if !self.link_is_up() || self.is_busy() {
-            // It has started anew since it was found.
+        if started_anew || !self.link_is_up() || self.is_busy() {
+            // It is not what was found any more.
             return self.leave(context);
         }
         self.registers.set(PX_CMD, command.with_start(true));
@@ -255,6 +263,7 @@ impl<R: Registers> Multiplier<R> {
             places_lost: [0; MAX_SLOTS],
             try_at: Instant::ORIGIN,
             tries: 0,
+            reset: true,
         }));
     }
 
@@ -395,9 +404,16 @@ impl<R: Registers> Multiplier<R> {
         let errand = self.errand_for();
         for (device, behind) in self.devices.iter_mut().enumerate() {
             let Some(behind) = behind else { continue };
-            let waits = behind.sent == 0 && behind.face.issued() != 0
+            if behind.face.take_asked() {
+                (behind.tries, behind.try_at) = (0, Instant::ORIGIN);
+            }
+            // It waits for others, or for the multiplier; but not without end.
+            let wants_link = behind.face.wants_link()
+                && (context.now.reached(behind.try_at)
+                    || behind.face.link() == 0 && behind.tries <= limit::ERRANDS);
+            let waits = behind.sent == 0 && behind.waiting() != 0
                 || behind.face.wants_stop()
-                || behind.face.wants_link() && behind.tries == 0
+                || wants_link
                 || errand == Some(device as u8);
             if waits || !serving {
                 behind.lag += passed;

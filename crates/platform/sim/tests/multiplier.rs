@@ -396,3 +396,131 @@ fn faults_of_the_multiplier_cost_no_request() {
         }
     }
 }
+
+#[test]
+fn a_device_that_does_not_answer_its_first_reset_is_found() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        for _ in 0..2 {
+            bench.device.hba().inject(PORT, Fault::ComresetIgnored);
+        }
+        bench.all_ready();
+        assert_eq!(bench.device.hba().counts().of(Fault::ComresetIgnored), 2);
+        bench.stops();
+    }
+}
+
+#[test]
+fn a_multiplier_that_starts_anew_while_the_engine_stops_is_looked_at_before_it_is_used() {
+    for switching in BOTH {
+        for _ in 0..8 {
+            let mut bench = Bench::new(switching);
+            bench.all_ready();
+            for fault in [Fault::RegisterAborted, Fault::EngineSlow, Fault::InterruptsStop] {
+                bench.device.hba().inject(PORT, fault);
+            }
+            bench.until("the engine is to stop", Duration::from_secs(9), |bench| {
+                bench.device.hba().counts().of(Fault::EngineSlow) == 1
+            });
+            bench.device.hba().inject(PORT, Fault::MultiplierRestart);
+            // What is done too early is a violation, which the model notices.
+            let tags: Vec<_> = (0..DISKS).map(|disk| bench.write(disk, 0, 1)).collect();
+            bench.all_end(&tags, Duration::from_secs(60));
+            assert!(tags.iter().all(|tag| bench.ended[tag].0.is_ok()));
+            bench.stops();
+        }
+    }
+}
+
+#[test]
+fn a_device_that_waits_for_neighbours_that_hang_is_not_taken_for_gone() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        bench.all_ready();
+        bench.device.hba().unplug_behind(PORT, 1);
+        bench.until("it is gone", Duration::from_secs(60), |bench| {
+            bench.state(1) == UnitState::Absent
+        });
+        for _ in 0..2 {
+            bench.device.hba().inject(PORT, Fault::SpinUpNever);
+        }
+        bench.device.hba().replug_behind(PORT, 1);
+        bench.until("it was reset in vain", Duration::from_secs(9), |bench| {
+            let struck = bench.device.hba().counts().of(Fault::SpinUpNever);
+            struck == 2 && bench.state(1) == UnitState::Starting
+        });
+        let hanging = [0, 2, 3].map(|disk| {
+            bench.disk(disk, |disk| disk.script(None, 1, Mishap::Hang));
+            bench.read(disk, 0)
+        });
+        bench.until("it is ready", Duration::from_secs(150), |bench| match bench.state(1) {
+            UnitState::Starting => false,
+            UnitState::Ready => true,
+            other => bench.fail(&format!("{switching:?}: it is {other}")),
+        });
+        bench.all_end(&hanging, Duration::from_secs(150));
+        bench.stops();
+    }
+}
+
+#[test]
+fn a_device_whose_power_was_lost_while_a_neighbour_kept_the_link_tells_it() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        bench.all_ready();
+        let write = bench.write(1, 7, 1);
+        bench.all_end(&[write], Duration::from_secs(2));
+        // Nothing can be asked of the multiplier while this one is waited for.
+        bench.disk(1, |disk| disk.script(None, 1, Mishap::Hang));
+        let hangs = bench.read(1, 9);
+        let soon = bench.now + Duration::from_millis(100);
+        bench.until("it hangs", Duration::from_secs(2), |bench| bench.now.reached(soon));
+        bench.device.hba().unplug_behind(PORT, 1);
+        bench.device.hba().replug_behind(PORT, 1);
+        bench.all_end(&[hangs], Duration::from_secs(90));
+        assert_eq!(bench.ended[&hangs].0, Ok(()));
+        let flush = bench.submit(1, Request::flush());
+        bench.all_end(&[flush], Duration::from_secs(30));
+        assert_eq!(bench.ended[&flush].0, Err(BlockError::CacheLost), "{switching:?}");
+        bench.stops();
+    }
+}
+
+#[test]
+fn what_ended_before_the_multiplier_started_anew_is_not_taken_for_failed() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        bench.all_ready();
+        bench.device.hba().inject(PORT, Fault::InterruptsStop);
+        // Alone each, so that the status of their devices decides.
+        let flushes: Vec<_> = (0..DISKS).map(|disk| bench.submit(disk, Request::flush())).collect();
+        bench.turn();
+        let later = bench.now + Duration::from_micros(800);
+        bench.device.hba().advance(later);
+        bench.now = later;
+        bench.device.hba().inject(PORT, Fault::MultiplierRestart);
+        bench.all_end(&flushes, Duration::from_secs(60));
+        assert!(flushes.iter().all(|tag| bench.ended[tag].0 == Ok(())), "{switching:?}");
+        bench.stops();
+    }
+}
+
+#[test]
+fn commands_that_the_hba_keeps_when_the_multiplier_is_lost_are_not_mixed_with_others() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        bench.all_ready();
+        for lba in 0..8 {
+            bench.disk(2, |disk| disk.script(None, 8, Mishap::Slow(Duration::from_secs(1))));
+            bench.read(2, lba);
+        }
+        bench.turn();
+        bench.device.hba().inject(PORT, Fault::ActiveKept);
+        bench.device.hba().inject(PORT, Fault::MultiplierRestart);
+        let tags: Vec<_> = (0..8).collect();
+        // Commands of two devices at once are a violation, which the model notices.
+        bench.all_end(&tags, Duration::from_secs(60));
+        assert!(tags.iter().all(|tag| bench.ended[tag].0.is_ok()));
+        bench.stops();
+    }
+}

@@ -30,6 +30,9 @@ pub(super) enum Errand {
     Setup(Setup),
     /// Looking what has changed. `left`: device ports that say so.
     Watch { step: Watch, left: u32 },
+    /// Resetting the links of places that look empty once more. `left`: device ports whose turn
+    /// is still to come in this step.
+    Rearm { step: Rearm, ports: u32, left: u32 },
     /// Bringing up the link of a device port.
     BringUp { device: u8, step: BringUp },
 }
@@ -58,8 +61,16 @@ pub(super) enum Watch {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rearm {
+    Reset,
+    Hold,
+    Release,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BringUp {
     Begun,
+    LookBack,
     Reset,
     Hold,
     Release,
@@ -142,7 +153,8 @@ impl<R: Registers> Multiplier<R> {
         let wanted = self.devices.iter().flatten().filter(|behind| behind.face.wants_link());
         let wanted = wanted.map(|behind| Some(behind.try_at)).fold(None, earlier);
         let watch = (!self.stopping).then_some(self.watch_at);
-        earlier(earlier(step, check), earlier(wanted, watch))
+        let rearm = (self.rearms > 0 && !self.stopping).then_some(self.rearm_at);
+        earlier(earlier(step, check), earlier(earlier(wanted, watch), rearm))
     }
 
     /// Something may have changed. The multiplier may say so as often as it likes.
@@ -196,7 +208,20 @@ impl<R: Registers> Multiplier<R> {
             self.tried = device;
             return Some(Errand::BringUp { device, step: BringUp::Begun });
         }
-        if context.now.reached(self.watch_at) && !self.stopping {
+        if self.stopping {
+            return None;
+        }
+        if self.rearms > 0 && context.now.reached(self.rearm_at) {
+            self.rearms -= 1;
+            self.rearm_at = context.now + limit::TRY_AGAIN;
+            let empty = (0..self.count).filter(|port| self.devices[usize::from(*port)].is_none());
+            let ports = empty.fold(0, |ports, port| ports | 1 << port);
+            if ports != 0 {
+                return Some(Errand::Rearm { step: Rearm::Reset, ports, left: ports });
+            }
+            self.rearms = 0;
+        }
+        if context.now.reached(self.watch_at) {
             self.watch_at = context.now + limit::WATCH_BEHIND;
             return Some(Errand::Watch { step: Watch::Begun, left: 0 });
         }
@@ -280,6 +305,7 @@ impl<R: Registers> Multiplier<R> {
         let (errand, next) = match self.errand? {
             Errand::Setup(step) => self.advance_setup(step, result.unwrap_or(0), context),
             Errand::Watch { step, left } => self.advance_watch(step, left, result.unwrap_or(0)),
+            Errand::Rearm { step, ports, left } => advance_rearm(step, ports, left, context),
             Errand::BringUp { device, step } => {
                 self.advance_link(device, step, result.unwrap_or(0), context)
             }
@@ -297,6 +323,8 @@ impl<R: Registers> Multiplier<R> {
         match errand {
             Errand::Setup(_) => self.errand = Some(Errand::Setup(Setup::Begun)),
             Errand::Watch { .. } => {}
+            // Some may still be held in their reset.
+            Errand::Rearm { .. } => self.rearms = self.rearms.saturating_add(1),
             Errand::BringUp { device, step } => {
                 // The device may be starting; the multiplier is well.
                 if step == BringUp::EndSoftReset {
@@ -344,7 +372,10 @@ impl<R: Registers> Multiplier<R> {
                 let enable = enable(general::FEATURES_ENABLED, wanted.bits());
                 (Setup::EnableFeatures, enable)
             }
-            Setup::EnableFeatures if self.count > 0 => (Setup::Reset(0), write(0, COMRESET)),
+            Setup::EnableFeatures if self.count > 0 => {
+                self.all().for_each(|behind| behind.reset = true);
+                (Setup::Reset(0), write(0, COMRESET))
+            }
             Setup::Reset(port) if port < last => {
                 (Setup::Reset(port + 1), write(port + 1, COMRESET))
             }
@@ -379,13 +410,13 @@ impl<R: Registers> Multiplier<R> {
         }
         if let Some(behind) = self.behind(port).filter(|_| present) {
             behind.face.want_link();
-            (behind.tries, behind.try_at) = (0, Instant::ORIGIN);
         }
     }
 
     fn is_set_up(&mut self, context: &Context<'_>) {
         (self.failures, self.was_set_up) = (0, true);
         self.watch_at = context.now + limit::LOOK_SLOWLY;
+        (self.rearm_at, self.rearms) = (context.now, limit::REARMS);
     }
 
     fn advance_watch(&mut self, step: Watch, left: u32, value: u32) -> Option<(Errand, Next)> {
@@ -423,12 +454,20 @@ impl<R: Registers> Multiplier<R> {
         }
         let Some(behind) = self.behind(port) else { return };
         let was_up = behind.face.link() != 0;
-        behind.face.errors_came(errors & TOLD);
-        if detection != SataStatus::COMMUNICATION {
+        // What a reset of the driver's own has set says nothing.
+        let own = core::mem::replace(&mut behind.reset, false);
+        let told = if own { TOLD & !serial_error::EXCHANGED } else { TOLD };
+        behind.face.errors_came(errors & told);
+        if errors & told & serial_error::EXCHANGED != 0 {
+            // A port that is resetting its device takes the traces for its own.
+            behind.port.doubt_cache();
+        }
+        let was_reset = was_up && errors & serial_error::EXCHANGED != 0;
+        if detection != SataStatus::COMMUNICATION || was_reset {
+            // Nothing is sent to it before its port has seen to it.
             behind.face.link_is(0);
         } else if !was_up {
             behind.face.want_link();
-            (behind.tries, behind.try_at) = (0, Instant::ORIGIN);
         }
     }
 
@@ -445,7 +484,19 @@ impl<R: Registers> Multiplier<R> {
         };
         let pause = |time| Next::Pause { until: context.now + time };
         let (step, next) = match step {
-            BringUp::Begun => (BringUp::Reset, write(COMRESET)),
+            BringUp::Begun => {
+                let read = Next::Read { port: device, register: of_port::ERROR };
+                (BringUp::LookBack, read)
+            }
+            BringUp::LookBack => {
+                // The reset takes the traces away.
+                let behind = self.behind(device)?;
+                if value & serial_error::EXCHANGED != 0 && !behind.reset {
+                    behind.port.doubt_cache();
+                }
+                behind.reset = true;
+                (BringUp::Reset, write(COMRESET))
+            }
             BringUp::Reset => (BringUp::Hold, pause(limit::COMRESET)),
             BringUp::Hold => (BringUp::Release, write(QUIET)),
             BringUp::Release => {
@@ -468,7 +519,9 @@ impl<R: Registers> Multiplier<R> {
                 }
             }
             BringUp::ClearErrors { status } => {
-                self.behind(device)?.face.link_is(status);
+                let behind = self.behind(device)?;
+                behind.reset = false;
+                behind.face.link_is(status);
                 (BringUp::BeginSoftReset, Next::BeginSoftReset { device })
             }
             BringUp::BeginSoftReset => (BringUp::HoldSoftReset, pause(limit::LOOK)),
@@ -483,6 +536,27 @@ impl<R: Registers> Multiplier<R> {
         };
         Some((Errand::BringUp { device, step }, next))
     }
+}
+
+/// Resets the links of places that look empty. Whoever watches sees what comes of that.
+fn advance_rearm(
+    step: Rearm,
+    ports: u32,
+    left: u32,
+    context: &Context<'_>,
+) -> Option<(Errand, Next)> {
+    let (port, rest) = (left.trailing_zeros() as u8, left & left.wrapping_sub(1));
+    let write = |value: SataControl| {
+        let value = value.into();
+        Next::Write { port, register: of_port::CONTROL, value }
+    };
+    let (step, left, next) = match step {
+        Rearm::Reset if left != 0 => (Rearm::Reset, rest, write(COMRESET)),
+        Rearm::Reset => (Rearm::Hold, ports, Next::Pause { until: context.now + limit::COMRESET }),
+        Rearm::Hold | Rearm::Release if left != 0 => (Rearm::Release, rest, write(QUIET)),
+        Rearm::Hold | Rearm::Release => return None,
+    };
+    Some((Errand::Rearm { step, ports, left }, next))
 }
 
 fn status_of(port: u8) -> Next {

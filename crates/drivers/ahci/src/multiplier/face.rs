@@ -20,6 +20,8 @@ struct Cells {
     registers: [AtomicU32; PORT_BYTES / 4],
     /// The link shall be brought up.
     wanted: AtomicBool,
+    /// That was asked for since it was last looked at.
+    asked: AtomicBool,
 }
 
 /// The registers of a device port. Clones are the same registers.
@@ -31,6 +33,7 @@ impl Face {
         let face = Self(Arc::new(Cells {
             registers: [const { AtomicU32::new(0) }; PORT_BYTES / 4],
             wanted: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
         }));
         face.reset();
         face
@@ -106,6 +109,12 @@ impl Face {
     pub(super) fn want_link(&self) {
         self.link_is(0);
         self.0.wanted.store(true, Ordering::Relaxed);
+        self.0.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for, once more perhaps; true once for each time.
+    pub(super) fn take_asked(&self) -> bool {
+        self.0.asked.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the link is to be brought up.
@@ -144,6 +153,11 @@ impl Face {
     pub(super) fn stopped(&self) {
         let command = PortCommand::from(self.load(PX_CMD.offset()));
         self.put(PX_CMD.offset(), command.with_list_running(false).into());
+        self.forget_issued();
+    }
+
+    /// All commands are forgotten.
+    pub(super) fn forget_issued(&self) {
         self.put(PX_CI.offset(), 0);
         self.put(PX_SACT.offset(), 0);
     }

@@ -3,6 +3,7 @@
 use super::{Behind, Multiplier, State};
 use crate::config::limit;
 use crate::port::Context;
+use crate::spec::ata::Status;
 use crate::spec::multiplier::MAX_DEVICE_PORTS;
 use crate::spec::registers::{
     ALL_ONES, FisSwitching, PX_CI, PX_FBS, PX_IS, PX_SACT, PX_SNTF, PX_TFD, PortInterrupts,
@@ -15,7 +16,7 @@ use outboard_hw::registers::RegistersExt;
 impl Behind {
     /// Slots whose commands wait to be sent.
     pub(super) fn waiting(&self) -> u32 {
-        match self.face.wants_stop() {
+        match self.face.wants_stop() || self.face.link() == 0 {
             true => 0,
             false => self.face.issued() & !self.sent,
         }
@@ -185,7 +186,9 @@ impl<R: Registers> Multiplier<R> {
             }
         }
         for device in (0..self.count).filter(|device| devices >> device & 1 == 1) {
-            self.tell(device, PortInterrupts::empty(), context, done);
+            if self.state == State::Serving {
+                self.tell(device, PortInterrupts::empty(), context, done);
+            }
         }
     }
 
@@ -199,6 +202,11 @@ impl<R: Registers> Multiplier<R> {
     ) {
         let frames = self.memory.received_by(self.area(device));
         let task_file = self.task_file(device);
+        let error = Status::from_bits_retain(task_file.status()).is_error();
+        if error && (!self.link_is_up() || self.has_started_anew()) {
+            // It says nothing of what ended before the link was lost (AHCI §3.3.8).
+            return self.lost(context);
+        }
         let Some(behind) = self.behind(device) else { return };
         behind.port.received(&frames);
         behind.face.task_file_is(task_file.into());

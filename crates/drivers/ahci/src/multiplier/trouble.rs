@@ -18,6 +18,7 @@ impl Behind {
         if !self.port.was_disturbed(&context.behind(self.lag)) {
             // A command of the port's own: its end is all that the port waits for.
             self.face.interrupted(PortInterrupts::INTERFACE_FATAL);
+            self.face.forget_issued();
         }
     }
 }
@@ -82,6 +83,9 @@ impl<R: Registers> Multiplier<R> {
             return self.stop_engine(context);
         }
         self.tell(device, trouble, context, done);
+        if self.state != State::Serving {
+            return;
+        }
         self.halted_until.get_or_insert(context.now + limit::ENGINE * 2);
     }
 
@@ -155,7 +159,10 @@ impl<R: Registers> Multiplier<R> {
             }
             State::Leaving { until } => {
                 if self.engines_rest() {
-                    self.has_left_port(context, done);
+                    match self.keeps_commands() {
+                        true => self.call_for_hba_reset(),
+                        false => self.has_left_port(context, done),
+                    }
                 } else if context.now.reached(until) {
                     self.call_for_hba_reset();
                 }
@@ -198,9 +205,7 @@ impl<R: Registers> Multiplier<R> {
 
     /// The command engine is at rest: starts it again.
     fn has_stopped(&mut self, until: Instant, context: &Context<'_>) {
-        let kept = self.registers.get(PX_CI) | self.registers.get(PX_SACT);
-        if kept != 0 {
-            // It has not let go of them (AHCI §3.3.13, §3.3.14).
+        if self.keeps_commands() {
             return self.call_for_hba_reset();
         }
         for device in 0..self.count {
@@ -216,6 +221,10 @@ impl<R: Registers> Multiplier<R> {
         self.in_flight = 0;
         (self.draining, self.halted_until) = (None, None);
         self.memory.forget();
+        if !self.link_is_up() || self.has_started_anew() {
+            // Also before BSY is overridden, which then says that it is not ready.
+            return self.lost(context);
+        }
         let busy = self.is_busy();
         let command = self.registers.get(PX_CMD);
         if (busy || self.switching) && context.capabilities.command_list_override() {
@@ -227,9 +236,6 @@ impl<R: Registers> Multiplier<R> {
                 }
                 return;
             }
-        }
-        if !self.link_is_up() {
-            return self.lost(context);
         }
         if self.is_busy() {
             return self.leave(context);
@@ -243,8 +249,21 @@ impl<R: Registers> Multiplier<R> {
         }
     }
 
+    /// Whether the HBA has not let go of commands, with its command engine at rest (AHCI §3.3.13,
+    /// §3.3.14).
+    fn keeps_commands(&self) -> bool {
+        self.registers.get(PX_CI) | self.registers.get(PX_SACT) != 0
+    }
+
     pub(super) fn link_is_up(&self) -> bool {
         self.registers.get(PX_SSTS).detection() == SataStatus::COMMUNICATION
+    }
+
+    /// Whether the multiplier has announced itself since that was last asked for: it was reset, or
+    /// lost power, and is not ready until it has been looked at again (AHCI §3.3.12).
+    pub(super) fn has_started_anew(&self) -> bool {
+        let errors = self.registers.get(PX_SERR);
+        errors != ALL_ONES && errors & serial_error::EXCHANGED != 0
     }
 
     /// Whether the engine may not be started because of a device. With FIS-based switching each
@@ -255,7 +274,7 @@ impl<R: Registers> Multiplier<R> {
     }
 
     /// The link to the multiplier was lost, and perhaps its power and that of the devices.
-    fn lost(&mut self, context: &Context<'_>) {
+    pub(super) fn lost(&mut self, context: &Context<'_>) {
         for behind in self.all() {
             behind.face.link_is(0);
             behind.port.look_for_cut_off(&context.behind(behind.lag));

@@ -331,7 +331,7 @@ impl<R: Registers> Port<R> {
 
     /// The device was cut off, of power perhaps: what it has acknowledged and not yet flushed may
     /// be lost, which the next flush has to say.
-    pub(super) fn doubt_cache(&mut self) {
+    pub(crate) fn doubt_cache(&mut self) {
         self.cache_lost |= self.unflushed && !self.left_out.has(Sabotage::CacheDoubt);
         // What was written and only waits for its flush has to be written again as well.
         if !self.left_out.has(Sabotage::DurableWrites) {
