@@ -524,3 +524,15 @@ fn commands_that_the_hba_keeps_when_the_multiplier_is_lost_are_not_mixed_with_ot
         bench.stops();
     }
 }
+
+#[test]
+fn the_driver_stops_whenever_it_is_told_to_and_whatever_it_has_found_by_then() {
+    for switching in BOTH {
+        for after_us in (0..20_000).step_by(500).chain([100_000, 115_000, 130_000]) {
+            let mut bench = Bench::new(switching);
+            let then = bench.now + Duration::from_micros(after_us);
+            bench.until("it is time", Duration::from_secs(1), |bench| bench.now.reached(then));
+            bench.stops();
+        }
+    }
+}

@@ -156,7 +156,12 @@ impl<D: Device> Hba<D> {
             let (context, ports) = self.split(now);
             let new = window.ok().and_then(|w| Multiplier::new(index as u8, w, &context));
             match (new, &mut ports[index]) {
-                (Some(multiplier), _) => self.multipliers.push(multiplier),
+                (Some(mut multiplier), _) => {
+                    if self.stopping {
+                        multiplier.stop();
+                    }
+                    self.multipliers.push(multiplier);
+                }
                 (None, Some(port)) => port.cannot_be_multiplied(&context, done),
                 (None, None) => {}
             }
