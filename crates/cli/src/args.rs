@@ -379,11 +379,6 @@ pub(crate) struct SimArgs {
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
     pub(crate) only: Vec<Fault>,
 
-    /// Put disks behind a port multiplier in one trial of five. About one in a thousand of these
-    /// finds something that the driver does not do right yet
-    #[arg(long)]
-    pub(crate) multipliers: bool,
-
     /// How many trials to run at once [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,

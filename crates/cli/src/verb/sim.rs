@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
 }
 
 fn options(arguments: &SimArgs, trace: bool) -> TrialOptions {
-    TrialOptions::new(trace, arguments.only.clone(), arguments.multipliers)
+    TrialOptions::new(trace, arguments.only.clone())
 }
 
 fn progress(seeds: u64, time: Option<Duration>, json: bool) -> ProgressBar {

@@ -45,8 +45,6 @@ pub struct TrialOptions {
     pub trace: bool,
     /// Only these faults strike; none for any.
     pub only: Vec<Fault>,
-    /// Some trials have a port multiplier. The driver does not pass all of these yet.
-    pub multipliers: bool,
     /// A piece of the driver's recovery to leave out, to see whether the oracle notices.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<outboard_ahci::Sabotage>,
@@ -54,11 +52,10 @@ pub struct TrialOptions {
 
 impl TrialOptions {
     /// Trials with a trace or without, with these faults only.
-    pub const fn new(trace: bool, only: Vec<Fault>, multipliers: bool) -> Self {
+    pub const fn new(trace: bool, only: Vec<Fault>) -> Self {
         Self {
             trace,
             only,
-            multipliers,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -122,7 +119,7 @@ struct Trial {
 impl Trial {
     fn new(seed: u64, arena: &Arena, options: &TrialOptions) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random, &options.only, options.multipliers);
+        let scenario = Scenario::draw(&mut random, &options.only);
         let view = DeviceView::new(arena.clone());
         let mut hba = HbaModel::new(scenario.hba, view, random.fork());
         if options.trace {

@@ -49,8 +49,8 @@ const CONTROLLER_ONCE_IN: u64 = 40;
 const DISK_ONCE_IN: u64 = 3;
 
 impl Scenario {
-    /// Draws one. `only` restricts the faults; `multipliers` allows them.
-    pub(super) fn draw(random: &mut Random, only: &[Fault], multipliers: bool) -> Self {
+    /// Draws one. `only` restricts the faults.
+    pub(super) fn draw(random: &mut Random, only: &[Fault]) -> Self {
         let ports = *random.pick(&[1, 1, 2, 2, 3, 4, 6, 32]);
         let mut hba = HbaConfig::new(ports);
         let capabilities = hba
@@ -81,7 +81,7 @@ impl Scenario {
         }
         // What is drawn without a multiplier does not depend on there being such a thing.
         let mut aside = Random::new(!random.clone().bits());
-        let multiplier = Self::draw_multiplier(&mut hba, &mut disks, only, multipliers, &mut aside);
+        let multiplier = Self::draw_multiplier(&mut hba, &mut disks, only, &mut aside);
         let faults = Self::draw_faults(random, &disks, only);
         Self { hba, driver, multiplier, disks, faults }
     }
@@ -91,11 +91,10 @@ impl Scenario {
         hba: &mut HbaConfig,
         disks: &mut Vec<Planted>,
         only: &[Fault],
-        multipliers: bool,
         random: &mut Random,
     ) -> Option<(u8, MultiplierConfig)> {
         let needed = only.iter().any(|fault| Fault::OF_MULTIPLIERS.contains(fault));
-        let drawn = multipliers && only.is_empty() && random.once_in(MULTIPLIER_ONCE_IN);
+        let drawn = only.is_empty() && random.once_in(MULTIPLIER_ONCE_IN);
         if !needed && !drawn {
             return None;
         }
