@@ -186,6 +186,8 @@ pub(crate) struct Port<R> {
     unwritten: Option<u64>,
     /// Port resets in a row after which the device could not be identified.
     port_resets: u8,
+    /// How many times in a row there was no link to be waited for.
+    unheard: u8,
     /// HBA resets in a row without a command that ended well.
     hba_resets: u8,
     counters: Counters,
@@ -225,6 +227,7 @@ impl<R: Registers> Port<R> {
             cache_lost: false,
             unwritten: None,
             port_resets: 0,
+            unheard: 0,
             hba_resets: 0,
             counters: Counters::default(),
             events: EventRing::new(),

@@ -98,7 +98,7 @@ impl<R: Registers> Port<R> {
         self.forget_management();
         self.drive = None;
         (self.unflushed, self.cache_lost, self.unwritten) = (false, false, None);
-        (self.port_resets, self.hba_resets) = (0, 0);
+        (self.port_resets, self.unheard, self.hba_resets) = (0, 0, 0);
     }
 
     /// The device is gone: fails everything, and watches the place. The command engine has stopped,

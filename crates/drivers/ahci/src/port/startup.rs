@@ -47,6 +47,9 @@ impl<R: Registers> Port<R> {
             // The first FIS is not posted while DIAG.X is set (AHCI §3.3.12).
             self.registers.set(PX_SERR, u32::MAX);
             self.link_is_up(status.speed(), context);
+            // Resets that nobody was there to hear say nothing of the device.
+            let unheard = core::mem::take(&mut self.unheard);
+            self.port_resets = self.port_resets.saturating_sub(unheard);
             let until = context.now + context.config.timeouts.spin_up;
             self.enter(State::Device { until }, context.now);
             return self.await_device(until, context, done);
@@ -65,6 +68,7 @@ impl<R: Registers> Port<R> {
             let until = context.now + limit::RETURN;
             self.enter(State::Link { until, seen, late: true }, context.now + limit::LOOK);
         } else if met {
+            self.unheard = self.unheard.saturating_add(1);
             self.reset_again(FailedReason::Removed, context, done);
         } else if seen {
             self.reset_again(FailedReason::GivenUp, context, done);
