@@ -20,6 +20,12 @@ mkfs.vfat          dosfstools      dosfstools            dosfstools
 mcopy              mtools          mtools                mtools
 cmp                diffutils       diffutils             diffutils
 diodls             diod            diod                  diod
+busybox            busybox-static  busybox               busybox
+fio                fio             fio                   fio
+setpriv            util-linux      util-linux            util-linux
+xz                 xz-utils        xz                    xz
+zstd               zstd            zstd                  zstd
+dpkg-deb           dpkg            dpkg                  dpkg
 valgrind           valgrind        valgrind              valgrind
 python3            python3         python3               python
 ensurepip          python3-venv    python3               python

@@ -1,0 +1,113 @@
+//! The devices that a guest has.
+
+use std::path::PathBuf;
+
+/// What is behind a disk of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disk {
+    /// So many bytes, which read as zeros and forget writes: storage is not the limit.
+    Null(u64),
+    /// A raw image file, which is written.
+    Image(PathBuf),
+}
+
+/// A PCI function, or a controller with its disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// A Serial ATA controller with up to six disks.
+    Ahci(Vec<Disk>),
+    /// An NVMe controller with one namespace.
+    Nvme(Disk),
+    /// A disk over virtio.
+    VirtioBlk(Disk),
+    /// A network interface over virtio. All network interfaces are on one hub.
+    VirtioNet,
+    /// An Intel 82540EM.
+    E1000,
+    /// An Intel 82574L.
+    E1000e,
+}
+
+/// The first slot of the root bus that devices get; those before are the machine's own.
+const FIRST_SLOT: usize = 4;
+/// How many devices fit.
+pub(crate) const MAX_DEVICES: usize = 24;
+
+impl Device {
+    /// The variable in which the script finds the addresses of devices of this kind.
+    pub(crate) fn variable(&self) -> &'static str {
+        match self {
+            Self::Ahci(_) => "AHCI",
+            Self::Nvme(_) => "NVME",
+            Self::VirtioBlk(_) => "VIRTIO_BLK",
+            Self::VirtioNet => "VIRTIO_NET",
+            Self::E1000 => "E1000",
+            Self::E1000e => "E1000E",
+        }
+    }
+
+    /// The address of the guest's device number `index`.
+    pub(crate) fn address(index: usize) -> String {
+        format!("0000:00:{:02x}.0", FIRST_SLOT + index)
+    }
+
+    /// What QEMU is told about the guest's device number `index`.
+    pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
+        let at = format!("addr=0x{:x}", FIRST_SLOT + index);
+        let node = format!("node{index}");
+        let platform = "disable-legacy=on,iommu_platform=on";
+        let device = |text: String| ["-device".to_owned(), text];
+        match self {
+            Self::Ahci(disks) => {
+                let mut arguments: Vec<_> = device(format!("ahci,id=ahci{index},{at}")).into();
+                for (port, disk) in disks.iter().enumerate() {
+                    let node = format!("{node}p{port}");
+                    arguments.extend(disk.backend(&node));
+                    let serial = format!("AHCI{index}P{port}");
+                    let bus = format!("bus=ahci{index}.{port}");
+                    arguments.extend(device(format!("ide-hd,drive={node},{bus},serial={serial}")));
+                }
+                arguments
+            }
+            Self::Nvme(disk) => {
+                let text = format!("nvme,{at},serial=NVME{index},drive={node}");
+                disk.backend(&node).into_iter().chain(device(text)).collect()
+            }
+            Self::VirtioBlk(disk) => {
+                let text = format!("virtio-blk-pci,{at},{platform},drive={node}");
+                disk.backend(&node).into_iter().chain(device(text)).collect()
+            }
+            Self::VirtioNet => on_hub(index, &format!("virtio-net-pci,{at},{platform}")),
+            Self::E1000 => on_hub(index, &format!("e1000,{at}")),
+            Self::E1000e => on_hub(index, &format!("e1000e,{at}")),
+        }
+    }
+}
+
+/// A network interface; hubs connect them with each other, and with nothing else.
+fn on_hub(index: usize, device: &str) -> Vec<String> {
+    let mac = format!("52:54:00:00:00:{index:02x}");
+    ["-netdev", &format!("hubport,id=net{index},hubid=0"), "-device"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([format!("{device},netdev=net{index},mac={mac},romfile=")])
+        .collect()
+}
+
+impl Disk {
+    fn backend(&self, node: &str) -> [String; 2] {
+        let text = match self {
+            Self::Null(bytes) => {
+                format!("driver=null-co,node-name={node},size={bytes},read-zeroes=on")
+            }
+            Self::Image(path) => {
+                // QEMU reads two commas as one that belongs to the name.
+                let path = path.display().to_string().replace(',', ",,");
+                // A guest's data need not survive this machine.
+                let cache = "cache.no-flush=on";
+                format!("driver=raw,node-name={node},{cache},file.driver=file,file.filename={path}")
+            }
+        };
+        ["-blockdev".to_owned(), text]
+    }
+}
