@@ -51,8 +51,17 @@ pub enum GuestError {
         log: String,
     },
 
+    /// The guest did not come up.
+    #[error("the guest was ended: it did not boot within {limit:?}\n{log}")]
+    NotBooted {
+        /// How long it might have taken.
+        limit: Duration,
+        /// What was printed until then.
+        log: String,
+    },
+
     /// The script did not end in time.
-    #[error("the guest was ended: it took longer than {limit:?}\n{log}")]
+    #[error("the guest was ended: its script took longer than {limit:?}\n{log}")]
     TimedOut {
         /// How long it might have taken.
         limit: Duration,

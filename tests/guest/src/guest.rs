@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a guest may take unless it is told otherwise. A boot takes some ten seconds of a
-/// processor; many more on a machine that has other things to do.
+/// How long a script may take unless it is told otherwise.
 const USUAL_LIMIT: Duration = Duration::from_secs(300);
 const USUAL_MEMORY_MIB: u32 = 1024;
 /// What the kernel is always told.
@@ -123,7 +122,7 @@ impl Guest {
         self
     }
 
-    /// Sets how long all may take (5 minutes unless this is called).
+    /// Sets how long the script may take (5 minutes unless this is called).
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -159,7 +158,7 @@ impl Guest {
         let console = logs.join(format!("{}.console", self.name));
         let began = Instant::now();
         let arguments = self.arguments(&kernel, &initramfs, &console, folder.path());
-        let end = qemu::run(&arguments, &logs.join(format!("{}.qemu", self.name)), self.limit)?;
+        let run = qemu::run(&arguments, &logs.join(format!("{}.qemu", self.name)), self.limit)?;
         let time = began.elapsed();
         let read = |path: &Path| {
             fs::read(path).map_or(String::new(), |b| String::from_utf8_lossy(&b).replace('\r', ""))
@@ -178,14 +177,17 @@ impl Guest {
         if let Some(line) = panicked {
             return Err(GuestError::Panicked { message: line.to_owned(), log });
         }
-        if end == End::TimedOut {
-            return Err(GuestError::TimedOut { limit: self.limit, log });
+        match run.end {
+            End::Ended => {}
+            End::NotBooted(limit) => return Err(GuestError::NotBooted { limit, log }),
+            End::TimedOut => return Err(GuestError::TimedOut { limit: self.limit, log }),
         }
         let out = folder.path().join("out");
         let code = unpack(&folder.path().join("results"), &out);
         let Some(code) = code else { return Err(GuestError::NoResult(log)) };
         let kernel_log = read(&out.join("kernel.log"));
-        Ok(Report { code, stdout, stderr, kernel_log, time, folder })
+        let boot_time = run.boot_time.unwrap_or(time);
+        Ok(Report { code, stdout, stderr, kernel_log, boot_time, time, folder })
     }
 
     /// What the guest gets beside what every guest has.
@@ -241,6 +243,9 @@ impl Guest {
         add("-append", parameters);
         add("-chardev", format!("file,id=console,path={}", comma(console)));
         add("-serial", "chardev:console".to_owned());
+        // QEMU's own standard output tells that the script begins.
+        add("-chardev", "stdio,id=begin,signal=off".to_owned());
+        add("-device", "virtserialport,chardev=begin,name=begin".to_owned());
         for port in ["stdout", "stderr", "results"] {
             add("-chardev", format!("file,id={port},path={}", comma(&to.join(port))));
             add("-device", format!("virtserialport,chardev={port},name={port}"));

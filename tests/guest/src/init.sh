@@ -27,6 +27,7 @@ cd /job
 set -a
 . ./environment
 set +a
+echo begin >"$(port begin)"
 sh ./script </dev/null >"$(port stdout)" 2>"$(port stderr)"
 echo $? >/out/code
 dmesg >/out/kernel.log

@@ -16,6 +16,8 @@ pub struct Report {
     pub stderr: String,
     /// The kernel's messages, whole.
     pub kernel_log: String,
+    /// From QEMU's start until the script began.
+    pub boot_time: Duration,
     /// From QEMU's start to its end.
     pub time: Duration,
     pub(crate) folder: TempDir,
