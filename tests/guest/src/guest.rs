@@ -244,7 +244,7 @@ impl Guest {
         add("-chardev", format!("file,id=console,path={}", comma(console)));
         add("-serial", "chardev:console".to_owned());
         // QEMU's own standard output tells that the script begins.
-        add("-chardev", "stdio,id=begin,signal=off".to_owned());
+        add("-chardev", "file,id=begin,path=/proc/self/fd/1".to_owned());
         add("-device", "virtserialport,chardev=begin,name=begin".to_owned());
         for port in ["stdout", "stderr", "results"] {
             add("-chardev", format!("file,id={port},path={}", comma(&to.join(port))));

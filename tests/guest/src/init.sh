@@ -10,6 +10,7 @@ mount -t tmpfs run /run
 ip link set lo up
 hostname guest
 
+echo "loading drivers" >/dev/console
 # Disks are there once their controller's module is loaded, if sd_mod came before.
 modprobe -a virtio_pci virtio_console sd_mod
 cat /sys/bus/pci/devices/*/modalias | sort -u | while read -r alias; do
@@ -27,10 +28,12 @@ cd /job
 set -a
 . ./environment
 set +a
-echo begin >"$(port begin)"
+echo "the script begins" >/dev/console
+echo >"$(port begin)"
 sh ./script </dev/null >"$(port stdout)" 2>"$(port stderr)"
 echo $? >/out/code
 dmesg >/out/kernel.log
 tar -c -C /out . >"$(port results)"
+echo "the script has ended" >/dev/console
 # QEMU ends when its machine reboots.
 reboot -f
