@@ -13,8 +13,10 @@ hostname guest
 echo "loading drivers" >/dev/console
 # Disks are there once their controller's module is loaded, if sd_mod came before.
 modprobe -a virtio_pci virtio_console sd_mod
-cat /sys/bus/pci/devices/*/modalias | sort -u | while read -r alias; do
-  modprobe -q "$alias" 2>/dev/null
+for bus in pci virtio; do
+  cat /sys/bus/$bus/devices/*/modalias | sort -u | while read -r alias; do
+    modprobe -q "$alias" 2>/dev/null
+  done
 done
 
 # The port of the host that has a name: port NAME

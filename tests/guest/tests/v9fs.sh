@@ -35,7 +35,7 @@ for transport in unix tcp; do
     dd if=/mnt/sdC0/data bs=64k skip=$((number * 100)) count=64 2>/dev/null | cmp - /tmp/noise
     printf 'x%s' $number | dd of=/mnt/sdC0/data bs=1 seek=$((number * 6553600 + 777)) conv=notrunc 2>/dev/null
     dd if=/mnt/sdC0/data bs=1 skip=$((number * 6553600 + 777)) count=2 2>/dev/null | grep -qx "x$number"
-    dd if=/mnt/sdC0/data bs=1 skip=$((number * 6553600)) count=777 2>/dev/null | cmp -n 777 - /tmp/noise
+    dd if=/mnt/sdC0/data bs=777 skip=$((number * 6553600)) count=1 iflag=skip_bytes 2>/dev/null | cmp -n 777 - /tmp/noise
     echo flush >/mnt/sdC0/ctl
     # What cannot be is refused, and the mount lives on.
     ! echo nonsense 2>/dev/null >/mnt/sdC0/ctl
@@ -55,9 +55,10 @@ sgdisk --verify /mnt/sdC0/data
 
 step a file system on a partition, through a loop device
 mkdir /fs
+modprobe loop
 losetup /dev/loop0 /mnt/sdC0/part/1
 mkfs.ext4 -q /dev/loop0
-mount /dev/loop0 /fs
+mount -t ext4 /dev/loop0 /fs
 tar -c -C / usr bin lib/x86_64-linux-gnu >/tmp/some.tar
 tar -x -C /fs -f /tmp/some.tar
 umount /fs
@@ -68,7 +69,7 @@ umount /mnt
 step the same file system over the other transport and version
 mount_tree tcp 9p2000
 losetup -r /dev/loop0 /mnt/sdC0/part/1
-mount -o ro /dev/loop0 /fs
+mount -t ext4 -o ro /dev/loop0 /fs
 for folder in usr bin lib/x86_64-linux-gnu; do diff -r /$folder /fs/$folder; done
 umount /fs
 losetup -d /dev/loop0
