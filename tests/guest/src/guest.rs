@@ -136,6 +136,17 @@ impl Guest {
         self
     }
 
+    /// Fetches and builds what the guest needs, so that running it takes no longer than it does.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be done.
+    pub fn prepare(&self) -> Result<(), GuestError> {
+        let kernel = Kernel::find(self.release)?;
+        initramfs::layer(&kernel, &self.tools)?;
+        self.job("").map(|_| ())
+    }
+
     /// Boots the guest and runs `script` (POSIX shell, by busybox) there as root.
     ///
     /// What it leaves in the folder `$RESULTS` comes back. `outboard`, the usual tools (`cmp`, `dd`,

@@ -29,12 +29,16 @@ The console's log is in target/guest/logs.";
 #[command(name = "outboard-guest", after_help = EXAMPLES, arg_required_else_help = true)]
 struct Arguments {
     /// The script to run
-    #[arg(long, value_name = "FILE", required_unless_present = "command")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["command", "prepare"])]
     script: Option<PathBuf>,
 
     /// The script to run, itself
     #[arg(long, value_name = "TEXT", conflicts_with = "script")]
     command: Option<String>,
+
+    /// Only fetch and build what guests need
+    #[arg(long, conflicts_with_all = ["script", "command"])]
+    prepare: bool,
 
     /// Add an AHCI controller, with so many disks of zeros, or these (as in a.img,null,b.img)
     #[arg(long, value_name = "N|DISK,…")]
@@ -126,7 +130,12 @@ fn run(arguments: Arguments) -> Result<i32> {
         }
         (None, command) => command.clone().unwrap_or_default(),
     };
-    let report = guest(&arguments)?.run(&script)?;
+    let guest = guest(&arguments)?;
+    if arguments.prepare {
+        guest.prepare()?;
+        return Ok(0);
+    }
+    let report = guest.run(&script)?;
     std::io::stdout().write_all(report.stdout.as_bytes())?;
     std::io::stderr().write_all(report.stderr.as_bytes())?;
     if let Some(folder) = &arguments.results {
