@@ -27,7 +27,8 @@ each_case() { echo "$CASES" | while read -r name theirs ours bytes depth; do "$@
 kernel() {
   measure $round $name kernel fio --name=$name --filename=$disk --direct=1 --ioengine=io_uring \
     --rw=$theirs --bs=$bytes --iodepth=$depth --iodepth_batch_complete_max=$depth \
-    --registerfiles --fixedbufs --time_based --runtime=$SECONDS_EACH --output-format=json
+    --registerfiles --fixedbufs --clat_percentiles=0 --lat_percentiles=1 \
+    --time_based --runtime=$SECONDS_EACH --output-format=json
 }
 ours() {
   for way in interrupts polling; do

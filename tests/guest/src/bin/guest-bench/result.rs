@@ -171,7 +171,7 @@ fn sample(report: &Report, name: &str, by_fio: bool) -> Result<Sample> {
     };
     let (per_second, p50_us, p99_us) = if by_fio {
         let percentile =
-            |which| number(&format!("/jobs/0/read/clat_ns/percentile/{which}")).map(|ns| ns / 1e3);
+            |which| number(&format!("/jobs/0/read/lat_ns/percentile/{which}")).map(|ns| ns / 1e3);
         (number("/jobs/0/read/iops")?, percentile("50.000000")?, percentile("99.000000")?)
     } else {
         let rate = number("/transfers_per_second")?;
