@@ -46,6 +46,11 @@ impl Function {
         is_pci_bridge(self.identity.class)
     }
 
+    /// Whether it is a bridge of any kind: to other PCI buses, from the host, to ISA.
+    pub const fn is_bridge(&self) -> bool {
+        self.identity.class.base == 0x06
+    }
+
     /// Whether it is ready to be handed to a process.
     pub fn is_on_vfio(&self) -> bool {
         self.driver.as_deref() == Some(VFIO_DRIVER)
