@@ -1,11 +1,13 @@
 //! The command line. Completions and manual pages are made from the same definitions.
 
 mod disk;
+mod machine;
 
 pub(crate) use disk::{
     CapacityArgs, DiskArg, DiskArgs, DiskVerb, EraseArgs, ForceArg, LinkLevel, PasswordArg,
     SecurityVerb, SelftestArgs, SetPasswordArgs, SwitchArgs, Test, TrimArgs,
 };
+pub(crate) use machine::{BindArgs, DoctorArgs, StatusArgs, UnbindArgs};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_lab::{DiskConfig, LabConfig};
@@ -34,6 +36,8 @@ const EXAMPLES: &str = "\
 Examples:
   outboard serve --lab disk.img               serve a disk image (end it with Ctrl-C)
   outboard serve --sim disk.img,faults=1      see how a bad disk is got over
+  outboard status                             which controllers there are, and who uses them
+  sudo outboard bind 00:1f.2                  take one from the kernel, until outboard unbind
   outboard ls                                 in another terminal: what is served
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
@@ -50,6 +54,7 @@ Exit codes:
   5  the devices are gone: QEMU ended, or hardware was pulled out
   6  the server ended without flushing a disk
   7  a disk expects to fail, or failed its self-test (disk smart, disk selftest)
+  8  a device is in use, or shares its IOMMU group; nothing was done (bind, unbind)
 
 Settings:
   OUTBOARD_AT    where the server is, unless --at says so
@@ -87,6 +92,23 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// List PCI functions, and which of our drivers fits each
     List(ListArgs),
+    /// Take PCI functions away from the kernel's drivers, for drivers of ours
+    #[command(long_about = machine::BIND_LONG)]
+    Bind(BindArgs),
+    /// Give PCI functions back to the kernel's drivers
+    ///
+    /// Refused while a process has the function: end that first.
+    Unbind(UnbindArgs),
+    /// Show PCI functions of this machine: which driver has each, and who uses it
+    ///
+    /// DRIVER is the driver of ours that fits, IS WITH the driver of the kernel's that has the
+    /// function, GROUP the IOMMU group. Who else uses a disk is seen only by the superuser.
+    Status(StatusArgs),
+    /// Say what stands between this machine and drivers outside its kernel, and what to do
+    ///
+    /// Looks at IOMMU, modules, permissions and limits, as this user has them. Each line is good,
+    /// a note, or trouble; what to do next stands below. Ends with exit code 1 if there is trouble.
+    Doctor(DoctorArgs),
     /// List what a server serves
     Ls(LsArgs),
     /// Print files of a server

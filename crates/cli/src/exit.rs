@@ -4,6 +4,7 @@ use crate::print::{self, OutputError};
 use crate::remote::TransferError;
 use outboard_host::ServerError;
 use outboard_ninep::client::ClientError;
+use outboard_sysfs::HandoverError;
 use serde::Serialize;
 use std::error::Error;
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ const GONE: u8 = 5;
 pub(crate) const UNFLUSHED: u8 = 6;
 /// A disk expects to fail, or failed its self-test.
 pub(crate) const FAILING: u8 = 7;
+/// A device is in use, or shares its group.
+const BUSY: u8 = 8;
 
 /// Prints an error, and picks the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
@@ -49,6 +52,14 @@ fn code(cause: &(dyn Error + 'static)) -> Option<u8> {
         return match error {
             ClientError::Connect { .. } => Some(NO_SERVER),
             ClientError::Server { .. } => Some(REFUSED),
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<HandoverError>() {
+        return match error {
+            HandoverError::Busy { .. }
+            | HandoverError::Held { .. }
+            | HandoverError::GroupShared { .. } => Some(BUSY),
             _ => None,
         };
     }

@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod drivers;
 mod endpoint;
 mod exit;
 mod hosting;
@@ -34,6 +35,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Serve(serve) => return verb::serve::run(serve, json),
         Verb::Sim(sim) => return verb::sim::run(&sim, json),
         Verb::List(list) => verb::list::run(list, json)?,
+        Verb::Bind(bind) => verb::bind::bind(&bind, json)?,
+        Verb::Unbind(unbind) => verb::bind::unbind(&unbind, json)?,
+        Verb::Status(status) => verb::status::run(&status, json)?,
+        Verb::Doctor(doctor) => return verb::doctor::run(&doctor, json),
         Verb::Ls(ls) => verb::ls::run(&ls, json)?,
         Verb::Cat(cat) => verb::cat::run(&cat, json)?,
         Verb::Read(read) => verb::read::run(&read, json)?,

@@ -2,7 +2,7 @@
 
 use crate::args::ListArgs;
 use crate::pci_ids::PciIds;
-use crate::{hosting, print};
+use crate::{drivers, hosting, print};
 use anyhow::Result;
 use outboard_lab::LabConfig;
 use outboard_pci::{Address, Identity};
@@ -60,7 +60,6 @@ fn describe(
     ids: &PciIds,
 ) -> Function {
     let class = identity.class;
-    let fits = [(outboard_ahci::matches as fn(&Identity) -> bool, "ahci")];
     Function {
         address: address.to_string(),
         class: class.to_string(),
@@ -69,7 +68,7 @@ fn describe(
         device: format!("{:04x}", identity.device),
         name: ids.device(identity.vendor, identity.device),
         kernel_driver,
-        driver: fits.iter().find(|(matches, _)| matches(identity)).map(|(_, name)| *name),
+        driver: drivers::fitting(identity),
     }
 }
 

@@ -48,7 +48,7 @@ fn superuser(viewer: &Viewer) -> Finding {
         "{} may use what is bound, given permission; only the superuser may bind and unbind",
         viewer.user
     );
-    Finding::note("superuser", text).next("sudo outboard bind ADDRESS")
+    Finding::note("superuser", text).next("sudo outboard bind ADDR")
 }
 
 /// Memory that devices reach counts as locked.

@@ -1,0 +1,86 @@
+//! The command line of the verbs that look after this machine's PCI functions.
+
+use clap::Args;
+use outboard_pci::Address;
+
+pub(super) const BIND_LONG: &str = "\
+Take PCI functions away from the kernel's drivers, for drivers of ours
+
+What the function offered the system, such as its disks, goes away until `outboard unbind` or the \
+next start; nothing on it is changed. The function is then with vfio-pci, the driver of the kernel's \
+that hands functions to processes.
+
+Refused, with what to do about it, is what the system uses: a disk that is mounted, swapped to, part \
+of LVM, RAID, encryption and the like, or open in a process; a network interface with the default \
+route, or with addresses. Nothing is done to functions that are not named.
+
+Functions that the IOMMU cannot keep apart form a group, and processes can have only whole groups. \
+If others of a function's group have drivers of the kernel's, binding is refused, and says which; \
+--group moves them too.
+
+If a step fails, all that was done before is undone.";
+
+pub(super) const BIND_EXAMPLES: &str = "\
+Examples:
+  outboard status                     which functions there are, and who uses them
+  outboard bind --dry-run 00:1f.2     see what would be done
+  sudo outboard bind 00:1f.2          take it, until the next start
+  sudo outboard bind --persist 00:1f.2
+  sudo outboard unbind 00:1f.2        give it back
+
+Exit code 8 says that something is in use, or that the group is shared.";
+
+#[derive(Debug, Args)]
+#[command(after_help = BIND_EXAMPLES)]
+pub(crate) struct BindArgs {
+    /// The functions, such as 00:1f.2 or 0000:00:1f.2
+    #[arg(value_name = "ADDR", required = true)]
+    pub(crate) addresses: Vec<Address>,
+
+    /// Move all functions of their IOMMU groups, bridges excepted
+    #[arg(long)]
+    pub(crate) group: bool,
+
+    /// Bind them whenever the machine starts, too
+    ///
+    /// This is written to /etc/driverctl.d, where driverctl reads it; it has to be installed.
+    #[arg(long)]
+    pub(crate) persist: bool,
+
+    /// Print what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnbindArgs {
+    /// The functions, such as 00:1f.2 or 0000:00:1f.2
+    #[arg(value_name = "ADDR", required = true)]
+    pub(crate) addresses: Vec<Address>,
+
+    /// Do not bind them when the machine starts any more, either
+    #[arg(long)]
+    pub(crate) persist: bool,
+
+    /// Print what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Only these functions [default: those that Outboard has drivers for]
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<Address>,
+
+    /// All functions of the machine
+    #[arg(short, long, conflicts_with = "addresses")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Look at this function, too
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Option<Address>,
+}
