@@ -35,6 +35,9 @@ const WANTED: &[&str] = &[
     "raid1",
     "fuse",
     "tun",
+    // The drivers of what shares a group with the machine's own Serial ATA controller.
+    "i2c_i801",
+    "lpc_ich",
     // Ours.
     "vfio-pci",
     "vfio_iommu_type1",
