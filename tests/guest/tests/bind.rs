@@ -13,7 +13,8 @@ fn driverctl() -> PathBuf {
     if !program.exists() {
         std::fs::create_dir_all(&folder).unwrap();
         let mut fetch = Command::new("sh");
-        let script = "apt-get download -q driverctl && dpkg-deb -x driverctl_*.deb .";
+        let script = "{ apt-get download -q driverctl || { apt-get update -q && apt-get download -q \
+            driverctl; }; } && dpkg-deb -x driverctl_*.deb .";
         let output = fetch.args(["-c", script]).current_dir(&folder).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }

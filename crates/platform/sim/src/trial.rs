@@ -95,6 +95,9 @@ fn disk_key(serial: &str) -> u64 {
     })
 }
 
+/// In how many turns interrupts are masked, or let again, once.
+const MASK_ONCE_IN: u64 = 24;
+
 /// Runs the trial that `seed` stands for. `arena` has nothing allocated, of at least
 /// [`MEMORY_BYTES`]; its device addresses lie below 4 GiB.
 pub fn run(seed: u64, arena: &Arena, options: &TrialOptions) -> TrialReport {
@@ -113,6 +116,9 @@ struct Trial {
     clients: Vec<Client>,
     now: Instant,
     random: Random,
+    /// Decides when interrupts are masked, where they ever are.
+    masking: Option<Random>,
+    masked: bool,
     violations: Vec<String>,
 }
 
@@ -160,7 +166,10 @@ impl Trial {
         let driver = driver.map_err(|error| violations.push(error.to_string())).ok();
         let dma = std::sync::Arc::new(arena.clone());
         let now = Instant::from_nanos(1);
-        Self { seed, device, driver, dma, clients, now, random, violations }
+        let mut masking = random.fork();
+        let masking = masking.once_in(2).then_some(masking);
+        let masked = false;
+        Self { seed, device, driver, dma, clients, now, random, masking, masked, violations }
     }
 
     fn violation(&mut self, what: &str) {
@@ -222,6 +231,11 @@ impl Trial {
             client.submit(driver, &*self.dma, self.now);
         }
         driver.kick(self.now);
+        // Whoever runs the driver looks for a while rather than to sleep.
+        if self.masking.as_mut().is_some_and(|random| random.once_in(MASK_ONCE_IN)) {
+            self.masked = !self.masked;
+            driver.mask(self.masked);
+        }
         wrong.iter().for_each(|what| self.violation(what));
     }
 
