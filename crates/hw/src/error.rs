@@ -32,8 +32,8 @@ pub enum HwError {
     #[error("the function offers no usable interrupt ({0})")]
     NoInterrupt(&'static str),
     /// The platform cannot reset this function.
-    #[error("the platform has no way to reset this function")]
-    NoReset,
+    #[error("this function cannot be reset by itself: {0}")]
+    NoReset(&'static str),
     /// DMA memory could not be had.
     #[error(transparent)]
     Dma(#[from] DmaError),

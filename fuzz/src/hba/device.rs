@@ -124,6 +124,6 @@ impl Device for Handle {
     fn disable_interrupts(&mut self) {}
 
     fn reset(&mut self) -> Result<(), HwError> {
-        Err(HwError::NoReset)
+        Err(HwError::NoReset("a model has none"))
     }
 }

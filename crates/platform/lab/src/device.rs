@@ -177,7 +177,7 @@ impl Device for LabDevice {
     }
 
     fn reset(&mut self) -> Result<(), HwError> {
-        Err(HwError::NoReset)
+        Err(HwError::NoReset("the lab has no such request"))
     }
 }
 

@@ -151,7 +151,7 @@ impl Device for SimDevice {
     fn disable_interrupts(&mut self) {}
 
     fn reset(&mut self) -> Result<(), HwError> {
-        Err(HwError::NoReset)
+        Err(HwError::NoReset("a model has none"))
     }
 }
 
