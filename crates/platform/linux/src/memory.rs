@@ -4,7 +4,7 @@
 use outboard_hw::dma::{Arena, ArenaMemory};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,27 @@ unsafe impl Sync for SharedMemory {}
 impl SharedMemory {
     /// Makes `len` zeroed bytes, a multiple of the page size; `name` shows up in `/proc`.
     pub fn new(name: &str, len: usize) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        Self::with_flags(name, len, MemfdFlags::empty())
+    }
+
+    /// The same, of large pages where the system has set enough of them aside, or makes them on
+    /// its own; of ordinary pages elsewhere.
+    pub fn of_large_pages(name: &str, len: usize) -> io::Result<Self> {
+        const LARGE: usize = 2 << 20;
+        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        if len.is_multiple_of(LARGE)
+            && let Ok(memory) = Self::with_flags(name, len, flags)
+        {
+            return Ok(memory);
+        }
+        let memory = Self::new(name, len)?;
+        // SAFETY: the range is the value's own mapping, and its content stays as it is (S2).
+        let _ = unsafe { madvise(memory.cpu.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        Ok(memory)
+    }
+
+    fn with_flags(name: &str, len: usize, flags: MemfdFlags) -> io::Result<Self> {
+        let flags = flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let descriptor = memfd_create(name, flags)?;
         ftruncate(&descriptor, len as u64)?;
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -44,6 +64,11 @@ impl SharedMemory {
     /// Its length in bytes.
     pub const fn size_bytes(&self) -> usize {
         self.len
+    }
+
+    /// Where this process finds it, for as long as the value lives.
+    pub const fn cpu(&self) -> NonNull<u8> {
+        self.cpu
     }
 
     /// Memory of about `len` bytes and an arena over it, for devices that are software: a device
@@ -128,6 +153,15 @@ mod tests {
         let mut seen = [0; 12];
         rustix::io::pread(memory.as_fd(), &mut seen, buffer.address().bits()).unwrap();
         assert_eq!(&seen, b"seen by both");
+    }
+
+    #[test]
+    fn memory_of_large_pages_is_had_whether_there_are_any_or_not() {
+        for len in [4096, 4 << 20] {
+            let memory = SharedMemory::of_large_pages("test", len).unwrap();
+            assert_eq!(memory.size_bytes(), len);
+            rustix::io::pwrite(memory.as_fd(), b"x", len as u64 - 1).unwrap();
+        }
     }
 
     #[test]

@@ -1,0 +1,83 @@
+//! Functions by way of their groups, in a container.
+
+use crate::VfioError;
+use crate::device::Opened;
+use crate::ioctl;
+use crate::machine::{open_file, patiently};
+use crate::space::Space;
+use outboard_pci::Address;
+use outboard_sysfs::{Function, Machine};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vfio_bindings::bindings::vfio::*;
+
+const CONTAINER: &str = "/dev/vfio/vfio";
+
+/// Whether the kernel has containers.
+pub(crate) fn is_there() -> bool {
+    Path::new(CONTAINER).exists()
+}
+
+/// Opens functions, all in one container.
+pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioError> {
+    let container = open_file(Path::new(CONTAINER), None)?;
+    let version = ioctl::api_version(&container).map_err(VfioError::system("asking VFIO"))?;
+    let type1 = ioctl::has_extension(&container, VFIO_TYPE1v2_IOMMU);
+    if version != VFIO_API_VERSION || !type1.map_err(VfioError::system("asking VFIO"))? {
+        return Err(VfioError::NoIommuKind);
+    }
+    let mut groups: BTreeMap<u32, Arc<OwnedFd>> = BTreeMap::new();
+    let mut opened = Vec::new();
+    for function in functions {
+        let address = function.address;
+        let number = function.group.ok_or(VfioError::NoIommu(address))?;
+        let group = match groups.get(&number) {
+            Some(group) => group.clone(),
+            None => {
+                let group = Arc::new(join(&container, number, address)?);
+                if groups.is_empty() {
+                    let set = ioctl::set_iommu(&container, VFIO_TYPE1v2_IOMMU);
+                    set.map_err(VfioError::system("putting the group behind its IOMMU"))?;
+                }
+                groups.insert(number, group.clone());
+                group
+            }
+        };
+        let name = CString::new(address.to_string()).expect("an address has no zeros");
+        let device = patiently(address, || ioctl::group_device(&*group, &name))?;
+        let device = Arc::new(device);
+        opened.push(Opened { address, device, _group: Some(group) });
+    }
+    Ok((Space::Container(container), opened))
+}
+
+/// Opens a group, and puts it into the container.
+fn join(container: &OwnedFd, number: u32, address: Address) -> Result<OwnedFd, VfioError> {
+    let path = PathBuf::from(format!("/dev/vfio/{number}"));
+    let group = open_file(&path, Some(address))?;
+    let flags = ioctl::group_flags(&group).map_err(VfioError::system("asking for the group"))?;
+    if flags & VFIO_GROUP_FLAGS_VIABLE == 0 {
+        let members = Machine::here().group_members(number)?.into_iter();
+        let others = members.filter(|other| other.address != address && other.keeps_group());
+        let others =
+            others.map(|other| (other.address, other.driver.unwrap_or_default())).collect();
+        return Err(VfioError::NotViable { address, group: number, others });
+    }
+    match ioctl::set_container(&group, container.as_fd()) {
+        Ok(()) => Ok(group),
+        Err(Errno::BUSY) => Err(VfioError::Busy { address, holder: None }),
+        Err(Errno::PERM) => {
+            // The kernel only lets root use an IOMMU that cannot keep messages apart.
+            Err(VfioError::Unusable {
+                address,
+                what: "the IOMMU does not remap interrupts, so the function could forge them. \
+                       Switch interrupt remapping on in the firmware's setup",
+            })
+        }
+        Err(error) => Err(VfioError::system("putting the group into a container")(error)),
+    }
+}

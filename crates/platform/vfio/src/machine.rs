@@ -1,0 +1,238 @@
+//! Opening functions, and what becomes of them.
+
+use crate::device::{Opened, VfioDevice};
+use crate::interrupts::VfioInterrupts;
+use crate::{VfioError, group, ioctl, iommufd, memory};
+use outboard_hw::interrupt::InterruptKind;
+use outboard_linux::EventFd;
+use outboard_pci::Address;
+use outboard_pci::header::{NO_FUNCTION, VENDOR_ID};
+use outboard_sysfs::{Function, Machine};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{self, Errno};
+use rustix::process::getuid;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use vfio_bindings::bindings::vfio::*;
+
+/// How often something is tried that the kernel refuses for a moment: while it still tidies up
+/// behind the last user, or gets the function ready.
+const ATTEMPTS: u32 = 20;
+/// The time between two attempts; the last is made after two seconds.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The arena is mapped by large pages where its size allows that.
+const ARENA_GRANULE: usize = 2 << 20;
+
+/// What is to be opened.
+#[derive(Debug, Clone)]
+pub struct VfioConfig {
+    /// The functions.
+    pub functions: Vec<Address>,
+    /// Bytes of DMA memory for all of them together.
+    pub dma_bytes: usize,
+    /// The only kind of interrupts to use.
+    pub interrupts: Option<InterruptKind>,
+}
+
+/// A function that was opened: for one driver, and for the event loop that runs it.
+pub type OpenFunction = (VfioDevice, VfioInterrupts);
+
+/// The functions that a process has opened.
+#[derive(Debug)]
+pub struct Vfio {
+    watched: Vec<Watched>,
+    /// Readable when the kernel wants a function back.
+    requests: OwnedFd,
+}
+
+/// What is kept of a function whose device is a driver's.
+#[derive(Debug)]
+struct Watched {
+    address: Address,
+    /// The device, unless it was closed.
+    device: Weak<OwnedFd>,
+    request: EventFd,
+    requested: bool,
+}
+
+impl Vfio {
+    /// Opens functions, in the order in which they are given.
+    pub fn open(config: &VfioConfig) -> Result<(Self, Vec<OpenFunction>), VfioError> {
+        let functions = look_up(&config.functions)?;
+        let (space, opened) = match (group::is_there(), iommufd::is_there()) {
+            (false, true) => iommufd::open(&functions)?,
+            _ => group::open(&functions)?,
+        };
+        let len = config.dma_bytes.max(1).next_multiple_of(ARENA_GRANULE);
+        let arena = memory::arena(&Arc::new(space), len)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC);
+        let mut vfio =
+            Self { watched: Vec::new(), requests: epoll.map_err(VfioError::system("epoll"))? };
+        let mut made = Vec::new();
+        for one in opened {
+            vfio.watch(&one)?;
+            made.push(VfioDevice::new(one, arena.clone(), config.interrupts)?);
+        }
+        Ok((vfio, made))
+    }
+
+    fn watch(&mut self, opened: &Opened) -> Result<(), VfioError> {
+        let request = EventFd::new().map_err(VfioError::system("eventfd"))?;
+        let data = EventData::new_u64(0);
+        epoll::add(&self.requests, &request, data, EventFlags::IN)
+            .map_err(VfioError::system("epoll"))?;
+        let (trigger, index) = (VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_PCI_REQ_IRQ_INDEX);
+        // A kernel that has no such interrupt waits until the program ends.
+        let _ = ioctl::set_irq_events(&*opened.device, index, trigger, &[request.as_fd()]);
+        let device = Arc::downgrade(&opened.device);
+        let address = opened.address;
+        self.watched.push(Watched { address, device, request, requested: false });
+        Ok(())
+    }
+
+    /// Readable when [`drain_requests`](Self::drain_requests) has something to tell.
+    pub fn requests(&self) -> BorrowedFd<'_> {
+        self.requests.as_fd()
+    }
+
+    /// Calls `wanted` with the numbers of functions that the kernel wants back since the last
+    /// call, in the order in which they were opened: the function is being unplugged, or unbound,
+    /// and whoever does that waits until its device was dropped.
+    pub fn drain_requests(&mut self, wanted: &mut dyn FnMut(usize)) {
+        for (number, watched) in self.watched.iter_mut().enumerate() {
+            // The kernel asks again and again.
+            if watched.request.take() && !std::mem::replace(&mut watched.requested, true) {
+                wanted(number);
+            }
+        }
+    }
+
+    /// The error that says why no function is left; `Ok` as long as there is one.
+    pub fn check(&self) -> Result<(), VfioError> {
+        let (requested, others): (Vec<_>, Vec<_>) =
+            self.watched.iter().partition(|one| one.requested);
+        if others.iter().any(|one| !one.is_gone()) {
+            return Ok(());
+        }
+        let addresses = |of: Vec<&Watched>| of.into_iter().map(|one| one.address).collect();
+        Err(match requested.is_empty() {
+            true => VfioError::Removed(addresses(others)),
+            false => VfioError::Requested(addresses(requested)),
+        })
+    }
+}
+
+impl Watched {
+    /// Whether the function no longer answers.
+    fn is_gone(&self) -> bool {
+        let Some(device) = self.device.upgrade() else { return false };
+        let place = crate::region::Place::of(&device, VFIO_PCI_CONFIG_REGION_INDEX).ok();
+        let vendor = place.and_then(|place| place.read(&device, VENDOR_ID.into()));
+        vendor.is_none_or(|vendor| u16::from_le_bytes(vendor) == NO_FUNCTION)
+    }
+}
+
+/// Looks functions up, and whether they can be opened at all.
+fn look_up(functions: &[Address]) -> Result<Vec<Function>, VfioError> {
+    let machine = Machine::here();
+    let mut found: Vec<Function> = Vec::new();
+    for address in functions.iter().copied() {
+        if found.iter().any(|other| other.address == address) {
+            return Err(VfioError::Twice(address));
+        }
+        let function = machine.function(address)?;
+        if !group::is_there() && !iommufd::is_there() {
+            return Err(VfioError::NoVfio("/dev/vfio/vfio".into()));
+        }
+        if !function.is_on_vfio() {
+            return Err(VfioError::NotBound { address, driver: function.driver });
+        }
+        if function.group.is_none() {
+            return Err(VfioError::NoIommu(address));
+        }
+        found.push(function);
+    }
+    Ok(found)
+}
+
+/// Opens one of VFIO's files, `address` being the function that it is for.
+pub(crate) fn open_file(path: &Path, address: Option<Address>) -> Result<OwnedFd, VfioError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let open = || rustix::fs::open(path, flags, Mode::empty());
+    let error = match retry(open) {
+        Ok(file) => return Ok(file),
+        Err(error) => error,
+    };
+    Err(match (error, address) {
+        (Errno::ACCESS | Errno::PERM, _) => {
+            VfioError::Permission { path: path.to_owned(), user: getuid().as_raw() }
+        }
+        (Errno::BUSY, Some(address)) => VfioError::Busy { address, holder: holder(path) },
+        (Errno::NOENT, Some(address)) => VfioError::NoIommu(address),
+        (Errno::NOENT, None) => VfioError::NoVfio(path.to_owned()),
+        (error, _) => VfioError::system("opening a file of VFIO's")(error),
+    })
+}
+
+/// Does something with a function that the kernel may refuse for a moment.
+pub(crate) fn patiently<T>(
+    address: Address,
+    attempt: impl FnMut() -> io::Result<T>,
+) -> Result<T, VfioError> {
+    retry(attempt).map_err(|error| match error {
+        Errno::BUSY => VfioError::Busy { address, holder: None },
+        Errno::NODEV => VfioError::Unusable { address, what: "the kernel says that it is gone" },
+        error => VfioError::system("opening a function")(error),
+    })
+}
+
+fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(Errno::NODEV | Errno::BUSY | Errno::AGAIN) => std::thread::sleep(PAUSE),
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    attempt()
+}
+
+/// The process that has a file open, where that can be seen.
+fn holder(path: &Path) -> Option<String> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(|pid| {
+        let mut files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        files.find(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == path))?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(format!("{pid} ({})", name.trim()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_a_moment_is_tried_again() {
+        let mut refusals = [Errno::NODEV, Errno::BUSY, Errno::INTR].into_iter();
+        let result = retry(|| refusals.next().map_or(Ok(7), Err));
+        assert_eq!(result, Ok(7));
+        let mut attempts = 0;
+        let result = retry(|| {
+            attempts += 1;
+            io::Result::<()>::Err(Errno::ACCESS)
+        });
+        assert_eq!((result, attempts), (Err(Errno::ACCESS), 1));
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_is_named() {
+        let functions = vec![Address::new(0xfff0, 0xee, 0, 0)];
+        let config = VfioConfig { functions, dma_bytes: 1 << 20, interrupts: None };
+        let error = Vfio::open(&config).unwrap_err().to_string();
+        assert!(error.contains("fff0:ee:00.0") && error.contains("outboard status"), "{error}");
+    }
+}
