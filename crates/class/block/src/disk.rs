@@ -26,6 +26,7 @@ mod progress;
 mod set;
 mod statistics;
 mod volume;
+mod withdrawn;
 
 pub use job::JobId;
 pub use set::{DiskEvents, DiskOptions, Disks, MAX_TRANSFER_BYTES};

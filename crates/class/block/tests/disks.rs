@@ -468,3 +468,25 @@ fn a_drive_without_a_medium_is_a_disk_that_can_become_full() {
     bench.finish();
     assert_eq!(bench.disks.volumes(DISK).len(), 1);
 }
+
+#[test]
+fn a_driver_that_is_taken_out_leaves_the_others_as_they_are() {
+    let mut bench = Bench::simple(64);
+    let other = Memory::new(vec![9; 64 * SECTOR], 32, 65536, &bench.arena);
+    let other = bench.disks.add_driver(Box::new(other), Vec::new(), 16 << 20);
+    while !bench.disks.is_settled() {
+        bench.disks.poll(Instant::ORIGIN);
+    }
+    assert_eq!(bench.disks.driver_of(DiskId(1)), Some(other));
+    bench.disks.stop_driver(0);
+    assert!(bench.disks.is_driver_stopped(0) && !bench.disks.is_driver_stopped(other));
+    bench.disks.withdraw(0);
+    assert!(!bench.disks.is_present(DISK));
+    assert_eq!(bench.disks.state(DISK), Some(UnitState::Absent));
+    bench.disks.read(DISK, 0, 512, Token(1)).unwrap_err();
+    bench.disks.read(DiskId(1), 0, 512, Token(2)).unwrap();
+    let done = bench.finish();
+    assert!(matches!(&done[..], [Done { result: Ok(Outcome::Read(_)), .. }]), "{done:?}");
+    assert!(!bench.disks.is_stopped());
+    assert!(bench.shared.try_lock().is_ok() && Arc::strong_count(&bench.shared) == 1, "dropped");
+}

@@ -11,6 +11,7 @@
 
 mod connection;
 mod events;
+mod leave;
 mod listener;
 mod pace;
 mod poller;

@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::events::EventLog;
+use crate::leave::Leaving;
 use crate::listener::{ListenError, Listener};
 use crate::pace::{Pace, Reaping};
 use crate::poller::{Interest, Poller};
@@ -43,7 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// the system about clients costs as much as some looks.
 const LOOKS: usize = 8;
 /// Session number of the server's own requests.
-const OWN_SESSION: u32 = u32::MAX - 1;
+pub(crate) const OWN_SESSION: u32 = u32::MAX - 1;
 
 /// What a platform tells of itself.
 pub trait Platform {
@@ -61,6 +62,17 @@ pub trait Platform {
     /// Tells what has happened since the last call, for the log: at which driver's device, by the
     /// order in which they were given to the server, at which of its units, and what. Called often.
     fn drain_news(&mut self, _tell: &mut dyn FnMut(usize, UnitId, &dyn std::fmt::Display)) {}
+
+    /// Readable when [`drain_requests`](Self::drain_requests) has something to tell; `None` if it
+    /// never has.
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Calls `wanted` with each driver, by the order in which they were given to the server, whose
+    /// device somebody has asked for since the last call. The driver is brought to rest and
+    /// dropped, and the others go on.
+    fn drain_requests(&mut self, _wanted: &mut dyn FnMut(usize)) {}
 }
 
 /// A driver to be hosted.
@@ -114,6 +126,7 @@ enum Ready {
     Signal,
     Platform,
     News,
+    Requests,
     Interrupt(usize),
     Listener(usize),
     Connection(u32),
@@ -128,6 +141,7 @@ impl Ready {
             Self::Listener(index) => (3, index as u64),
             Self::Connection(id) => (4, u64::from(id)),
             Self::News => (5, 0),
+            Self::Requests => (6, 0),
         };
         kind << 32 | index
     }
@@ -140,7 +154,8 @@ impl Ready {
             2 => Self::Interrupt(index as usize),
             3 => Self::Listener(index as usize),
             4 => Self::Connection(index),
-            _ => Self::News,
+            5 => Self::News,
+            _ => Self::Requests,
         }
     }
 }
@@ -151,8 +166,9 @@ pub struct Server<P> {
     signals: Signals,
     signalled: usize,
     platform: P,
-    interrupts: Vec<Box<dyn InterruptSource>>,
-    tree: SdTree,
+    /// Of each driver that was not dropped.
+    pub(crate) interrupts: Vec<Option<Box<dyn InterruptSource>>>,
+    pub(crate) tree: SdTree,
     listeners: Vec<Listener>,
     /// Until when nobody is accepted, and the poller does not know the listeners.
     accept_again: Option<Instant>,
@@ -165,7 +181,9 @@ pub struct Server<P> {
     owner: Arc<Owner>,
     limits: Limits,
     /// Answers to the server's own requests: how many are left, and whether all were good.
-    own: (usize, bool),
+    pub(crate) own: (usize, bool),
+    /// Drivers whose devices are being given back.
+    pub(crate) leaving: Vec<Leaving>,
     events: EventLog,
     pace: Pace,
     /// Whether the drivers are looked at rather than waited for, and their interrupts masked.
@@ -196,6 +214,9 @@ impl<P: Platform> Server<P> {
         if let Some(news) = platform.news() {
             poller.add(news, Ready::News.number(), Interest::READ).map_err(&wait)?;
         }
+        if let Some(requests) = platform.requests() {
+            poller.add(requests, Ready::Requests.number(), Interest::READ).map_err(&wait)?;
+        }
         let (mut disks, mut interrupts) = (Disks::new(), Vec::new());
         for Hosted { driver, interrupts: source, options } in hosted {
             let index = disks.add_driver(driver, options, budget);
@@ -208,7 +229,7 @@ impl<P: Platform> Server<P> {
                     Err(error) => return Err(wait(error)),
                 }
             }
-            interrupts.push(source);
+            interrupts.push(Some(source));
         }
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let time = time.map_or(0, |time| time.as_secs() as u32);
@@ -228,6 +249,7 @@ impl<P: Platform> Server<P> {
             owner: Arc::new(owner),
             limits: Limits::default(),
             own: (0, true),
+            leaving: Vec::new(),
             events: EventLog::default(),
             pace: Pace::new(Reaping::default()),
             looking: false,
@@ -284,6 +306,7 @@ impl<P: Platform> Server<P> {
     fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
         let deadline = earlier(deadline, self.accept_again);
+        let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
         let unfinished = self.connections.values().any(Connection::is_unfinished);
         let at_once = unfinished || self.looking;
         let deadline = if at_once { Some(Instant::ORIGIN) } else { deadline };
@@ -339,8 +362,14 @@ impl<P: Platform> Server<P> {
             }
             // Told before what the drivers have to tell.
             Ready::News => {}
+            Ready::Requests => {
+                let mut wanted = Vec::new();
+                self.platform.drain_requests(&mut |driver| wanted.push(driver));
+                wanted.into_iter().for_each(|driver| self.begin_leave(driver));
+            }
             Ready::Interrupt(_) => {
                 for (index, source) in self.interrupts.iter_mut().enumerate() {
+                    let Some(source) = source else { continue };
                     source.take(&mut |vector| self.tree.disks().interrupt(index, vector));
                 }
             }
@@ -432,12 +461,13 @@ impl<P: Platform> Server<P> {
     fn work(&mut self) -> bool {
         let at = now();
         self.tree.disks().poll(at);
-        self.interrupts.iter_mut().for_each(|source| source.rearm());
+        self.interrupts.iter_mut().flatten().for_each(|source| source.rearm());
         let mut ended = false;
         while let Some((request, result)) = self.tree.next_done() {
             ended = true;
             self.answer(request, result);
         }
+        self.go_on_leaving(at);
         self.work_sessions();
         self.tree.disks().kick(at);
         self.attend_connections(at);

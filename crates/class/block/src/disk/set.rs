@@ -159,6 +159,11 @@ impl Disks {
         self.unit(disk).map(|unit| unit.generation)
     }
 
+    /// The index of the driver that a disk is behind.
+    pub fn driver_of(&self, disk: DiskId) -> Option<usize> {
+        self.disks.get(usize::from(disk.0)).map(|disk| disk.driver)
+    }
+
     /// The name of the disk that is a driver's unit.
     pub fn name_of(&self, driver: usize, unit: UnitId) -> Option<&str> {
         let found = self.disks.iter().find(|disk| (disk.driver, disk.unit) == (driver, unit));
