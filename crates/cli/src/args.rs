@@ -12,6 +12,7 @@ pub(crate) use machine::{BindArgs, DoctorArgs, StatusArgs, UnbindArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
+use outboard_pci::Address as PciAddress;
 use outboard_sim::Fault;
 use outboard_sim::live::LiveDisk;
 use std::num::NonZeroUsize;
@@ -29,6 +30,7 @@ Device drivers outside the kernel: serve disks as files.
 behind it as a tree of files, over 9P. The other verbs look at that tree, so nobody needs a kernel \
 that can mount it.
 
+The controller may be this machine's own (--pci), once it was taken away from the kernel. \
 Without hardware, and without root, the lab (--lab) provides a controller: the device models of \
 QEMU, with image files as disks. A simulation (--sim) needs no QEMU, and can fail as bad disks do.";
 
@@ -38,6 +40,7 @@ Examples:
   outboard serve --sim disk.img,faults=1      see how a bad disk is got over
   outboard status                             which controllers there are, and who uses them
   sudo outboard bind 00:1f.2                  take one from the kernel, until outboard unbind
+  sudo outboard serve --pci 00:1f.2           serve the disks of a real controller
   outboard ls                                 in another terminal: what is served
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
@@ -125,7 +128,7 @@ pub(crate) enum Verb {
     Cp(CpArgs),
     /// See to a disk: health, self-tests, power, caches, passwords, media
     Disk(DiskArgs),
-    /// Measure drivers and server, in the lab or with a simulated disk
+    /// Measure drivers and server: in the lab, with a simulated disk, or on hardware
     Bench(BenchArgs),
     /// Try drivers against a simulator that lies
     ///
@@ -178,9 +181,27 @@ Faults do no harm to the image. Bad sectors are bad until the server ends, most 
 are written; the image keeps what they held. Cut power and pulled disks lose what was not flushed, \
 as with a real disk. To keep an image as it is whatever is written, serve a copy of it.";
 
+/// What it takes to drive hardware.
+const PCI_HELP: &str = "\
+Serve the disks of a PCI function of this machine: a real controller. Several may be given, and \
+together with --lab and --sim
+
+The function has to be bound to the kernel's driver vfio-pci (`outboard bind ADDR` does that), \
+and behind an IOMMU, which lets it reach the memory for transfers and nothing else. `outboard list` \
+shows the functions of this machine, and which of them there is a driver for; `outboard doctor` says \
+what is missing.
+
+When the server ends, in whatever way, the function no longer reaches memory. A function that is \
+being unplugged or unbound is given back in order: its disks are flushed, and the others are served \
+on.";
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present = "sim")]
+    #[arg(long, value_name = "ADDR", num_args = 1.., long_help = PCI_HELP)]
+    #[arg(help = "Serve the disks of a PCI function of this machine, such as 0000:00:1f.2")]
+    pub(crate) pci: Vec<PciAddress>,
+
+    #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present_any = ["sim", "pci"])]
     #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 
@@ -196,7 +217,8 @@ pub(crate) struct ServeArgs {
     #[arg(long = "9p", value_name = "ADDRESS")]
     pub(crate) ninep: Vec<Address>,
 
-    /// Memory for transfers, in MiB
+    /// Memory for transfers, in MiB: for the functions given with --pci together, and as much for
+    /// the lab and the simulation
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=MAX_MEMORY_MIB))]
     pub(crate) memory: u32,
@@ -313,6 +335,10 @@ pub(crate) struct CpArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
+    /// Use the first disk of a PCI function of this machine
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["lab", "sim", "null"])]
+    pub(crate) pci: Option<PciAddress>,
+
     /// The image to use [default: a scratch image of 256 MiB in a temporary folder]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) lab: Option<DiskConfig>,
@@ -351,7 +377,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
 
-    /// Write to the image given with --lab or --sim without asking
+    /// Write to the image or the disk given with --lab, --sim or --pci without asking
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -6,6 +6,7 @@ pub(crate) mod ninep;
 use crate::args::{Pattern, Through};
 use hdrhistogram::Histogram;
 use outboard_lab::DiskConfig;
+use outboard_pci::Address;
 use outboard_sim::live::LiveDisk;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ pub(crate) enum Target {
     Lab(DiskConfig),
     /// A simulated one.
     Sim(LiveDisk),
+    /// The first one of a function of this machine.
+    Pci(Address),
 }
 
 /// What is measured.

@@ -7,8 +7,11 @@ use outboard_block::disk::DiskOptions;
 use outboard_host::{Hosted, Platform};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_lab::{DiskConfig, Lab, LabConfig, Media};
+use outboard_pci::Address;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
+use outboard_sysfs::Machine;
+use outboard_vfio::{OpenFunction, Vfio, VfioConfig};
 use rustix::fd::BorrowedFd;
 use std::error::Error;
 use std::fmt::Display;
@@ -75,6 +78,39 @@ pub(crate) fn host_sim(sim: &Live, disks: &[LiveDisk]) -> Result<Vec<Hosted>> {
     Ok(hosted)
 }
 
+/// Opens functions of this machine for which there are drivers.
+pub(crate) fn open_functions(
+    functions: &[Address],
+    dma_bytes: usize,
+    interrupts: Option<InterruptKind>,
+) -> Result<(Vfio, Vec<OpenFunction>)> {
+    for address in functions {
+        let identity = Machine::here().function(*address)?.identity;
+        if !outboard_ahci::matches(&identity) {
+            bail!(
+                "there is no driver here for {address}, which is of class {}. To see for which \
+                 functions there is one: outboard list",
+                identity.class
+            );
+        }
+    }
+    let config = VfioConfig { functions: functions.to_vec(), dma_bytes, interrupts };
+    Ok(Vfio::open(&config)?)
+}
+
+/// Drivers for functions of this machine.
+pub(crate) fn host_functions(functions: Vec<OpenFunction>) -> Result<Vec<Hosted>> {
+    let mut hosted = Vec::new();
+    for (device, interrupts) in functions {
+        let address = device.address();
+        let driver = Hba::new(device, AhciConfig::default())
+            .with_context(|| format!("the controller at {address}"))?;
+        let (driver, interrupts) = (Box::new(driver), Box::new(interrupts));
+        hosted.push(Hosted { driver, interrupts, options: Vec::new() });
+    }
+    Ok(hosted)
+}
+
 /// Refuses an image that is to be the content of both a disk of the lab and a simulated one. Those
 /// who would share it look for each other's locks in different ways.
 pub(crate) fn check_shared(lab: &[DiskConfig], sim: &[LiveDisk]) -> Result<()> {
@@ -95,13 +131,17 @@ pub(crate) fn check_shared(lab: &[DiskConfig], sim: &[LiveDisk]) -> Result<()> {
     Ok(())
 }
 
-/// What a server's devices are of: a lab, a simulation, or both. The drivers of the lab come first.
-#[derive(Debug)]
+/// What a server's devices are of: a lab, a simulation, this machine. Their drivers come in this
+/// order.
+#[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) lab: Option<Lab>,
     pub(crate) sim: Option<Live>,
+    pub(crate) functions: Option<Vfio>,
     /// How many drivers are for the lab's controllers.
     pub(crate) lab_drivers: usize,
+    /// How many drivers are for controllers of the lab and the simulation.
+    pub(crate) model_drivers: usize,
 }
 
 impl Platform for Devices {
@@ -113,7 +153,24 @@ impl Platform for Devices {
         if let Some(lab) = &mut self.lab {
             lab.check()?;
         }
-        self.sim.as_ref().map_or(Ok(()), Live::check).map_err(Into::into)
+        self.sim.as_ref().map_or(Ok(()), Live::check)?;
+        match &self.functions {
+            // The others are served on.
+            Some(_) if self.model_drivers > 0 => Ok(()),
+            Some(functions) => functions.check().map_err(Into::into),
+            None => Ok(()),
+        }
+    }
+
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        self.functions.as_ref().map(Vfio::requests)
+    }
+
+    fn drain_requests(&mut self, wanted: &mut dyn FnMut(usize)) {
+        if let Some(functions) = &mut self.functions {
+            let first = self.model_drivers;
+            functions.drain_requests(&mut |number| wanted(first + number));
+        }
     }
 
     fn news(&self) -> Option<BorrowedFd<'_>> {

@@ -1,5 +1,7 @@
 //! Straight through the driver.
 
+use crate::hosting;
+
 use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
 use outboard_ahci::{AhciConfig, Hba, Reaping};
@@ -16,7 +18,6 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-const UNIT: UnitId = UnitId(0);
 /// How long the disk may take to come up.
 const START_TIME: Duration = Duration::from_secs(30);
 /// Before a measurement, everything is warmed up for this part of its time.
@@ -28,13 +29,15 @@ struct Rig {
     interrupts: Box<dyn InterruptSource>,
     counts: Arc<AccessCounts>,
     polling: bool,
+    /// The first disk.
+    unit: UnitId,
     /// What the device is of, which ends with this value.
     _machine: Box<dyn Any>,
 }
 
 pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
     let mut rig = Rig::new(disk, setup.poll)?;
-    let disk_bytes = rig.driver.unit(UNIT).map_or(0, |unit| unit.geometry.bytes());
+    let disk_bytes = rig.driver.unit(rig.unit).map_or(0, |unit| unit.geometry.bytes());
     let mut places = Places::new(setup, disk_bytes);
     let constraints = rig.driver.constraints();
     let dma = rig.driver.dma();
@@ -62,6 +65,13 @@ impl Rig {
                 let (device, interrupts) = lab.open(address)?;
                 Self::start(device, Box::new(interrupts), Box::new(lab), polling)
             }
+            Target::Pci(address) => {
+                let (machine, functions) =
+                    hosting::open_functions(&[*address], LabConfig::DMA_BYTES, None)?;
+                let function = functions.into_iter().next();
+                let (device, interrupts) = function.context("no function was opened")?;
+                Self::start(device, Box::new(interrupts), Box::new(machine), polling)
+            }
             Target::Sim(disk) => {
                 let sim = Live::start(&LiveConfig::new(vec![disk.clone()]))?;
                 let function = sim.functions().next();
@@ -81,16 +91,23 @@ impl Rig {
         let reaping = if polling { Reaping::Polling } else { Reaping::Interrupts };
         let config = AhciConfig { reaping, ..AhciConfig::default() };
         let driver = Hba::new(Counting::new(device, counts.clone()), config)?;
-        let mut rig =
-            Self { driver: Box::new(driver), interrupts, counts, polling, _machine: machine };
+        let (driver, unit) = (Box::new(driver), UnitId(0));
+        let mut rig = Self { driver, interrupts, counts, polling, unit, _machine: machine };
         let end = now() + START_TIME;
-        while rig.driver.unit(UNIT).is_none_or(|unit| unit.state == UnitState::Starting) {
+        while rig.unit_in(UnitState::Starting).is_some() {
             if now().reached(end) {
                 bail!("the disk does not come up");
             }
             rig.turn(&mut |_| {})?;
         }
+        rig.unit = rig.unit_in(UnitState::Ready).context("there is no disk that is ready")?;
         Ok(rig)
+    }
+
+    /// The first unit in a state.
+    fn unit_in(&self, state: UnitState) -> Option<UnitId> {
+        let mut units = (0..self.driver.unit_count()).map(UnitId);
+        units.find(|unit| self.driver.unit(*unit).is_some_and(|unit| unit.state == state))
     }
 
     /// Keeps transfers under way for `time`, then lets them end; how long that took, in seconds.
@@ -102,7 +119,7 @@ impl Rig {
         idle: &mut Vec<(u64, DmaBuffer)>,
         clock: &mut Clock,
     ) -> Result<f64> {
-        let unit = self.driver.unit(UNIT).context("no disk")?;
+        let unit = self.driver.unit(self.unit).context("no disk")?;
         let sector = u64::from(unit.geometry.sector_bytes);
         let sectors = setup.bytes as u64 / sector;
         let mut failure = None;
@@ -115,7 +132,7 @@ impl Rig {
                     false => Request::read(lba, sectors, data),
                 };
                 clock.start(number as usize);
-                let accepted = self.driver.submit(UNIT, Tag(number), request);
+                let accepted = self.driver.submit(self.unit, Tag(number), request);
                 accepted.map_err(|refused| refused.reason)?;
             }
             self.driver.kick(now());
@@ -145,7 +162,7 @@ impl Rig {
 
     fn wait(&self) -> Result<()> {
         let ready = |unit: &outboard_block::Unit| unit.state == UnitState::Ready;
-        if self.polling && self.driver.unit(UNIT).is_some_and(ready) {
+        if self.polling && self.driver.unit(self.unit).is_some_and(ready) {
             return Ok(());
         }
         let deadline = self.driver.next_deadline();

@@ -72,6 +72,7 @@ impl Server {
         match disk {
             Target::Lab(disk) => command.args(["--lab", &image(disk)?]),
             Target::Sim(disk) => command.args(["--sim", &disk.to_string()]),
+            Target::Pci(address) => command.args(["--pci", &address.to_string()]),
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut server = Self(command.spawn().context("the server did not start")?);

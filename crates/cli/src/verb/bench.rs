@@ -1,4 +1,4 @@
-//! Measures drivers and server in the lab, or with a simulated disk.
+//! Measures drivers and server: in the lab, with a simulated disk, or on hardware.
 
 use crate::args::{BenchArgs, Pattern, Through};
 use crate::bench::{Measurement, Setup, Target, driver, ninep};
@@ -15,17 +15,18 @@ const NULL_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(arguments: &BenchArgs, json: bool) -> Result<()> {
     let scratch = tempfile::tempdir().context("no folder for a scratch image")?;
-    let disk = match (&arguments.lab, &arguments.sim) {
-        (Some(disk), _) => Target::Lab(disk.clone()),
-        (None, Some(disk)) => Target::Sim(disk.clone()),
-        (None, None) if arguments.null => Target::Lab(DiskConfig::null(NULL_BYTES)),
-        (None, None) => Target::Lab(make_scratch(scratch.path(), json)?),
+    let disk = match (&arguments.lab, &arguments.sim, arguments.pci) {
+        (Some(disk), ..) => Target::Lab(disk.clone()),
+        (_, Some(disk), _) => Target::Sim(disk.clone()),
+        (.., Some(address)) => Target::Pci(address),
+        _ if arguments.null => Target::Lab(DiskConfig::null(NULL_BYTES)),
+        _ => Target::Lab(make_scratch(scratch.path(), json)?),
     };
-    let given = arguments.lab.is_some() || arguments.sim.is_some();
+    let given = arguments.lab.is_some() || arguments.sim.is_some() || arguments.pci.is_some();
     let setups = setups(arguments);
     let writes = setups.iter().any(|setup| setup.is_write());
     if writes && given && !arguments.yes {
-        bail!("writing would destroy what is on that image; to do it, add --yes");
+        bail!("writing would destroy what is on that disk; to do it, add --yes");
     }
     if !json {
         print::line_out(&Measurement::heading())?;

@@ -36,19 +36,18 @@ struct Disk {
 }
 
 pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
-    let ServeArgs { lab: lab_disks, sim: sim_disks, ninep: mut addresses, memory, interrupts } =
-        arguments;
+    let ServeArgs { pci, lab: lab_disks, sim: sim_disks, ninep: mut addresses, .. } = arguments;
     hosting::check_shared(&lab_disks, &sim_disks)?;
     if addresses.is_empty() {
         endpoint::make_folder()?;
         addresses.push(endpoint::default_address());
     }
-    let dma_bytes = (memory as usize) << 20;
-    let interrupts = interrupts.map(|kind| match kind {
+    let dma_bytes = (arguments.memory as usize) << 20;
+    let interrupts = arguments.interrupts.map(|kind| match kind {
         Interrupts::Msi => InterruptKind::Msi,
         Interrupts::Pin => InterruptKind::Pin,
     });
-    let mut devices = Devices { lab: None, sim: None, lab_drivers: 0 };
+    let mut devices = Devices::default();
     let mut hosted = Vec::new();
     if !lab_disks.is_empty() {
         let lab = hosting::start_lab(&lab_disks, dma_bytes, interrupts)?;
@@ -60,10 +59,19 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
         hosted.extend(hosting::host_sim(&sim, &sim_disks)?);
         devices.sim = Some(sim);
     }
+    devices.model_drivers = hosted.len();
+    if !pci.is_empty() {
+        let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts)?;
+        hosted.extend(hosting::host_functions(functions)?);
+        devices.functions = Some(vfio);
+    }
+    let model_drivers = devices.model_drivers;
     // The rest is for command lists and the like.
     let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
     if server.settle()? {
-        let (found, wanted) = (server.disks().len(), lab_disks.len() + sim_disks.len());
+        let disks = server.disks();
+        let models = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(model_drivers));
+        let (found, wanted) = (models.count(), lab_disks.len() + sim_disks.len());
         if found != wanted {
             bail!("only {found} of {wanted} disks came up");
         }
@@ -106,7 +114,8 @@ fn announce(address: &Address, local: bool, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Says what disks there are: those of the lab come first, then the simulated ones.
+/// Says what disks there are: those of the lab come first, then the simulated ones, then those of
+/// hardware.
 fn describe_disks(
     server: &mut Server<Devices>,
     lab_disks: usize,
