@@ -35,4 +35,5 @@ pub use device::{Device, Disk};
 pub use error::GuestError;
 pub use guest::Guest;
 pub use kernel::Release;
+pub use program::example;
 pub use report::Report;
