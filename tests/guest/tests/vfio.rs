@@ -57,9 +57,7 @@ fn without_an_iommu_there_is_no_service() {
         Guest::new("vfio-alone").without_iommu().device(Device::Ahci(vec![Disk::Null(MIB)]));
     let script = r#"
         modprobe -a vfio-pci vfio_iommu_type1
-        take $AHCI
-        refuses "switch the IOMMU on\|without a driver" outboard serve --pci $AHCI
-        cat /tmp/log
+        refuses "$AHCI has no IOMMU in front of it" outboard serve --pci $AHCI
         echo done
     "#;
     run(&guest, script);

@@ -147,11 +147,11 @@ fn look_up(functions: &[Address]) -> Result<Vec<Function>, VfioError> {
         if !group::is_there() && !iommufd::is_there() {
             return Err(VfioError::NoVfio("/dev/vfio/vfio".into()));
         }
-        if !function.is_on_vfio() {
-            return Err(VfioError::NotBound { address, driver: function.driver });
-        }
         if function.group.is_none() {
             return Err(VfioError::NoIommu(address));
+        }
+        if !function.is_on_vfio() {
+            return Err(VfioError::NotBound { address, driver: function.driver });
         }
         found.push(function);
     }

@@ -87,7 +87,7 @@ impl VfioRegisters {
 /// lengths: inside the region, and starting on pages.
 fn mappable_parts(areas: &[(u64, u64)], bytes: u64) -> Vec<(u64, u64)> {
     let inside = areas.iter().filter_map(|(offset, len)| {
-        let end = offset.checked_add(*len)?.min(bytes);
+        let end = offset.saturating_add(*len).min(bytes);
         (offset.is_multiple_of(PAGE) && *offset < end).then_some((*offset, end))
     });
     inside.collect()
