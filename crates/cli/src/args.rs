@@ -10,6 +10,7 @@ pub(crate) use disk::{
 pub(crate) use machine::{BindArgs, DoctorArgs, StatusArgs, UnbindArgs};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use outboard_host::Reaping;
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
 use outboard_pci::Address as PciAddress;
@@ -33,6 +34,13 @@ that can mount it.
 The controller may be this machine's own (--pci), once it was taken away from the kernel. \
 Without hardware, and without root, the lab (--lab) provides a controller: the device models of \
 QEMU, with image files as disks. A simulation (--sim) needs no QEMU, and can fail as bad disks do.";
+
+const REAP_HELP: &str = "\
+How to learn that transfers have ended
+
+By itself the program looks for what has ended while that comes within some 100 microseconds, which
+is sooner than the system could wake it, and sleeps otherwise: an idle disk, or a slow one, costs no
+processor time. Looking all the time gives the shortest latencies, and takes a processor.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -226,6 +234,31 @@ pub(crate) struct ServeArgs {
     /// How the controllers are to signal interrupts, rather than in the best way that they have
     #[arg(long, value_name = "KIND")]
     pub(crate) interrupts: Option<Interrupts>,
+
+    #[arg(long, value_name = "HOW", default_value = "adaptive", long_help = REAP_HELP)]
+    #[arg(help = "How to learn that transfers have ended")]
+    pub(crate) reap: Reap,
+}
+
+/// How to learn that transfers have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reap {
+    /// Look while they end in quick succession, sleep until an interrupt otherwise
+    Adaptive,
+    /// Sleep until an interrupt
+    Interrupts,
+    /// Look for as long as a transfer is under way
+    Polling,
+}
+
+impl From<Reap> for Reaping {
+    fn from(reap: Reap) -> Self {
+        match reap {
+            Reap::Adaptive => Self::Adaptive,
+            Reap::Interrupts => Self::Interrupts,
+            Reap::Polling => Self::Polling,
+        }
+    }
 }
 
 /// A kind of interrupt.
@@ -368,9 +401,9 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "PATH", default_value = "driver")]
     pub(crate) through: Through,
 
-    /// Poll rather than wait for interrupts, when going through the driver
-    #[arg(long)]
-    pub(crate) poll: bool,
+    #[arg(long, value_name = "HOW", default_value = "adaptive", long_help = REAP_HELP)]
+    #[arg(help = "How to learn that transfers have ended")]
+    pub(crate) reap: Reap,
 
     /// How long each measurement takes, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]

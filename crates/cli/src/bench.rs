@@ -5,6 +5,7 @@ pub(crate) mod ninep;
 
 use crate::args::{Pattern, Through};
 use hdrhistogram::Histogram;
+use outboard_host::Reaping;
 use outboard_lab::DiskConfig;
 use outboard_pci::Address;
 use outboard_sim::live::LiveDisk;
@@ -31,7 +32,7 @@ pub(crate) struct Setup {
     pub(crate) bytes: usize,
     /// Transfers under way at once.
     pub(crate) depth: u16,
-    pub(crate) poll: bool,
+    pub(crate) reaping: Reaping,
     pub(crate) seconds: Duration,
 }
 
@@ -118,8 +119,11 @@ impl Clock {
         let each = |count: u64| count as f64 / transfers.max(1) as f64;
         Measurement {
             through: match setup.through {
-                Through::Driver if setup.poll => "driver, polling",
-                Through::Driver => "driver, interrupts",
+                Through::Driver => match setup.reaping {
+                    Reaping::Adaptive => "driver, adaptive",
+                    Reaping::Interrupts => "driver, interrupts",
+                    Reaping::Polling => "driver, polling",
+                },
                 Through::Ninep => "9P",
             },
             pattern: match setup.pattern {

@@ -4,8 +4,9 @@ use crate::hosting;
 
 use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
-use outboard_ahci::{AhciConfig, Hba, Reaping};
+use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
+use outboard_host::{Pace, Reaping};
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_hw::registers::AccessCounts;
 use outboard_lab::{Lab, LabConfig};
@@ -28,7 +29,9 @@ struct Rig {
     driver: Box<dyn BlockDriver>,
     interrupts: Box<dyn InterruptSource>,
     counts: Arc<AccessCounts>,
-    polling: bool,
+    pace: Pace,
+    /// Whether to look rather than to wait for interrupts.
+    looking: bool,
     /// The first disk.
     unit: UnitId,
     /// What the device is of, which ends with this value.
@@ -36,7 +39,7 @@ struct Rig {
 }
 
 pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
-    let mut rig = Rig::new(disk, setup.poll)?;
+    let mut rig = Rig::new(disk, setup.reaping)?;
     let disk_bytes = rig.driver.unit(rig.unit).map_or(0, |unit| unit.geometry.bytes());
     let mut places = Places::new(setup, disk_bytes);
     let constraints = rig.driver.constraints();
@@ -56,27 +59,27 @@ pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
 }
 
 impl Rig {
-    fn new(disk: &Target, polling: bool) -> Result<Self> {
+    fn new(disk: &Target, reaping: Reaping) -> Result<Self> {
         match disk {
             Target::Lab(disk) => {
                 let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
                 let function = lab.functions().iter().find(|f| outboard_ahci::matches(&f.identity));
                 let address = function.context("the lab has no AHCI controller")?.address;
                 let (device, interrupts) = lab.open(address)?;
-                Self::start(device, Box::new(interrupts), Box::new(lab), polling)
+                Self::start(device, Box::new(interrupts), Box::new(lab), reaping)
             }
             Target::Pci(address) => {
                 let (machine, functions) =
                     hosting::open_functions(&[*address], LabConfig::DMA_BYTES, None)?;
                 let function = functions.into_iter().next();
                 let (device, interrupts) = function.context("no function was opened")?;
-                Self::start(device, Box::new(interrupts), Box::new(machine), polling)
+                Self::start(device, Box::new(interrupts), Box::new(machine), reaping)
             }
             Target::Sim(disk) => {
                 let sim = Live::start(&LiveConfig::new(vec![disk.clone()]))?;
                 let function = sim.functions().next();
                 let (device, interrupts) = function.context("no simulated controller")?;
-                Self::start(device, Box::new(interrupts), Box::new(sim), polling)
+                Self::start(device, Box::new(interrupts), Box::new(sim), reaping)
             }
         }
     }
@@ -85,20 +88,20 @@ impl Rig {
         device: D,
         interrupts: Box<dyn InterruptSource>,
         machine: Box<dyn Any>,
-        polling: bool,
+        reaping: Reaping,
     ) -> Result<Self> {
         let counts = Arc::new(AccessCounts::default());
-        let reaping = if polling { Reaping::Polling } else { Reaping::Interrupts };
-        let config = AhciConfig { reaping, ..AhciConfig::default() };
-        let driver = Hba::new(Counting::new(device, counts.clone()), config)?;
+        let driver = Hba::new(Counting::new(device, counts.clone()), AhciConfig::default())?;
         let (driver, unit) = (Box::new(driver), UnitId(0));
-        let mut rig = Self { driver, interrupts, counts, polling, unit, _machine: machine };
+        let pace = Pace::new(reaping);
+        let mut rig =
+            Self { driver, interrupts, counts, pace, looking: false, unit, _machine: machine };
         let end = now() + START_TIME;
         while rig.unit_in(UnitState::Starting).is_some() {
             if now().reached(end) {
                 bail!("the disk does not come up");
             }
-            rig.turn(&mut |_| {})?;
+            rig.turn(false, &mut |_| {})?;
         }
         rig.unit = rig.unit_in(UnitState::Ready).context("there is no disk that is ready")?;
         Ok(rig)
@@ -136,7 +139,8 @@ impl Rig {
                 accepted.map_err(|refused| refused.reason)?;
             }
             self.driver.kick(now());
-            self.turn(&mut |Completion { tag, result, data, .. }| {
+            let busy = idle.len() < setup.depth.into();
+            self.turn(busy, &mut |Completion { tag, result, data, .. }| {
                 clock.end(tag.0 as usize);
                 failure = failure.or(result.err());
                 idle.extend(data.into_buffers().map(|buffer| (tag.0, buffer)));
@@ -148,26 +152,30 @@ impl Rig {
         Ok(clock.elapsed().as_secs_f64())
     }
 
-    /// One turn of an event loop.
-    fn turn(&mut self, done: &mut dyn FnMut(Completion)) -> Result<()> {
-        if !self.polling || self.driver.next_deadline().is_some_and(|at| !now().reached(at)) {
-            self.wait()?;
-        }
+    /// One turn of an event loop. `busy`: transfers are under way.
+    fn turn(&mut self, busy: bool, done: &mut dyn FnMut(Completion)) -> Result<()> {
         let driver = &mut self.driver;
-        self.interrupts.take(&mut |vector| driver.interrupt(vector));
-        driver.poll(now(), done);
+        if !self.looking {
+            Self::wait(&**driver, &*self.interrupts)?;
+            self.interrupts.take(&mut |vector| driver.interrupt(vector));
+        }
+        let (at, mut ended) = (now(), false);
+        driver.poll(at, &mut |completion| {
+            ended = true;
+            done(completion);
+        });
         self.interrupts.rearm();
+        let looking = self.pace.looks(at, busy, ended);
+        if std::mem::replace(&mut self.looking, looking) != looking {
+            driver.mask(looking);
+        }
         Ok(())
     }
 
-    fn wait(&self) -> Result<()> {
-        let ready = |unit: &outboard_block::Unit| unit.state == UnitState::Ready;
-        if self.polling && self.driver.unit(self.unit).is_some_and(ready) {
-            return Ok(());
-        }
-        let deadline = self.driver.next_deadline();
+    fn wait(driver: &dyn BlockDriver, interrupts: &dyn InterruptSource) -> Result<()> {
+        let deadline = driver.next_deadline();
         let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-        let descriptors = self.interrupts.descriptors();
+        let descriptors = interrupts.descriptors();
         let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&Timespec::try_from(time)?)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

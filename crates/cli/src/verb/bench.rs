@@ -4,6 +4,7 @@ use crate::args::{BenchArgs, Pattern, Through};
 use crate::bench::{Measurement, Setup, Target, driver, ninep};
 use crate::print;
 use anyhow::{Context, Result, bail};
+use outboard_host::Reaping;
 use outboard_lab::DiskConfig;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -48,23 +49,26 @@ pub(crate) fn run(arguments: &BenchArgs, json: bool) -> Result<()> {
 /// What is to be measured: what was asked for, or the usual set.
 fn setups(arguments: &BenchArgs) -> Vec<Setup> {
     let seconds = Duration::from_secs(arguments.seconds);
-    let setup = |through, pattern, bytes: u64, depth, poll| {
+    let setup = |through, pattern, bytes: u64, depth, reaping| {
         let bytes = bytes.clamp(512, 1 << 20).next_multiple_of(512) as usize;
-        Setup { through, pattern, bytes, depth, poll, seconds }
+        Setup { through, pattern, bytes, depth, reaping, seconds }
     };
     if let Some(pattern) = arguments.pattern {
-        let BenchArgs { through, size, depth, poll, .. } = *arguments;
-        return vec![setup(through, pattern, size, depth, poll)];
+        let BenchArgs { through, size, depth, reap, .. } = *arguments;
+        return vec![setup(through, pattern, size, depth, reap.into())];
     }
+    use Reaping::{Adaptive, Interrupts, Polling};
     let (random, sequential) = (Pattern::Randread, Pattern::Read);
     vec![
-        setup(Through::Driver, random, 4096, 1, false),
-        setup(Through::Driver, random, 4096, 32, false),
-        setup(Through::Driver, random, 4096, 32, true),
-        setup(Through::Driver, sequential, 1 << 20, 4, false),
-        setup(Through::Ninep, random, 4096, 1, false),
-        setup(Through::Ninep, random, 4096, 32, false),
-        setup(Through::Ninep, sequential, 1 << 20, 8, false),
+        setup(Through::Driver, random, 4096, 1, Interrupts),
+        setup(Through::Driver, random, 4096, 1, Adaptive),
+        setup(Through::Driver, random, 4096, 32, Interrupts),
+        setup(Through::Driver, random, 4096, 32, Adaptive),
+        setup(Through::Driver, random, 4096, 32, Polling),
+        setup(Through::Driver, sequential, 1 << 20, 4, Adaptive),
+        setup(Through::Ninep, random, 4096, 1, Adaptive),
+        setup(Through::Ninep, random, 4096, 32, Adaptive),
+        setup(Through::Ninep, sequential, 1 << 20, 8, Adaptive),
     ]
 }
 

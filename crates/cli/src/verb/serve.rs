@@ -68,6 +68,7 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     let model_drivers = devices.model_drivers;
     // The rest is for command lists and the like.
     let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
+    server.set_reaping(arguments.reap.into());
     if server.settle()? {
         let disks = server.disks();
         let models = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(model_drivers));

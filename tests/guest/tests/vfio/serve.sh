@@ -43,8 +43,8 @@ cmp /tmp/read first.img || fail "what was written after a crash differs"
 stop
 
 echo "measured"
-for how in "" --poll; do
-  outboard --json bench --pci "$first" --pattern randread --seconds 1 $how || fail "no measurement"
+for how in interrupts polling adaptive; do
+  outboard --json bench --pci "$first" --pattern randread --seconds 1 --reap $how || fail "no measurement"
 done
 
 echo "asked for by the kernel"

@@ -31,11 +31,9 @@ kernel() {
     --time_based --runtime=$SECONDS_EACH --output-format=json
 }
 ours() {
-  for way in interrupts polling; do
-    poll=
-    if [ $way = polling ]; then poll=--poll; fi
+  for way in interrupts adaptive polling; do
     measure $round $name $way outboard --json bench ${SIMULATED:---pci $AHCI} --pattern $ours \
-      --size $bytes --depth $depth --seconds $SECONDS_EACH $poll
+      --size $bytes --depth $depth --seconds $SECONDS_EACH --reap $way
   done
 }
 

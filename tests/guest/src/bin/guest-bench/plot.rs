@@ -9,8 +9,8 @@ const RIGHT: f64 = 190.0;
 const BAR: f64 = 20.0;
 const GAP: f64 = 34.0;
 /// One for each way.
-const COLOURS: [&str; 3] = ["#8a8f98", "#2f6db5", "#d9822b"];
-const TITLES: [&str; 3] = ["kernel", "ours, interrupts", "ours, polling"];
+const COLOURS: [&str; 4] = ["#8a8f98", "#2f6db5", "#3f8f5a", "#d9822b"];
+const TITLES: [&str; 4] = ["kernel", "ours, interrupts", "ours, adaptive", "ours, polling"];
 
 /// Bars: for each kind of transfer, how many a second by each way, with the rounds' spread.
 pub(crate) fn svg(outcome: &Outcome) -> String {

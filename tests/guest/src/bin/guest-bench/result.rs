@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// The version of the result's form.
 pub(crate) const SCHEMA: u32 = 1;
 /// The ways to the disk; the first is what the others are compared with.
-pub(crate) const WAYS: [&str; 3] = ["kernel", "interrupts", "polling"];
+pub(crate) const WAYS: [&str; 4] = ["kernel", "interrupts", "adaptive", "polling"];
 
 /// A kind of transfer.
 #[derive(Debug, Clone, Copy, Serialize)]
