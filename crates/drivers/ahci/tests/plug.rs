@@ -403,3 +403,18 @@ fn a_disk_that_is_away_for_a_moment_while_it_starts_is_waited_for() {
     until(&mut bench, UnitState::Ready);
     assert_eq!(bench.happened("port reset"), 1);
 }
+
+#[test]
+fn resets_that_no_disk_was_there_to_hear_do_not_count_against_it() {
+    let mut bench = SimBench::starting_at(HbaConfig::new(1), vec![Some(disk(512))], |hba| {
+        // At first before the HBA is reset, then before the link is lost, and once more after that.
+        (0..3).for_each(|_| hba.inject(0, Fault::SpinUpNever));
+    });
+    bench.run_until(|bench| bench.happened("link up") > 0);
+    bench.run_until(|bench| bench.device.hba().link_resets(0) > 0);
+    bench.device.hba().lose_link(0, Duration::from_millis(8_600));
+    let took = until(&mut bench, UnitState::Ready);
+    assert!(took < Duration::from_secs(45), "{took:?}");
+    assert_eq!(bench.device.hba().counts().of(Fault::SpinUpNever), 3);
+    assert_eq!(bench.happened("port reset"), 4);
+}
