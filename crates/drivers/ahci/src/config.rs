@@ -107,8 +107,11 @@ pub(crate) mod limit {
     pub(crate) const MULTIPLIER: Duration = Duration::from_secs(1);
     /// A multiplier ends a command for its registers within this.
     pub(crate) const REGISTER: Duration = Duration::from_millis(500);
-    /// A device behind a multiplier may keep the others waiting for so long when it is reset.
+    /// A device behind a multiplier may keep the others waiting for so long after a software reset,
+    /// at first.
     pub(crate) const SOFT_RESET: Duration = Duration::from_secs(1);
+    /// How often that time is made twice as long, for one that has not reported yet.
+    pub(crate) const SOFT_RESETS_LONGER: u8 = 3;
     /// After that it is left alone for a while.
     pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
     /// Failures in a row of commands for a multiplier's registers, after which it is reset.

@@ -14,8 +14,15 @@
 //! **Time.** While a device waits for its turn, its clock stands still: a command is overdue when
 //! the device has had it for too long, not when a neighbour has.
 //!
-//! **Errands.** The multiplier's own registers are read and written by commands, which go alone:
-//! for setting it up, for bringing up the link of a device port, and for looking what has changed.
+//! **Errands.** The multiplier's own registers are read and written by commands, one after the
+//! other: for setting it up, for bringing up the link of a device port, and for looking what has
+//! changed. With command-based switching they wait until no device has any, as each device waits
+//! for the others; with FIS-based switching the multiplier is a device among them.
+//!
+//! **First frames.** With FIS-based switching, what a device sends after a reset of its link lies in
+//! its own area, whenever that comes. Without, the HBA takes frames only from the device that it has
+//! last sent something to, so a software reset makes the device say once more what it is; one that
+//! spins up is asked again and again, and served are the others in between.
 //!
 //! **Trouble.** A device that has failed is let go of alone where FIS-based switching allows for it;
 //! otherwise the command engine is stopped, once the neighbours have finished or have had their
@@ -96,6 +103,8 @@ struct Behind {
     tries: u8,
     /// Its link was reset by the driver, and DIAG.X, which that has set, was not cleared since.
     reset: bool,
+    /// Its first frame after a reset is waited for, while others are served.
+    awaited: bool,
 }
 
 /// A port multiplier with the devices behind it.
@@ -122,6 +131,8 @@ pub(crate) struct Multiplier<R> {
     turn: u8,
     errand: Option<Errand>,
     op: Option<Op>,
+    /// The slot of the HBA that its step under way has.
+    own_slot: u8,
     /// Its step under way has failed.
     op_failed: bool,
     /// Its step that waits until the link is free.
@@ -171,6 +182,7 @@ impl<R: Registers> Multiplier<R> {
             turn: 0,
             errand: None,
             op: None,
+            own_slot: 0,
             op_failed: false,
             next: None,
             tried: 0,
@@ -264,6 +276,7 @@ impl<R: Registers> Multiplier<R> {
             try_at: Instant::ORIGIN,
             tries: 0,
             reset: true,
+            awaited: false,
         }));
     }
 
@@ -364,6 +377,7 @@ impl<R: Registers> Multiplier<R> {
         if self.state == State::Serving {
             self.look(interrupted, context, done);
         }
+        self.take_reports();
         self.go_on(context, done);
         for device in 0..MAX_DEVICE_PORTS as u8 {
             self.poll_device(device, context, done);
@@ -414,7 +428,7 @@ impl<R: Registers> Multiplier<R> {
             let waits = behind.sent == 0 && behind.waiting() != 0
                 || behind.face.wants_stop()
                 || wants_link
-                || errand == Some(device as u8);
+                || errand == Some(device as u8) && behind.face.link() == 0;
             if waits || !serving {
                 behind.lag += passed;
             }

@@ -1,6 +1,7 @@
 //! The far end of a link: what is plugged in, and in which state link and device are.
 
 use crate::sata::SataDevice;
+use core::time::Duration;
 use outboard_ahci::spec::ata::Status;
 use outboard_ahci::spec::registers::{SataControl, SataStatus, serial_error};
 use outboard_hw::Instant;
@@ -43,6 +44,8 @@ pub(crate) struct Seat {
     pub(crate) report: Option<u32>,
     /// It is ready to report.
     pub(crate) ready: bool,
+    /// How long it takes to start, and until when.
+    pub(crate) starting: (Duration, Instant),
     /// The device was without power.
     pub(crate) unpowered: bool,
     /// Until then it answers to nothing.
@@ -74,6 +77,7 @@ impl Seat {
             task_file: 0x7f,
             report: None,
             ready: false,
+            starting: (Duration::ZERO, Instant::ORIGIN),
             unpowered: false,
             away_until: Instant::ORIGIN,
             stuck: false,
@@ -90,6 +94,7 @@ impl Seat {
             device: self.device.take(),
             pulled: self.pulled.take(),
             spare: self.spare.take(),
+            starting: self.starting,
             unpowered: self.unpowered,
             away_until: self.away_until,
             resets: self.resets,

@@ -1,7 +1,8 @@
-//! Errands: what the driver does with the multiplier itself, one command after the other, while no
-//! device has any.
+//! Errands: what the driver does with the multiplier itself, one command after the other; without
+//! FIS-based switching while no device has any.
 
-use super::memory::OWN_SLOT;
+mod bring_up;
+
 use super::{Multiplier, State};
 use crate::config::limit;
 use crate::port::Context;
@@ -10,8 +11,9 @@ use crate::spec::fis::{RegisterH2d, kind};
 use crate::spec::multiplier::{
     self, CONTROL_PORT, Features, MAX_DEVICE_PORTS, general, port as of_port,
 };
-use crate::spec::registers::{ALL_ONES, PX_CI, SataControl, SataStatus, serial_error};
+use crate::spec::registers::{PX_CI, SataControl, SataStatus, serial_error};
 use crate::spec::structures::CommandHeader;
+use bring_up::BringUp;
 use outboard_hw::registers::RegistersExt;
 use outboard_hw::time::earlier;
 use outboard_hw::{Instant, Registers};
@@ -67,21 +69,6 @@ pub(super) enum Rearm {
     Release,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BringUp {
-    Begun,
-    LookBack,
-    Reset,
-    Hold,
-    Release,
-    Wait { until: Instant },
-    Look { until: Instant },
-    ClearErrors { status: u32 },
-    BeginSoftReset,
-    HoldSoftReset,
-    EndSoftReset,
-}
-
 /// What to do as the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -89,6 +76,7 @@ pub(super) enum Next {
     Write { port: u8, register: u16, value: u32 },
     BeginSoftReset { device: u8 },
     EndSoftReset { device: u8 },
+    Hold { until: Instant },
     Pause { until: Instant },
 }
 
@@ -101,6 +89,8 @@ pub(super) enum Op {
     BeginSoftReset { until: Instant },
     /// The second; the device has to report.
     EndSoftReset { device: u8, until: Instant },
+    /// Nothing, but the HBA waits for the device: no other is served before it has reported.
+    Hold { until: Instant },
     /// Nothing: others may use the link.
     Pause { until: Instant },
 }
@@ -133,9 +123,24 @@ impl<R: Registers> Multiplier<R> {
         !matches!(self.op, None | Some(Op::Pause { .. }))
     }
 
-    /// Whether one has it, or waits for it.
-    pub(super) const fn wants_link(&self) -> bool {
-        self.is_talking() || !matches!(self.next, None | Some(Next::Pause { .. }))
+    /// Whether one waits for it.
+    pub(super) const fn wants_to_talk(&self) -> bool {
+        !matches!(self.next, None | Some(Next::Pause { .. }))
+    }
+
+    /// The slot of a step under way, as a bit.
+    pub(super) const fn own_place(&self) -> u32 {
+        if self.is_talking() { 1 << self.own_slot } else { 0 }
+    }
+
+    /// A slot for the next step, if one may begin.
+    const fn free_place(&self) -> Option<u8> {
+        let free = self.slots & !self.in_flight;
+        let shared = self.switching && self.draining.is_none();
+        match free != 0 && (self.in_flight == 0 || shared) {
+            true => Some(free.trailing_zeros() as u8),
+            false => None,
+        }
     }
 
     /// When to go on if nothing else happens.
@@ -143,7 +148,7 @@ impl<R: Registers> Multiplier<R> {
         let step = match (self.op, self.next) {
             (Some(Op::Pause { until }), _) => Some(until),
             (Some(_), _) => Some(self.clock + limit::LOOK),
-            (None, Some(_)) if self.in_flight == 0 => Some(self.clock),
+            (None, Some(_)) if self.free_place().is_some() => Some(self.clock),
             _ => None,
         };
         let check = (self.in_flight != 0).then_some(self.check_at);
@@ -179,18 +184,21 @@ impl<R: Registers> Multiplier<R> {
         if let Some(op) = self.op {
             let Some(result) = self.result_of(op, context) else { return };
             if result.is_err() {
-                // Whatever has stopped, and whatever is still on its way, ends with this.
-                return self.stop_engine(context);
+                // The HBA has to let go of it, and of whatever is still on its way.
+                self.op_failed = true;
+                return self.let_go(context);
             }
             self.op = None;
             self.failures = 0;
             self.next = self.advance(result, context);
         }
-        match self.next {
-            Some(Next::Pause { until }) => (self.op, self.next) = (Some(Op::Pause { until }), None),
-            Some(next) if self.in_flight == 0 => {
+        match (self.next, self.free_place()) {
+            (Some(Next::Pause { until }), _) => {
+                (self.op, self.next) = (Some(Op::Pause { until }), None);
+            }
+            (Some(next), Some(slot)) => {
                 self.next = None;
-                self.begin_step(next, context);
+                self.begin_step(next, slot, context);
             }
             _ => {}
         }
@@ -206,7 +214,10 @@ impl<R: Registers> Multiplier<R> {
         let mut order = (1..=ports).map(|step| (self.tried + step) % ports);
         if let Some(device) = order.find(wants) {
             self.tried = device;
-            return Some(Errand::BringUp { device, step: BringUp::Begun });
+            let link = self.behind(device).map_or(0, |behind| behind.face.link());
+            // No other reset of the link before a device has had its time.
+            let step = if link == 0 { BringUp::Begun } else { BringUp::AskAgain };
+            return Some(Errand::BringUp { device, step });
         }
         if self.stopping {
             return None;
@@ -228,7 +239,7 @@ impl<R: Registers> Multiplier<R> {
         None
     }
 
-    fn begin_step(&mut self, next: Next, context: &Context<'_>) {
+    fn begin_step(&mut self, next: Next, slot: u8, context: &Context<'_>) {
         let until = context.now + limit::REGISTER;
         let (fis, flags, op) = match next {
             Next::Read { port, register } => {
@@ -243,20 +254,23 @@ impl<R: Registers> Multiplier<R> {
                 (fis, flags, Op::BeginSoftReset { until })
             }
             Next::EndSoftReset { device } => {
-                let until = context.now + limit::SOFT_RESET;
+                let tries = self.behind(device).map_or(0, |behind| behind.tries);
+                let longer = tries.min(limit::SOFT_RESETS_LONGER);
+                let until = context.now + limit::SOFT_RESET * (1 << longer);
                 let fis = RegisterH2d::device_control(false).behind(device);
                 (fis, 0, Op::EndSoftReset { device, until })
             }
+            Next::Hold { until } => return self.op = Some(Op::Hold { until }),
             Next::Pause { until } => return self.op = Some(Op::Pause { until }),
         };
         let port = fis.multiplier_port();
         self.memory.forget_received(self.area(port));
-        self.memory.prepare_own(&fis, flags);
-        (self.op, self.op_failed) = (Some(op), false);
+        self.memory.prepare_own(slot, &fis, flags);
+        (self.op, self.own_slot, self.op_failed) = (Some(op), slot, false);
         if self.switching {
             self.select(port);
         }
-        self.registers.set(PX_CI, 1 << OWN_SLOT);
+        self.registers.set(PX_CI, 1 << slot);
     }
 
     /// What a step has come to, if it has ended.
@@ -264,6 +278,7 @@ impl<R: Registers> Multiplier<R> {
         let (Op::Talk { until }
         | Op::BeginSoftReset { until }
         | Op::EndSoftReset { until, .. }
+        | Op::Hold { until }
         | Op::Pause { until }) = op;
         let late = context.now.reached(until);
         if let Op::Pause { .. } = op {
@@ -272,7 +287,10 @@ impl<R: Registers> Multiplier<R> {
         if self.op_failed {
             return Some(Err(Failed));
         }
-        if self.registers.get(PX_CI) & 1 << OWN_SLOT != 0 {
+        if let Op::Hold { .. } = op {
+            return late.then_some(Ok(0));
+        }
+        if self.registers.get(PX_CI) & self.own_place() != 0 {
             return late.then_some(Err(Failed));
         }
         match op {
@@ -315,9 +333,9 @@ impl<R: Registers> Multiplier<R> {
         next
     }
 
-    /// The command engine was stopped in the middle of a step.
+    /// The HBA had to let go of a step.
     pub(super) fn step_failed(&mut self, context: &Context<'_>) {
-        (self.op, self.next) = (None, None);
+        (self.op, self.next, self.op_failed) = (None, None, false);
         let Some(errand) = self.errand.take() else { return };
         self.failures = self.failures.saturating_add(1);
         match errand {
@@ -334,6 +352,8 @@ impl<R: Registers> Multiplier<R> {
             }
         }
         if self.failures >= limit::ERRANDS {
+            // What it knows of the devices cannot be asked for, and its reset takes that away.
+            self.all().for_each(|behind| behind.port.doubt_cache());
             self.leave(context);
         } else if self.errand.is_some() {
             self.next = self.advance(Ok(0), context);
@@ -469,72 +489,6 @@ impl<R: Registers> Multiplier<R> {
         } else if !was_up {
             behind.face.want_link();
         }
-    }
-
-    fn advance_link(
-        &mut self,
-        device: u8,
-        step: BringUp,
-        value: u32,
-        context: &Context<'_>,
-    ) -> Option<(Errand, Next)> {
-        let write = |value: SataControl| {
-            let value = value.into();
-            Next::Write { port: device, register: of_port::CONTROL, value }
-        };
-        let pause = |time| Next::Pause { until: context.now + time };
-        let (step, next) = match step {
-            BringUp::Begun => {
-                let read = Next::Read { port: device, register: of_port::ERROR };
-                (BringUp::LookBack, read)
-            }
-            BringUp::LookBack => {
-                // The reset takes the traces away.
-                let behind = self.behind(device)?;
-                if value & serial_error::EXCHANGED != 0 && !behind.reset {
-                    behind.port.doubt_cache();
-                }
-                behind.reset = true;
-                (BringUp::Reset, write(COMRESET))
-            }
-            BringUp::Reset => (BringUp::Hold, pause(limit::COMRESET)),
-            BringUp::Hold => (BringUp::Release, write(QUIET)),
-            BringUp::Release => {
-                let until = context.now + limit::PRESENCE;
-                (BringUp::Wait { until }, pause(limit::LOOK * 2))
-            }
-            BringUp::Wait { until } => (BringUp::Look { until }, status_of(device)),
-            BringUp::Look { until } => {
-                let detection = SataStatus::from(value).detection();
-                if detection == SataStatus::COMMUNICATION {
-                    let clear =
-                        Next::Write { port: device, register: of_port::ERROR, value: ALL_ONES };
-                    (BringUp::ClearErrors { status: value }, clear)
-                } else if context.now.reached(until) {
-                    // What comes later is seen by whoever watches.
-                    self.behind(device)?.face.link_was_tried();
-                    return None;
-                } else {
-                    (BringUp::Wait { until }, pause(limit::LOOK_SLOWLY))
-                }
-            }
-            BringUp::ClearErrors { status } => {
-                let behind = self.behind(device)?;
-                behind.reset = false;
-                behind.face.link_is(status);
-                (BringUp::BeginSoftReset, Next::BeginSoftReset { device })
-            }
-            BringUp::BeginSoftReset => (BringUp::HoldSoftReset, pause(limit::LOOK)),
-            BringUp::HoldSoftReset => (BringUp::EndSoftReset, Next::EndSoftReset { device }),
-            BringUp::EndSoftReset => {
-                let behind = self.behind(device)?;
-                behind.face.link_was_tried();
-                behind.tries = 0;
-                behind.face.reported(value);
-                return None;
-            }
-        };
-        Some((Errand::BringUp { device, step }, next))
     }
 }
 

@@ -19,9 +19,6 @@ const BYTES: usize = RECEIVED + RECEIVED_BYTES_SWITCHED;
 const _: () = assert!(RECEIVED.is_multiple_of(RECEIVED_BYTES_SWITCHED));
 const _: () = assert!(DEVICE_LBA != 0 && BLANK + 256 <= RECEIVED);
 
-/// The slot of the multiplier's own commands; nothing else is in flight with them.
-pub(super) const OWN_SLOT: u8 = 0;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct LinkMemory(DmaBuffer);
@@ -69,14 +66,14 @@ impl LinkMemory {
         self.put(slot, &header);
     }
 
-    /// Prepares a command of the multiplier's own, or device control. `flags`: bits of the header
-    /// besides length and port.
-    pub(super) fn prepare_own(&mut self, fis: &RegisterH2d, flags: u16) {
+    /// Prepares a command of the multiplier's own, or device control, in a slot. `flags`: bits of
+    /// the header besides length and port.
+    pub(super) fn prepare_own(&mut self, slot: u8, fis: &RegisterH2d, flags: u16) {
         self.0.write(TABLE, fis);
         self.0.sync_for_device(TABLE..TABLE + size_of::<RegisterH2d>());
         let flags = u16::from(RegisterH2d::DWORDS) | flags;
         let flags = CommandHeader::behind(flags, fis.multiplier_port());
-        self.put(OWN_SLOT, &CommandHeader::new(flags, 0, self.0.address_of(TABLE)));
+        self.put(slot, &CommandHeader::new(flags, 0, self.0.address_of(TABLE)));
     }
 
     /// Bytes that the HBA says the command in a slot has transferred.

@@ -4,7 +4,8 @@ use super::{Behind, Multiplier, State};
 use crate::config::limit;
 use crate::port::Context;
 use crate::spec::ata::Status;
-use crate::spec::multiplier::MAX_DEVICE_PORTS;
+use crate::spec::fis::kind;
+use crate::spec::multiplier::{self, MAX_DEVICE_PORTS};
 use crate::spec::registers::{
     ALL_ONES, FisSwitching, PX_CI, PX_FBS, PX_IS, PX_SACT, PX_SNTF, PX_TFD, PortInterrupts,
     TaskFile,
@@ -26,7 +27,8 @@ impl Behind {
 impl<R: Registers> Multiplier<R> {
     /// Sends what may be sent.
     pub(super) fn issue(&mut self) {
-        if self.state != State::Serving || self.wants_link() || self.draining.is_some() {
+        let own = !self.switching && (self.is_talking() || self.wants_to_talk());
+        if self.state != State::Serving || own || self.draining.is_some() {
             return;
         }
         let waiting = |device: u8, all: &Self| {
@@ -61,7 +63,11 @@ impl<R: Registers> Multiplier<R> {
 
     /// Sends a device's commands, as far as there are slots.
     fn send(&mut self, device: u8) {
-        let free = self.slots & !self.in_flight;
+        let mut free = self.slots & !self.in_flight & !self.own_place();
+        if self.wants_to_talk() {
+            // One is kept for what is to be asked of the multiplier.
+            free &= free.wrapping_sub(1);
+        }
         let Some(behind) = self.devices[usize::from(device)].as_deref_mut() else { return };
         let (mut waiting, active) = (behind.waiting(), behind.face.active());
         let (mut issue, mut queued) = (0u32, 0u32);
@@ -153,7 +159,8 @@ impl<R: Registers> Multiplier<R> {
             return;
         }
         let busy = self.registers.get(PX_CI) | self.registers.get(PX_SACT);
-        if busy == ALL_ONES && self.in_flight != ALL_ONES || busy & !self.in_flight != 0 {
+        let issued = self.in_flight | self.own_place();
+        if busy == ALL_ONES && issued != ALL_ONES || busy & !issued != 0 {
             // Commands that nobody has issued: whatever is in flight cannot be told from them.
             return self.stop_engine(context);
         }
@@ -213,6 +220,26 @@ impl<R: Registers> Multiplier<R> {
         behind.face.interrupted(interrupts);
         let context = context.behind(behind.lag);
         behind.port.serve(&context, done);
+    }
+
+    /// Takes the first frames of devices whose links were reset, where each has an area of its own.
+    pub(super) fn take_reports(&mut self) {
+        for device in 0..self.count {
+            let Some(behind) = self.devices[usize::from(device)].as_deref_mut() else { continue };
+            if !behind.awaited {
+                continue;
+            }
+            let frame = self.memory.received_register(device);
+            let busy = Status::from_bits_retain(frame.status).is_busy();
+            let reported = frame.kind == kind::REGISTER_D2H && frame.flags & 0xf == device && !busy;
+            if behind.face.link() == 0 {
+                behind.awaited = false;
+            } else if reported {
+                behind.awaited = false;
+                // Where the first frame of a device puts its signature (AHCI §3.3.9).
+                behind.face.reported(multiplier::returned(&frame));
+            }
+        }
     }
 
     /// PxTFD for a device.

@@ -4,6 +4,7 @@ use super::{Behind, Multiplier, State, Wish};
 use crate::config::limit;
 use crate::port::Context;
 use crate::spec::ata::Status;
+use crate::spec::multiplier::CONTROL_PORT;
 use crate::spec::registers::{
     ALL_ONES, FisSwitching, PX_CI, PX_CMD, PX_FBS, PX_IE, PX_IS, PX_SACT, PX_SERR, PX_SSTS,
     PortInterrupts, SataStatus, serial_error,
@@ -46,15 +47,19 @@ impl<R: Registers> Multiplier<R> {
         if trouble.is_empty() {
             return;
         }
-        if self.is_talking() {
-            return self.op_failed = true;
-        }
-        if !self.switching {
+        let talking = self.is_talking();
+        if !self.switching && !talking {
             let device = self.turn;
             return self.blame(device, trouble, context, done);
         }
+        if talking && self.in_flight == 0 {
+            return self.op_failed = true;
+        }
         let switching = self.registers.get(PX_FBS);
         if switching.single_device_error() {
+            if talking && switching.device_with_error() == CONTROL_PORT {
+                return self.op_failed = true;
+            }
             return self.blame(switching.device_with_error(), trouble, context, done);
         }
         // The whole port has stopped. Whose error it is can be seen where the device has said so.
@@ -91,7 +96,7 @@ impl<R: Registers> Multiplier<R> {
 
     /// Lets go of the commands of devices whose ports ask for that.
     pub(super) fn let_go(&mut self, context: &Context<'_>) {
-        let (mut neighbours, mut wanted) = (0, false);
+        let (mut neighbours, mut wanted) = (0, self.op_failed && self.is_talking());
         for device in 0..self.count {
             let Some(behind) = self.behind(device) else { continue };
             if !behind.face.wants_stop() {
@@ -184,6 +189,10 @@ impl<R: Registers> Multiplier<R> {
                 behind.disturb(context);
             }
         }
+        if device == CONTROL_PORT && self.is_talking() {
+            self.memory.blank(self.own_slot);
+            self.step_failed(context);
+        }
         if self.registers.get(PX_FBS).single_device_error() {
             // Another one has failed meanwhile; its interrupt may have been taken already.
             self.interrupted = true;
@@ -220,6 +229,7 @@ impl<R: Registers> Multiplier<R> {
         }
         self.in_flight = 0;
         (self.draining, self.halted_until) = (None, None);
+        self.take_reports();
         self.memory.forget();
         if !self.link_is_up() || self.has_started_anew() {
             // Also before BSY is overridden, which then says that it is not ready.

@@ -178,6 +178,9 @@ impl HbaModel {
         if let Some(port) = self.port_mut(index) {
             port.issued &= !(1 << slot);
             port.fetched &= !(1 << slot);
+            if port.switching.enabled() && at != HOST {
+                self.violation(format_args!("port {index}.{at}: software reset with PxFBS.EN set"));
+            }
         }
         if command.fis.control & RegisterH2d::SOFT_RESET != 0 {
             self.forget_commands(index, at);

@@ -148,6 +148,12 @@ impl HbaModel {
             Some(_) => signature = 0xdead_beef,
             None => {}
         }
+        // One that is starting begins anew when its link is reset, and goes on otherwise.
+        let (before, until) = seat.starting;
+        if !now.reached(until) {
+            takes = takes.max(if reset == Reset::Soft { until.since(now) } else { before });
+        }
+        seat.starting = (takes, now + takes);
         (seat.report, seat.ready) = (Some(signature), false);
         self.after(takes, Event::Report { port: index, at, epoch });
     }

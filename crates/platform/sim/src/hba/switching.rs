@@ -124,7 +124,7 @@ impl HbaModel {
             seat.task_file &= !0x88;
         }
         // Another device may have failed meanwhile.
-        if let Some(next) = (0..HOST).find(|at| port.seat_mut(*at).is_some_and(|seat| seat.halted))
+        if let Some(next) = (0..=HOST).find(|at| port.seat_mut(*at).is_some_and(|seat| seat.halted))
         {
             self.show_device_error(index, next);
         }

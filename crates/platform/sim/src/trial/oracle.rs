@@ -307,7 +307,7 @@ impl Oracle {
             BlockError::Transport | BlockError::Timeout => {
                 since.len() >= 3 || self.fatal || damaged
             }
-            BlockError::CacheLost => cost(Cost::Cache) || self.fatal,
+            BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.was_mute(),
             // Away for the twelve seconds that it has, which two faults together can bring about.
             BlockError::Gone => self.fatal || since.len() >= 2 || self.faults.len() > MANY,
             _ => false,
@@ -322,6 +322,14 @@ impl Oracle {
             pending.sectors,
             since.len()
         ))
+    }
+
+    /// Whether the multiplier may have left so many questions in a row unanswered that it was reset:
+    /// nobody knows then what has happened to the links behind it.
+    fn was_mute(&self) -> bool {
+        let unanswered =
+            [Fault::RegisterAborted, Fault::RegisterNeverEnds, Fault::WrongMultiplierPort];
+        self.faults.iter().filter(|fault| unanswered.contains(&fault.fault)).count() > MANY
     }
 
     /// Whether the disk may be out of use.
