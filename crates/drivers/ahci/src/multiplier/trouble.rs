@@ -287,7 +287,8 @@ impl<R: Registers> Multiplier<R> {
     pub(super) fn lost(&mut self, context: &Context<'_>) {
         for behind in self.all() {
             behind.face.link_is(0);
-            behind.port.look_for_cut_off(&context.behind(behind.lag));
+            // Also one whose link is being reset, which would take it for its own doing.
+            behind.port.doubt_cache();
         }
         self.leave(context);
     }
@@ -357,6 +358,7 @@ impl<R: Registers> Multiplier<R> {
         for behind in self.all() {
             if announced || !up {
                 behind.face.link_is(0);
+                behind.port.doubt_cache();
             }
             behind.port.look_for_cut_off(&context.behind(behind.lag));
         }

@@ -244,3 +244,25 @@ fn a_device_that_was_cut_off_while_the_multiplier_was_mute_tells_it() {
         bench.stops();
     }
 }
+
+#[test]
+fn a_device_that_loses_power_with_the_multiplier_while_its_link_is_reset_tells_it() {
+    for switching in BOTH {
+        let mut bench = Bench::new(switching);
+        bench.all_ready();
+        let write = bench.write(1, 7, 1);
+        bench.all_end(&[write], Duration::from_secs(2));
+        bench.disk(1, |disk| disk.script(None, 1, Mishap::Hang));
+        let hangs = bench.read(1, 9);
+        let resets = bench.counter(1, "port-resets");
+        bench.until("its link is reset", Duration::from_secs(60), |bench| {
+            bench.counter(1, "port-resets") > resets
+        });
+        bench.device.hba().inject(PORT, Fault::MultiplierRestart);
+        bench.all_end(&[hangs], Duration::from_secs(90));
+        let flush = bench.submit(1, Request::flush());
+        bench.all_end(&[flush], Duration::from_secs(30));
+        assert_eq!(bench.ended[&flush].0, Err(BlockError::CacheLost), "{switching:?}");
+        bench.stops();
+    }
+}
