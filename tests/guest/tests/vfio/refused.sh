@@ -12,6 +12,7 @@ refuses "modprobe vfio_iommu_type1" $serve "$first"
 modprobe vfio_iommu_type1
 refuses "$first is given twice" $serve "$first" "$first"
 
+other="/usr/bin/setpriv --reuid=99 --regid=99 --clear-groups"
 group=$(basename "$(readlink "/sys/bus/pci/devices/$first/iommu_group")")
 node=/dev/vfio/$group
 mv "$node" /tmp/node
@@ -20,10 +21,16 @@ mv /tmp/node "$node"
 mv /dev/vfio /tmp/vfio
 refuses "offers no VFIO: /dev/vfio/vfio does not exist.*modprobe vfio-pci" $serve "$first"
 mv /tmp/vfio /dev/vfio
-refuses "chown 99 /dev/vfio/$group" /usr/bin/setpriv --reuid=99 --regid=99 --clear-groups $serve "$first"
+refuses "chown 99 /dev/vfio/$group" $other $serve "$first"
 chown 99 "/dev/vfio/$group"
 ulimit -l 65536
-refuses "ulimit -l 262144.*LimitMEMLOCK=256M.*--memory 64" /usr/bin/setpriv --reuid=99 --regid=99 --clear-groups $serve "$first"
+refuses "ulimit -l 262144.*LimitMEMLOCK=256M.*--memory 64" $other $serve "$first"
+# What it advises helps.
+: >/tmp/out
+$other $serve "$first" --memory 64 >/tmp/out 2>/tmp/log &
+server=$!
+await is_ready
+stop
 ulimit -l unlimited
 
 # The machine's own functions in slot 1f share a group, and the kernel uses the others.
