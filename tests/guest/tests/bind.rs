@@ -43,7 +43,7 @@ fn functions_go_to_vfio_unless_they_are_in_use_and_come_back() {
 }
 
 #[test]
-fn without_an_iommu_nothing_is_bound_and_doctor_says_why() {
+fn without_an_iommu_nothing_is_bound_or_served_and_doctor_says_why() {
     let report = Guest::new("bind-no-iommu")
         .without_iommu()
         .device(Device::Ahci(vec![Disk::Null(16 * MIB)]))
@@ -54,15 +54,18 @@ fn without_an_iommu_nothing_is_bound_and_doctor_says_why() {
             outboard doctor --json | grep '"topic":"IOMMU"'
             driver=$(readlink /sys/bus/pci/devices/$AHCI/driver)
             echo "driver ${driver##*/}"
+            modprobe -a vfio-pci vfio_iommu_type1
+            outboard serve --pci $AHCI; echo "serve $?"
             "#,
         )
         .unwrap();
     assert_eq!(report.code, 0, "{report}");
     let lines: Vec<&str> = report.stdout.lines().collect();
-    for line in ["bind 1", "doctor 1", "driver ahci"] {
+    for line in ["bind 1", "doctor 1", "driver ahci", "serve 1"] {
         assert!(lines.contains(&line), "{line}: {report}");
     }
     assert!(report.stderr.contains("is in no IOMMU group"), "{report}");
+    assert!(report.stderr.contains("has no IOMMU in front of it"), "{report}");
     assert!(report.stdout.contains("trouble  IOMMU: there is none"), "{report}");
     assert!(report.stdout.contains("-device intel-iommu,intremap=on"), "{report}");
     assert!(

@@ -50,6 +50,7 @@ ends 0 outboard doctor $free
 says "good     IOMMU: in use"
 says "good     interrupt remapping: in use"
 says "note     module vfio-pci: not loaded yet"
+says "note     module vfio_iommu_type1: not loaded yet"
 says "it can be bound; $free_disk would go away"
 ends 0 outboard status --all
 says "$E1000  -       e1000"
@@ -74,6 +75,7 @@ mv /tmp/modules.dep /lib/modules/*/
 step a dry run does nothing
 ends 0 outboard bind --dry-run --persist $free
 says "modprobe vfio-pci"
+says "modprobe vfio_iommu_type1"
 says "echo vfio-pci > /sys/bus/pci/devices/$free/driver_override"
 says "echo $free > /sys/bus/pci/drivers/ahci/unbind"
 says "echo vfio-pci > /etc/driverctl.d/pci-$free"
@@ -128,10 +130,12 @@ is_with $free vfio-pci
 is_with $busy ahci
 [ ! -e /sys/block/$free_disk ]
 [ -c /dev/vfio/$(group $free) ]
+[ -d /sys/module/vfio_iommu_type1 ]
 ends 0 outboard bind $free
 says "is with vfio-pci already"
 ends 0 outboard doctor $free
 says "you may open /dev/vfio/$(group $free)"
+says "good     module vfio_iommu_type1: loaded"
 sleep 1000 <>/dev/vfio/$(group $free) &
 holder=$!
 until [ "$(readlink /proc/$holder/fd/0)" = /dev/vfio/$(group $free) ]; do :; done

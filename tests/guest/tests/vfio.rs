@@ -30,7 +30,7 @@ fn controllers_are_served_killed_pulled_out_and_given_back() {
     std::fs::copy(&first, &given).unwrap();
     File::create(&second).unwrap().set_len(8 * MIB).unwrap();
     let guest = Guest::new("vfio")
-        .device(Device::Ahci(vec![Disk::Image(first.clone())]))
+        .device(Device::Ahci(vec![Disk::Image(first.clone()), Disk::Null(1 << 40)]))
         .device(Device::Ahci(vec![Disk::Image(second.clone())]))
         .file("first.img", &given);
     let report = run(&guest, include_str!("vfio/serve.sh"));
@@ -46,43 +46,40 @@ fn what_is_missing_is_named_with_what_to_do_next() {
     let guest = Guest::new("vfio-refused")
         .device(Device::Ahci(vec![Disk::Null(MIB)]))
         .device(Device::E1000)
-        .tool("setpriv")
-        .file("stray", example("outboard-vfio", "stray").unwrap());
+        .tool("setpriv");
     run(&guest, include_str!("vfio/refused.sh"));
 }
 
 #[test]
-fn without_an_iommu_there_is_no_service() {
-    let guest =
-        Guest::new("vfio-alone").without_iommu().device(Device::Ahci(vec![Disk::Null(MIB)]));
-    let script = r#"
-        modprobe -a vfio-pci vfio_iommu_type1
-        refuses "$AHCI has no IOMMU in front of it" outboard serve --pci $AHCI
-        echo done
-    "#;
-    run(&guest, script);
-}
-
-#[test]
-fn a_stray_transfer_is_stopped_and_registers_may_vanish() {
+fn stray_addresses_are_stopped_and_the_driver_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk");
     noise(&image);
+    let before = folder.path().join("before");
+    std::fs::copy(&image, &before).unwrap();
     let guest = Guest::new("vfio-stray")
         .device(Device::Ahci(vec![Disk::Image(image)]))
+        .file("before.img", &before)
         .file("stray", example("outboard-vfio", "stray").unwrap());
-    let script = r#"
-        modprobe -a vfio-pci vfio_iommu_type1
-        take $AHCI
-        ./stray $AHCI switch-off || fail "registers that are switched off"
-        ./stray $AHCI || fail "a stray transfer"
-        give $AHCI
-        await test -b /dev/sda
-        echo done
-    "#;
-    let report = run(&guest, script);
-    assert!(report.stdout.contains("switched off and on\n"), "{report}");
-    assert!(report.stdout.contains("recovered\n"), "{report}");
-    let stopped = |line: &str| line.contains("DMAR:") && line.contains("fault addr 0x1000");
-    assert!(report.kernel_log.lines().any(stopped), "{report}");
+    let report = run(&guest, include_str!("vfio/stray.sh"));
+    let log = |name: &str| report.text(name).unwrap_or_else(|| panic!("no {name}: {report}"));
+    // Where QEMU's controller goes by itself: from a command list that it could not read, it takes
+    // 0 for the address of a table, and what it did not get rid of it tries to write once more when
+    // the next driver starts it.
+    let mut elsewhere = vec!["0x0".to_owned()];
+    for how in ["transfer", "received", "list"] {
+        let address = log(&format!("{how}.address")).trim().to_owned();
+        let kernel = log(&format!("{how}.dmesg"));
+        let faults = kernel.lines().filter_map(|line| line.split_once(" fault addr "));
+        let faults: Vec<_> = faults.filter_map(|(_, at)| at.split_whitespace().next()).collect();
+        assert!(faults.contains(&&*address), "no fault at {address} in {how}: {kernel}{report}");
+        elsewhere.push(address);
+        let is_known = |at: &&str| elsewhere.iter().any(|known| known == at);
+        assert!(faults.iter().all(is_known), "{how}: {faults:?} {elsewhere:?} {report}");
+    }
+    let said = log("list.log");
+    for event in ["timed out", "HBA reset", "ready again"] {
+        let line = |line: &str| line.starts_with("the driver: ") && line.ends_with(event);
+        assert!(said.lines().any(line), "{event}: {said}{report}");
+    }
 }

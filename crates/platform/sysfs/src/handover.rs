@@ -101,8 +101,8 @@ impl Plan {
     /// Whether a step did what it should.
     fn check(&self, machine: &Machine, step: &Step) -> Result<(), String> {
         match step {
-            Step::LoadModule(name) if !machine.path(VFIO_FOLDER).is_dir() => {
-                Err(format!("the module {name} is loaded, and there is no such driver"))
+            Step::LoadModule(VFIO_DRIVER) if !machine.path(VFIO_FOLDER).is_dir() => {
+                Err(format!("the module {VFIO_DRIVER} is loaded, and there is no such driver"))
             }
             Step::Probe(address) if self.goal == Goal::Vfio => {
                 let now = machine.function(*address).map_err(|error| error.to_string())?;

@@ -18,6 +18,7 @@ mod error;
 mod function;
 mod handover;
 mod machine;
+mod modules;
 mod persist;
 mod survey;
 mod system;

@@ -38,6 +38,18 @@ pub enum VfioError {
          outboard doctor says what is missing"
     )]
     NoIommu(Address),
+    /// The function is bound, and the file by which it is used is missing.
+    #[error(
+        "{address} is bound to vfio-pci, but {} does not exist. In a container, pass it in \
+         (--device={} --device=/dev/vfio/vfio); elsewhere, see that /dev is a devtmpfs: mount -t \
+         devtmpfs dev /dev (as root)", .path.display(), .path.display()
+    )]
+    NoNode {
+        /// The function.
+        address: Address,
+        /// The file.
+        path: PathBuf,
+    },
     /// The kernel's IOMMU is of a kind that is not known here.
     #[error(
         "this kernel's VFIO offers neither type 1 version 2 nor iommufd. It needs the module \

@@ -171,10 +171,20 @@ pub(crate) fn open_file(path: &Path, address: Option<Address>) -> Result<OwnedFd
             VfioError::Permission { path: path.to_owned(), user: getuid().as_raw() }
         }
         (Errno::BUSY, Some(address)) => VfioError::Busy { address, holder: holder(path) },
-        (Errno::NOENT, Some(address)) => VfioError::NoIommu(address),
+        (Errno::NOENT, Some(address)) => missing_node(path, address),
         (Errno::NOENT, None) => VfioError::NoVfio(path.to_owned()),
         (error, _) => VfioError::system("opening a file of VFIO's")(error),
     })
+}
+
+/// Why a function that is bound has no file: the kernel gives it another name if nothing confines
+/// the function.
+fn missing_node(path: &Path, address: Address) -> VfioError {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match path.with_file_name(format!("noiommu-{name}")).exists() {
+        true => VfioError::NoIommu(address),
+        false => VfioError::NoNode { address, path: path.to_owned() },
+    }
 }
 
 /// Does something with a function that the kernel may refuse for a moment.
@@ -226,6 +236,20 @@ mod tests {
             io::Result::<()>::Err(Errno::ACCESS)
         });
         assert_eq!((result, attempts), (Err(Errno::ACCESS), 1));
+    }
+
+    #[test]
+    fn a_missing_file_is_told_from_a_missing_iommu() {
+        let address = Address::new(0, 0, 4, 0);
+        let path = Path::new("/nowhere/7");
+        let error = open_file(path, Some(address)).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/7 does not exist"), "{error}");
+        let folder = std::env::temp_dir().join(format!("outboard-node-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("noiommu-7"), "").unwrap();
+        let error = open_file(&folder.join("7"), Some(address)).unwrap_err();
+        std::fs::remove_dir_all(folder).unwrap();
+        assert!(matches!(error, VfioError::NoIommu(_)), "{error}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn healthy() -> MadeUp {
     made.write("/proc/cmdline", "root=/dev/sda1 ro intel_iommu=on\n");
     made.write("/proc/interrupts", "  0:  2  IR-IO-APIC  2-edge  timer\n");
     made.write("/proc/sys/kernel/osrelease", "6.12.0\n");
+    made.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n");
     made
 }
 
@@ -116,6 +117,23 @@ fn a_missing_module_is_told_from_one_that_is_not_loaded() {
     made.write(list, "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n");
     let finding = find(&made, &root(), &FakeKernel::new(&made), "module vfio-pci");
     assert_eq!(finding.next, ["modprobe vfio-pci"]);
+}
+
+#[test]
+fn the_module_of_address_spaces_is_missed_by_what_is_bound() {
+    const TOPIC: &str = "module vfio_iommu_type1";
+    let made = healthy();
+    let verdict = || find(&made, &root(), &FakeKernel::new(&made), TOPIC).verdict;
+    assert_eq!(verdict(), Verdict::Good);
+    std::fs::remove_dir_all(made.path("/sys/module/vfio_iommu_type1")).unwrap();
+    assert_eq!(verdict(), Verdict::Note, "iommufd is there");
+    std::fs::remove_file(made.path("/dev/iommu")).unwrap();
+    assert!(trouble(&made, TOPIC).next[1].contains("CONFIG_VFIO_IOMMU_TYPE1"));
+    let list = "kernel/drivers/vfio/vfio_iommu_type1.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n";
+    made.write("/lib/modules/6.12.0/modules.dep", list);
+    assert_eq!(trouble(&made, TOPIC).next, ["modprobe vfio_iommu_type1"]);
+    std::fs::remove_file(made.path(MadeUp::device(HBA)).join("driver")).unwrap();
+    assert_eq!(verdict(), Verdict::Note, "nothing is bound yet");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{Finding, Viewer};
 use crate::function::VFIO_DRIVER;
 use crate::machine::{names, text};
+use crate::modules::TYPE1_MODULE;
 use crate::{Function, Machine, SysfsError, System};
 
 pub(super) fn check(
@@ -13,6 +14,7 @@ pub(super) fn check(
 ) -> Result<(), SysfsError> {
     let is_loaded = machine.path("/sys/bus/pci/drivers").join(VFIO_DRIVER).is_dir();
     findings.push(module(machine, is_loaded)?);
+    findings.push(type1(machine)?);
     findings.push(container(machine, is_loaded, system));
     for function in machine.functions()?.iter().filter(|function| function.is_on_vfio()) {
         findings.extend(node(machine, function, viewer, system));
@@ -32,30 +34,59 @@ fn module(machine: &Machine, is_loaded: bool) -> Result<Finding, SysfsError> {
     if is_loaded {
         return Ok(Finding::good(TOPIC, "loaded"));
     }
-    let release = text(&machine.path("/proc/sys/kernel/osrelease"))?.unwrap_or_default();
-    let folder = machine.path("/lib/modules").join(&release);
-    let lists = ["modules.dep", "modules.builtin"].map(|name| text(&folder.join(name)));
-    let mut known = false;
-    for list in lists {
-        let Some(list) = list? else { continue };
-        known = true;
-        if list.contains("/vfio-pci.ko") {
+    let release = machine.release()?;
+    match machine.comes_with(VFIO_DRIVER)? {
+        Some(true) => {
             let text = "not loaded yet; `outboard bind` loads it";
             return Ok(Finding::note(TOPIC, text).next("modprobe vfio-pci"));
         }
-    }
-    if !known {
-        let text = format!(
-            "not loaded, and which modules there are is not known (there is no \
-             /lib/modules/{release}/modules.dep)"
-        );
-        return Ok(Finding::trouble(TOPIC, text).next("install the modules of the running kernel"));
+        Some(false) => {}
+        None => {
+            let text = format!(
+                "not loaded, and which modules there are is not known (there is no \
+                 /lib/modules/{release}/modules.dep)"
+            );
+            let next = "install the modules of the running kernel";
+            return Ok(Finding::trouble(TOPIC, text).next(next));
+        }
     }
     let text = format!("the kernel {release} has none");
     Ok(Finding::trouble(TOPIC, text).next(format!(
         "install a kernel with CONFIG_VFIO_PCI (Debian: linux-image-amd64 rather than the one for \
          clouds; Ubuntu: linux-modules-extra-{release})"
     )))
+}
+
+/// The module of address spaces. It is said to be missing only where a server would miss it.
+fn type1(machine: &Machine) -> Result<Finding, SysfsError> {
+    const TOPIC: &str = "module vfio_iommu_type1";
+    const LOAD: &str = "modprobe vfio_iommu_type1";
+    if machine.has_type1() {
+        return Ok(Finding::good(TOPIC, "loaded"));
+    }
+    let is_known = machine.comes_with(TYPE1_MODULE)? == Some(true);
+    let is_missed = machine.functions()?.iter().any(Function::is_on_vfio);
+    let has_containers = machine.path("/dev/vfio/vfio").exists();
+    Ok(match (is_known, is_missed) {
+        (true, true) => {
+            let text = "not loaded, and what is bound cannot be used without it";
+            Finding::trouble(TOPIC, text).next(LOAD)
+        }
+        (true, false) => {
+            Finding::note(TOPIC, "not loaded yet; `outboard bind` loads it").next(LOAD)
+        }
+        (false, _) if machine.path("/dev/iommu").exists() => {
+            Finding::note(TOPIC, "not there; this kernel has iommufd, which does as well")
+        }
+        (false, true) if has_containers => {
+            let text = "not loaded, and the kernel's modules do not seem to have it; what is bound \
+                        cannot be used without it";
+            Finding::trouble(TOPIC, text)
+                .next(LOAD)
+                .next("if that finds none: install a kernel with CONFIG_VFIO_IOMMU_TYPE1")
+        }
+        (false, _) => Finding::note(TOPIC, "not loaded, and not among the kernel's modules"),
+    })
 }
 
 /// The node through which groups get an address space.

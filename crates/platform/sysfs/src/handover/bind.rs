@@ -3,6 +3,7 @@
 use super::{Goal, HandoverError, Move, Plan, Step, VFIO_FOLDER};
 use crate::function::VFIO_DRIVER;
 use crate::machine::attribute;
+use crate::modules::TYPE1_MODULE;
 use crate::{Function, Machine, Survey, System, Users};
 use outboard_pci::Address;
 
@@ -39,7 +40,7 @@ impl Machine {
             self.settle_group(&function, options, &mut functions)?;
         }
         let moves = self.moves(functions, system)?;
-        let steps = self.steps_to_bind(&moves, options);
+        let steps = self.steps_to_bind(&moves, options)?;
         Ok(Plan { goal: Goal::Vfio, moves, steps })
     }
 
@@ -109,11 +110,19 @@ impl Machine {
         if uses.is_empty() { Ok(moves) } else { Err(HandoverError::Busy { uses }) }
     }
 
-    fn steps_to_bind(&self, moves: &[Move], options: BindOptions) -> Vec<Step> {
+    fn steps_to_bind(
+        &self,
+        moves: &[Move],
+        options: BindOptions,
+    ) -> Result<Vec<Step>, HandoverError> {
         let mut steps = Vec::new();
         let is_needed = moves.iter().any(|one| !one.function.is_on_vfio());
         if is_needed && !self.path(VFIO_FOLDER).is_dir() {
             steps.push(Step::LoadModule(VFIO_DRIVER));
+        }
+        // Whoever serves the functions needs it. A kernel that has none has iommufd.
+        if !self.has_type1() && self.comes_with(TYPE1_MODULE)? == Some(true) {
+            steps.push(Step::LoadModule(TYPE1_MODULE));
         }
         for Move { function, .. } in moves.iter().filter(|one| !one.function.is_on_vfio()) {
             let address = function.address;
@@ -128,6 +137,6 @@ impl Machine {
         for one in moves.iter().filter(|_| options.persist).filter(chosen) {
             steps.push(Step::Persist(one.function.address));
         }
-        steps
+        Ok(steps)
     }
 }

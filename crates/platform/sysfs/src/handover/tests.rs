@@ -149,6 +149,27 @@ fn a_module_that_is_missing_is_loaded() {
 }
 
 #[test]
+fn the_module_of_address_spaces_is_loaded_where_there_is_one() {
+    const LOAD: &str = "modprobe vfio_iommu_type1";
+    let made = machine();
+    made.write("/proc/sys/kernel/osrelease", "6.12.0\n");
+    let list = "kernel/drivers/vfio/vfio_iommu_type1.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n";
+    let mut kernel = kernel(&made);
+    kernel.modules.push("vfio_iommu_type1".into());
+    let plan = |kernel: &FakeKernel<'_>| {
+        steps(&made.machine().plan_bind(&[at(HBA)], BindOptions::default(), kernel).unwrap())
+    };
+    made.write("/lib/modules/6.12.0/modules.dep", "kernel/fs/ext4/ext4.ko.xz:\n");
+    assert!(!plan(&kernel).contains(&LOAD.to_owned()), "the kernel has iommufd, or nothing");
+    made.write("/lib/modules/6.12.0/modules.dep", list);
+    bind(&made, &[HBA], BindOptions::default(), &mut kernel).unwrap();
+    assert_eq!(kernel.log[0], LOAD);
+    assert_eq!(plan(&kernel), [""; 0], "once");
+    std::fs::remove_dir(made.path("/sys/module/vfio_iommu_type1")).unwrap();
+    assert_eq!(plan(&kernel), [LOAD], "what is bound needs it");
+}
+
+#[test]
 fn a_module_that_there_is_not_is_an_error_and_nothing_was_done() {
     let made = machine();
     std::fs::remove_dir(made.path(VFIO_FOLDER)).unwrap();

@@ -1,6 +1,7 @@
 //! A kernel for a machine that is made up: it does what is written to its files.
 
 use super::MadeUp;
+use crate::modules::TYPE1_MODULE;
 use crate::{Linux, System};
 use outboard_pci::Address;
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ pub(crate) struct FakeKernel<'a> {
     pub(crate) broken: Vec<String>,
     /// Block devices that somebody has for himself.
     pub(crate) claimed: Vec<String>,
-    /// Modules that can be loaded, and are drivers of that name.
+    /// Modules that can be loaded; all but one are drivers of that name.
     pub(crate) modules: Vec<String>,
     /// Whether this process may write anything.
     pub(crate) is_superuser: bool,
@@ -97,7 +98,8 @@ impl System for FakeKernel<'_> {
         if !self.modules.iter().any(|module| module == name) {
             return Err(io::Error::other(format!("modprobe: FATAL: Module {name} not found")));
         }
-        fs::create_dir_all(self.made.path("/sys/bus/pci/drivers").join(name))
+        let kind = if name == TYPE1_MODULE { "/sys/module" } else { "/sys/bus/pci/drivers" };
+        fs::create_dir_all(self.made.path(kind).join(name))
     }
 
     fn put(&mut self, path: &Path, text: &str) -> io::Result<()> {
