@@ -18,7 +18,7 @@ fn the_bench_measures_every_way_and_draws_it() {
     let cases = json["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 3);
     for case in cases {
-        for way in ["kernel", "interrupts", "polling"] {
+        for way in ["kernel", "interrupts", "adaptive", "polling"] {
             let way = &case["ways"][way];
             for figure in ["/per_second/median", "/p50_us/median", "/cpu_us_each/median"] {
                 let figure = way.pointer(figure).and_then(serde_json::Value::as_f64);
@@ -30,6 +30,6 @@ fn the_bench_measures_every_way_and_draws_it() {
     // An image that nobody can read is none: every element that is opened is closed.
     let plot = std::fs::read_to_string(folder.path().join("guest.svg")).unwrap();
     assert!(plot.starts_with("<svg ") && plot.ends_with("</svg>\n"), "{plot}");
-    assert_eq!(plot.matches("<rect ").count(), 1 + 3 * 3, "{plot}");
+    assert_eq!(plot.matches("<rect ").count(), 1 + 3 * 4, "{plot}");
     assert_eq!(plot.matches("<text ").count(), plot.matches("</text>").count());
 }

@@ -34,7 +34,7 @@ fn controllers_are_served_killed_pulled_out_and_given_back() {
         .device(Device::Ahci(vec![Disk::Image(second.clone())]))
         .file("first.img", &given);
     let report = run(&guest, include_str!("vfio/serve.sh"));
-    assert_eq!(report.stdout.matches("\"transfers_per_second\"").count(), 2, "{report}");
+    assert_eq!(report.stdout.matches("\"transfers_per_second\"").count(), 3, "{report}");
     let faults =
         report.kernel_log.lines().find(|line| line.contains("DMAR") && line.contains("fault addr"));
     assert_eq!(faults, None, "the controllers kept to their memory");
