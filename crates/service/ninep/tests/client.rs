@@ -6,6 +6,7 @@ mod liar;
 use outboard_ninep::Address;
 use outboard_ninep::client::{Client, ClientError, Mode};
 use outboard_ninep::wire::{Reply, Request, UnixErrno};
+use std::io::Read;
 use std::net::TcpListener;
 use std::thread;
 
@@ -15,6 +16,22 @@ fn client(answer: impl FnMut(&Request<'_>) -> Reply<'static> + Send + 'static) -
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || liar::serve(listener.accept().unwrap().0, answer));
     Client::connect(&Address::Tcp { host: "127.0.0.1".into(), port }).unwrap()
+}
+
+#[test]
+fn a_server_that_ends_is_said_to_have_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut size = [0; 4];
+        stream.read_exact(&mut size).unwrap();
+        let mut request = vec![0; u32::from_le_bytes(size) as usize - size.len()];
+        stream.read_exact(&mut request).unwrap();
+    });
+    let error = Client::connect(&Address::Tcp { host: "127.0.0.1".into(), port }).unwrap_err();
+    let ClientError::Io(error) = error else { panic!("{error}") };
+    assert!(error.to_string().starts_with("the server has ended"), "{error}");
 }
 
 #[test]

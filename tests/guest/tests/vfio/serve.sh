@@ -48,7 +48,7 @@ killed_below() {
   wait $client || code=$?
   cat /tmp/client
   [ $code = 1 ] || fail "the client ended with $code"
-  grep -q "the connection failed" /tmp/client || fail "the client does not say why it ended"
+  grep -q "the connection failed: the server has ended" /tmp/client || fail "the client does not say why it ended"
 }
 echo "killed while it writes, and started again"
 killed_below sectors-written outboard cp --yes /dev/zero :sdC1/data

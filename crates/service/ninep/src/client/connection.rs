@@ -251,7 +251,7 @@ impl Client {
             self.outgoing.fill(0);
             std::hint::black_box(&mut self.outgoing);
         }
-        Ok(sent?)
+        Ok(sent.map_err(explain)?)
     }
 
     /// Waits for an answer; an error of the server's is passed to nobody but the caller.
@@ -273,14 +273,14 @@ impl Client {
         take: impl FnOnce(u16, Reply<'_>) -> Result<V, ClientError>,
     ) -> Result<V, ClientError> {
         let mut header = [0; HEADER_BYTES];
-        self.stream.read_exact(&mut header)?;
+        self.stream.read_exact(&mut header).map_err(explain)?;
         let size = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         if (size as usize) < HEADER_BYTES || size > self.msize {
             return Err(ClientError::Protocol(format!("a message of {size} bytes")));
         }
         self.incoming.resize(size as usize, 0);
         self.incoming[..HEADER_BYTES].copy_from_slice(&header);
-        self.stream.read_exact(&mut self.incoming[HEADER_BYTES..])?;
+        self.stream.read_exact(&mut self.incoming[HEADER_BYTES..]).map_err(explain)?;
         let frame = Frame::split(&self.incoming, self.msize).ok().flatten();
         let malformed = |what: String| ClientError::Protocol(what);
         let Frame { number, tag, body, .. } =
@@ -288,6 +288,18 @@ impl Client {
         let reply = Reply::decode(number, body, DIALECT)
             .map_err(|error| malformed(format!("type {number}: {error}")))?;
         take(tag, reply)
+    }
+}
+
+/// Says what the end of a connection means.
+fn explain(error: io::Error) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let kind = error.kind();
+    match kind {
+        BrokenPipe | ConnectionReset | UnexpectedEof => {
+            io::Error::new(kind, "the server has ended; start it again with: outboard serve")
+        }
+        _ => error,
     }
 }
 
