@@ -25,7 +25,7 @@ const SHORTEST: Duration = Duration::from_micros(10);
 ///
 /// It looks for a certain time after the last request ended. That was in vain if nothing ended and
 /// requests are still under way: the time is halved, down to none. Somebody who was woken after
-/// less than [`LONGEST`] would better have looked: twice that time is looked from then on. So a disk in solid state
+/// less than the longest time would better have looked: twice that time is looked from then on. So a disk in solid state
 /// is looked at while it is busy; one with platters is left to interrupts, and an idle one too.
 #[derive(Debug)]
 pub struct Pace {
