@@ -229,7 +229,11 @@ fn a_server_that_goes_away_during_a_write_is_no_closed_output() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("sdC0/data: the connection failed"), "{errors}");
-    assert_eq!(errors.matches("the server has ended").count(), 1, "the reason is said once: {errors}");
+    assert_eq!(
+        errors.matches("the server has ended").count(),
+        1,
+        "the reason is said once: {errors}"
+    );
 }
 
 #[test]
