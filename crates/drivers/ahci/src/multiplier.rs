@@ -222,7 +222,8 @@ impl<R: Registers> Multiplier<R> {
         self.registers.set(PX_FBU, received.high());
         self.registers.set(PX_SERR, ALL_ONES);
         self.registers.set(PX_IS, PortInterrupts::all());
-        let command = self.registers.get(PX_CMD).with_multiplier(true).with_fis_receive(true);
+        let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
+        let command = command.with_multiplier(true).with_fis_receive(true);
         self.switching = context.capabilities.fis_switching() && command.fis_switching();
         self.registers.set(PX_CMD, command);
         if self.switching {

@@ -7,7 +7,7 @@ use crate::spec::ata::Status;
 use crate::spec::multiplier::CONTROL_PORT;
 use crate::spec::registers::{
     ALL_ONES, FisSwitching, PX_CI, PX_CMD, PX_FBS, PX_IE, PX_IS, PX_SACT, PX_SERR, PX_SSTS,
-    PortInterrupts, SataStatus, serial_error,
+    PortCommand, PortInterrupts, SataStatus, serial_error,
 };
 use outboard_block::Completion;
 use outboard_hw::registers::RegistersExt;
@@ -137,19 +137,26 @@ impl<R: Registers> Multiplier<R> {
 
     /// Stops the command engine, to start it again.
     pub(super) fn stop_engine(&mut self, context: &Context<'_>) {
-        let command = self.registers.get(PX_CMD);
+        let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
         self.registers.set(PX_CMD, command.with_start(false));
         self.state = State::Stopping { until: context.now + limit::ENGINE };
+    }
+
+    /// PxCMD, unless it reads as no register does: written back, all ones would set bits that nobody
+    /// wants, such as those that let the link save power.
+    pub(super) fn command_register(&self) -> Option<PortCommand> {
+        let command = self.registers.get(PX_CMD);
+        (command.into_bits() != ALL_ONES).then_some(command)
     }
 
     /// Goes on in a state that waits for registers.
     pub(super) fn go_on(&mut self, context: &Context<'_>, done: &mut dyn FnMut(Completion)) {
         match self.state {
             State::Stopping { until } => {
-                let command = self.registers.get(PX_CMD);
-                if command.into_bits() == ALL_ONES {
-                    self.call_for_hba_reset();
-                } else if !command.list_running() {
+                let Some(command) = self.command_register() else {
+                    return self.call_for_hba_reset();
+                };
+                if !command.list_running() {
                     self.has_stopped(until, context);
                 } else if context.now.reached(until) {
                     self.call_for_hba_reset();
@@ -236,7 +243,7 @@ impl<R: Registers> Multiplier<R> {
             return self.lost(context);
         }
         let busy = self.is_busy();
-        let command = self.registers.get(PX_CMD);
+        let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
         if (busy || self.switching) && context.capabilities.command_list_override() {
             self.registers.set(PX_CMD, command.with_command_list_override(true));
             if self.registers.get(PX_CMD).command_list_override() {
@@ -300,7 +307,7 @@ impl<R: Registers> Multiplier<R> {
     }
 
     fn engines_rest(&mut self) -> bool {
-        let command = self.registers.get(PX_CMD);
+        let Some(command) = self.command_register() else { return false };
         if command.start() {
             self.registers.set(PX_CMD, command.with_start(false));
             return false;
@@ -319,7 +326,7 @@ impl<R: Registers> Multiplier<R> {
         if self.switching {
             self.registers.set(PX_FBS, FisSwitching::new());
         }
-        let command = self.registers.get(PX_CMD);
+        let Some(command) = self.command_register() else { return self.call_for_hba_reset() };
         self.registers.set(PX_CMD, command.with_multiplier(false));
         self.hba_was_reset(context, done);
         self.wish = Wish::TakeBack;
