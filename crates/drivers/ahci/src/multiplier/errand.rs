@@ -335,9 +335,11 @@ impl<R: Registers> Multiplier<R> {
 
     /// The HBA had to let go of a step.
     pub(super) fn step_failed(&mut self, context: &Context<'_>) {
-        (self.op, self.next, self.op_failed) = (None, None, false);
+        (self.op, self.next) = (None, None);
+        // A neighbour's trouble, for which the engine was stopped, says nothing of the multiplier.
+        let own = core::mem::take(&mut self.op_failed);
         let Some(errand) = self.errand.take() else { return };
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(own.into());
         match errand {
             Errand::Setup(_) => self.errand = Some(Errand::Setup(Setup::Begun)),
             Errand::Watch { .. } => {}
