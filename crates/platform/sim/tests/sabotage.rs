@@ -17,6 +17,7 @@ const SEEDS: u64 = 1500;
 fn faults(piece: Sabotage) -> Vec<Fault> {
     match piece {
         Sabotage::Identity => vec![Fault::ReplugOther, Fault::BrownOut],
+        Sabotage::Isolation => vec![Fault::UncorrectableForGood, Fault::LogAborted],
         Sabotage::CutOffs => vec![Fault::BrownOut, Fault::Aborted, Fault::LogNeverEnds],
         Sabotage::LogChecks => vec![Fault::Uncorrectable, Fault::LogNamesInnocent],
         _ => Vec::new(),
