@@ -23,23 +23,26 @@ const SHORTEST: Duration = Duration::from_micros(10);
 
 /// Decides whether to look or to sleep, from how long requests have taken of late.
 ///
-/// It looks for a certain time after the last request ended. That was in vain if nothing ended and
-/// requests are still under way: the time is halved, down to none. Somebody who was woken after
-/// less than the longest time would better have looked: twice that time is looked from then on. So a disk in solid state
-/// is looked at while it is busy; one with platters is left to interrupts, and an idle one too.
+/// It looks for a certain time after the last request ended, or the first one began. That was in
+/// vain if nothing ended and requests are still under way: the time is halved, down to none.
+/// Somebody who was woken after less than the longest time would better have looked: twice that
+/// time is looked from then on. So a disk in solid state is looked at while it is busy; one with
+/// platters is left to interrupts, and an idle one too.
 #[derive(Debug)]
 pub struct Pace {
     reaping: Reaping,
     window: Duration,
     looking: bool,
-    /// When the last request ended, or the first one began.
+    /// Whether requests were under way when it was last asked.
+    busy: bool,
+    /// When the last request ended, or the first one after a rest began.
     since: Instant,
 }
 
 impl Pace {
     /// The pace of somebody with nothing to do yet.
     pub const fn new(reaping: Reaping) -> Self {
-        Self { reaping, window: LONGEST, looking: false, since: Instant::ORIGIN }
+        Self { reaping, window: LONGEST, looking: false, busy: false, since: Instant::ORIGIN }
     }
 
     /// Whether to look now, rather than to sleep. To be asked in each turn of a loop, after what has
@@ -51,10 +54,16 @@ impl Pace {
             Reaping::Polling => busy,
             Reaping::Adaptive => self.adapt(now, busy, ended),
         };
+        self.busy = busy;
         self.looking
     }
 
     fn adapt(&mut self, now: Instant, busy: bool, ended: bool) -> bool {
+        if busy && !self.busy && !ended {
+            // What nobody had asked for could not end.
+            self.since = now;
+            return !self.window.is_zero();
+        }
         let waited = now.since(self.since);
         if ended {
             if !self.looking && waited <= LONGEST {
@@ -70,10 +79,6 @@ impl Pace {
                 self.window = if half < SHORTEST { Duration::ZERO } else { half };
             }
             return goes_on;
-        }
-        if !busy {
-            // The time counts from the next request on.
-            self.since = now;
         }
         false
     }
@@ -122,10 +127,37 @@ mod tests {
         assert!(pace.looks(at(300), false, true));
         assert!(pace.looks(at(350), false, false));
         assert!(!pace.looks(at(400), false, false));
-        // A second later there is a request again, which is done when the interrupt comes.
-        assert!(!pace.looks(at(1_000_000), false, false));
-        assert!(!pace.looks(at(1_000_010), true, false));
-        assert!(pace.looks(at(1_000_060), true, true));
+        // A second later there is a request again.
+        assert!(pace.looks(at(1_000_400), true, false));
+        assert!(pace.looks(at(1_000_480), true, false));
+    }
+
+    #[test]
+    fn the_time_in_which_nothing_is_asked_for_does_not_count() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        // A client that thinks for longer than the disk takes, the loop looking all the while.
+        for round in 0..100 {
+            let begin = round * 140;
+            for step in 0..60 {
+                assert!(pace.looks(at(begin + step), true, false), "round {round}, {step} µs");
+            }
+            (60..140).for_each(|step| {
+                pace.looks(at(begin + step), false, step == 60);
+            });
+        }
+    }
+
+    #[test]
+    fn quick_requests_far_from_each_other_are_looked_for_again_too() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        run(&mut pace, 0, 8000, 10);
+        assert!(!pace.looks(at(80_000), false, true));
+        assert!(!pace.looks(at(1_000_000), true, false));
+        // It took 60 µs to be woken, and would have taken less to look.
+        pace.looks(at(1_000_060), false, true);
+        pace.looks(at(1_000_500), false, false);
+        assert!(pace.looks(at(2_000_000), true, false));
+        assert!(pace.looks(at(2_000_060), true, false));
     }
 
     #[test]
