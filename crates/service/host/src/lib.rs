@@ -15,6 +15,7 @@ mod leave;
 mod listener;
 mod pace;
 mod poller;
+mod ready;
 mod server;
 mod signals;
 

@@ -6,6 +6,7 @@ use crate::leave::Leaving;
 use crate::listener::{ListenError, Listener};
 use crate::pace::{Pace, Reaping};
 use crate::poller::{Interest, Poller};
+use crate::ready::Ready;
 use crate::signals::Signals;
 use outboard_block::BlockDriver;
 use outboard_block::UnitId;
@@ -118,46 +119,6 @@ pub enum Ended {
     Unflushed,
     /// A second signal came.
     AtOnce,
-}
-
-/// Which descriptor is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ready {
-    Signal,
-    Platform,
-    News,
-    Requests,
-    Interrupt(usize),
-    Listener(usize),
-    Connection(u32),
-}
-
-impl Ready {
-    fn number(self) -> u64 {
-        let (kind, index) = match self {
-            Self::Signal => (0, 0),
-            Self::Platform => (1, 0),
-            Self::Interrupt(index) => (2, index as u64),
-            Self::Listener(index) => (3, index as u64),
-            Self::Connection(id) => (4, u64::from(id)),
-            Self::News => (5, 0),
-            Self::Requests => (6, 0),
-        };
-        kind << 32 | index
-    }
-
-    const fn of(number: u64) -> Self {
-        let index = number as u32;
-        match number >> 32 {
-            0 => Self::Signal,
-            1 => Self::Platform,
-            2 => Self::Interrupt(index as usize),
-            3 => Self::Listener(index as usize),
-            4 => Self::Connection(index),
-            5 => Self::News,
-            _ => Self::Requests,
-        }
-    }
 }
 
 /// A process's drivers, disks and clients.

@@ -1,0 +1,57 @@
+//! What the loop waits for.
+
+/// Which descriptor is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Signal,
+    Platform,
+    News,
+    Requests,
+    Interrupt(usize),
+    Listener(usize),
+    Connection(u32),
+}
+
+impl Ready {
+    /// The number that the poller knows it by.
+    pub(crate) fn number(self) -> u64 {
+        let (kind, index) = match self {
+            Self::Signal => (0, 0),
+            Self::Platform => (1, 0),
+            Self::Interrupt(index) => (2, index as u64),
+            Self::Listener(index) => (3, index as u64),
+            Self::Connection(id) => (4, u64::from(id)),
+            Self::News => (5, 0),
+            Self::Requests => (6, 0),
+        };
+        kind << 32 | index
+    }
+
+    /// What a number of [`number`](Self::number)'s stands for.
+    pub(crate) const fn of(number: u64) -> Self {
+        let index = number as u32;
+        match number >> 32 {
+            0 => Self::Signal,
+            1 => Self::Platform,
+            2 => Self::Interrupt(index as usize),
+            3 => Self::Listener(index as usize),
+            4 => Self::Connection(index),
+            5 => Self::News,
+            _ => Self::Requests,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_for_what_they_were_made_of() {
+        let many = [Ready::Interrupt(7), Ready::Listener(3), Ready::Connection(u32::MAX)];
+        let single = [Ready::Signal, Ready::Platform, Ready::News, Ready::Requests];
+        for ready in many.into_iter().chain(single) {
+            assert_eq!(Ready::of(ready.number()), ready);
+        }
+    }
+}
