@@ -160,10 +160,15 @@ impl Server {
 
     /// Ends the server as `kill` does; its exit code, which must come soon.
     pub fn end(&mut self, signal: Signal) -> Option<i32> {
+        self.end_within(20, signal)
+    }
+
+    /// Ends a server whose disks may keep it from that for some seconds.
+    pub fn end_within(&mut self, seconds: u64, signal: Signal) -> Option<i32> {
         let _ = kill_process(self.pid(), signal);
         let began = std::time::Instant::now();
         let status = self.child.wait().unwrap();
-        assert!(began.elapsed().as_secs() < 20, "it took {:?}", began.elapsed());
+        assert!(began.elapsed().as_secs() < seconds, "it took {:?}", began.elapsed());
         status.code()
     }
 }
@@ -184,13 +189,18 @@ pub fn is_running(pid: Pid) -> bool {
 
 /// Waits until a process has ended.
 pub fn wait_for_end(pid: Pid) {
+    assert!(ends_within(pid, 20), "process {pid:?} goes on");
+}
+
+/// Whether a process ends within so many seconds, for which it is waited.
+pub fn ends_within(pid: Pid, seconds: i64) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        return;
+        return true;
     };
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
-    assert_eq!(poll(&mut fds, Some(&timeout)), Ok(1), "process {pid:?} goes on");
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    poll(&mut fds, Some(&timeout)).unwrap() == 1
 }
 
 /// A file of `bytes` bytes that hold nothing special.
