@@ -1,5 +1,6 @@
 //! From disks on the command line to drivers in a server.
 
+use crate::drivers;
 use anyhow::{Context, Result, bail};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::UnitId;
@@ -86,7 +87,7 @@ pub(crate) fn open_functions(
 ) -> Result<(Vfio, Vec<OpenFunction>)> {
     for address in functions {
         let identity = Machine::here().function(*address)?.identity;
-        if !outboard_ahci::matches(&identity) {
+        if drivers::fitting(&identity).is_none() {
             bail!(
                 "there is no driver here for {address}, which is of class {}. To see for which \
                  functions there is one: outboard list",

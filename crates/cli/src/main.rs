@@ -6,6 +6,7 @@ mod bench;
 mod drivers;
 mod endpoint;
 mod exit;
+mod function;
 mod hosting;
 mod pci_ids;
 mod print;

@@ -1,27 +1,12 @@
 //! Lists PCI functions.
 
 use crate::args::ListArgs;
+use crate::function::Described;
 use crate::pci_ids::PciIds;
-use crate::{drivers, hosting, print};
+use crate::{hosting, print};
 use anyhow::Result;
 use outboard_lab::LabConfig;
-use outboard_pci::{Address, Identity};
 use outboard_sysfs::Machine;
-use serde::Serialize;
-
-#[derive(Serialize)]
-struct Function {
-    address: String,
-    class: String,
-    class_name: Option<String>,
-    vendor: String,
-    device: String,
-    name: String,
-    /// The kernel's driver that has it now.
-    kernel_driver: Option<String>,
-    /// The driver of ours that fits it.
-    driver: Option<&'static str>,
-}
 
 pub(crate) fn run(arguments: ListArgs, json: bool) -> Result<()> {
     let here = arguments.lab.is_none();
@@ -43,50 +28,30 @@ pub(crate) fn run(arguments: ListArgs, json: bool) -> Result<()> {
         );
     }
     for (address, identity, kernel_driver) in found {
-        let function = describe(address, &identity, kernel_driver, &ids);
+        let function = Described::new(address, &identity, kernel_driver, &ids);
         if json {
             print::json("function", &function)?;
         } else {
-            print::line_out(&function.line())?;
+            print::line_out(&line(&function))?;
         }
     }
     Ok(())
 }
 
-fn describe(
-    address: Address,
-    identity: &Identity,
-    kernel_driver: Option<String>,
-    ids: &PciIds,
-) -> Function {
-    let class = identity.class;
-    Function {
-        address: address.to_string(),
-        class: class.to_string(),
-        class_name: ids.class(class.base, class.sub).map(str::to_owned),
-        vendor: format!("{:04x}", identity.vendor),
-        device: format!("{:04x}", identity.device),
-        name: ids.device(identity.vendor, identity.device),
-        kernel_driver,
-        driver: drivers::fitting(identity),
-    }
-}
-
-impl Function {
-    fn line(&self) -> String {
-        let Self { address, class, class_name, vendor, device, name, kernel_driver, driver } = self;
-        let class = class_name.as_deref().unwrap_or(class);
-        let ours = driver.map(|driver| format!(" [driver: {driver}]")).unwrap_or_default();
-        let kernels = kernel_driver.as_deref();
-        let kernels = kernels.map(|d| format!(" [kernel: {d}]")).unwrap_or_default();
-        format!("{address} {vendor}:{device} {class}: {name}{ours}{kernels}")
-    }
+/// A function in a line.
+fn line(function: &Described) -> String {
+    let Described { address, vendor, device, name, kernel_driver, driver, .. } = function;
+    let class = function.class_name();
+    let ours = driver.map(|driver| format!(" [driver: {driver}]")).unwrap_or_default();
+    let kernels = kernel_driver.as_deref();
+    let kernels = kernels.map(|d| format!(" [kernel: {d}]")).unwrap_or_default();
+    format!("{address} {vendor}:{device} {class}: {name}{ours}{kernels}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outboard_pci::Class;
+    use outboard_pci::{Address, Class, Identity};
 
     #[test]
     fn a_function_is_a_line_with_its_drivers() {
@@ -99,7 +64,7 @@ mod tests {
         };
         let describe = |driver| {
             let address = Address::new(0, 0, 0x1f, 2);
-            describe(address, &identity, driver, &PciIds::default()).line()
+            line(&Described::new(address, &identity, driver, &PciIds::default()))
         };
         let alone = "0000:00:1f.2 8086:2922 010601: vendor 8086 device 2922 [driver: ahci]";
         assert_eq!(describe(None), alone);

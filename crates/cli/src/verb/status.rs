@@ -1,6 +1,7 @@
 //! Shows this machine's functions: who has them, and who uses them.
 
 use crate::args::StatusArgs;
+use crate::function::Described;
 use crate::pci_ids::PciIds;
 use crate::{drivers, print};
 use anyhow::Result;
@@ -21,16 +22,8 @@ struct Process {
 
 #[derive(Serialize)]
 struct Status {
-    address: String,
-    class: String,
-    class_name: Option<String>,
-    vendor: String,
-    device: String,
-    name: String,
-    /// The driver of ours that fits it.
-    driver: Option<&'static str>,
-    /// The kernel's driver that has it now.
-    kernel_driver: Option<String>,
+    #[serde(flatten)]
+    function: Described,
     driver_override: Option<String>,
     /// Whether it can be handed to a process.
     bound: bool,
@@ -89,8 +82,6 @@ fn describe(
     function: Function,
     ids: &PciIds,
 ) -> Result<Status> {
-    let identity = &function.identity;
-    let class = identity.class;
     let users = survey.users(&function, &Linux);
     let bound = function.is_on_vfio();
     let processes = if bound { survey.vfio_users(&function) } else { Vec::new() };
@@ -98,13 +89,7 @@ fn describe(
     let others = group.into_iter().flatten().map(|one| one.address);
     let others = others.filter(|address| *address != function.address);
     Ok(Status {
-        address: function.address.to_string(),
-        class: class.to_string(),
-        class_name: ids.class(class.base, class.sub).map(str::to_owned),
-        vendor: format!("{:04x}", identity.vendor),
-        device: format!("{:04x}", identity.device),
-        name: ids.device(identity.vendor, identity.device),
-        driver: drivers::fitting(identity),
+        function: Described::new(function.address, &function.identity, function.driver, ids),
         bound,
         persisted: machine.persisted(function.address),
         group: function.group,
@@ -120,7 +105,6 @@ fn describe(
             .into_iter()
             .map(|process| Process { id: process.id, name: process.name })
             .collect(),
-        kernel_driver: function.driver,
         driver_override: function.driver_override,
         reset_methods: function.reset_methods,
         numa_node: function.numa_node,
@@ -134,9 +118,9 @@ fn table(found: &[Status]) -> Vec<String> {
     let none = || "-".to_owned();
     let row = |one: &Status| {
         [
-            one.address.clone(),
-            one.driver.map_or_else(none, str::to_owned),
-            one.kernel_driver.clone().unwrap_or_else(none),
+            one.function.address.clone(),
+            one.function.driver.map_or_else(none, str::to_owned),
+            one.function.kernel_driver.clone().unwrap_or_else(none),
             one.group.map_or_else(none, |group| group.to_string()),
         ]
     };
@@ -154,8 +138,8 @@ fn table(found: &[Status]) -> Vec<String> {
     };
     let mut lines = vec![line(&heading, "WHAT")];
     for (one, row) in found.iter().zip(&rows) {
-        let class = one.class_name.as_deref().unwrap_or(&one.class);
-        lines.push(line(row, &format!("{class}: {}", one.name)));
+        let function = &one.function;
+        lines.push(line(row, &format!("{}: {}", function.class_name(), function.name)));
         lines.extend(details(one).into_iter().map(|detail| format!("  {detail}")));
     }
     lines
@@ -168,7 +152,7 @@ fn details(one: &Status) -> Vec<String> {
         details.push(format!("behind it: {}", behind.join(", ")));
     }
     details.extend(one.uses.iter().map(|one| one.text.clone()));
-    if one.driver.is_some() && !one.group_members.is_empty() {
+    if one.function.driver.is_some() && !one.group_members.is_empty() {
         details.push(format!("shares its group with {}", one.group_members.join(", ")));
     }
     for Process { id, name } in &one.processes {
@@ -187,14 +171,16 @@ mod tests {
     #[test]
     fn a_function_is_a_row_with_what_there_is_to_say_of_it_below() {
         let status = Status {
-            address: "0000:00:1f.2".into(),
-            class: "010601".into(),
-            class_name: None,
-            vendor: "8086".into(),
-            device: "2922".into(),
-            name: "a controller".into(),
-            driver: Some("ahci"),
-            kernel_driver: Some("vfio-pci".into()),
+            function: Described {
+                address: "0000:00:1f.2".into(),
+                class: "010601".into(),
+                class_name: None,
+                vendor: "8086".into(),
+                device: "2922".into(),
+                name: "a controller".into(),
+                kernel_driver: Some("vfio-pci".into()),
+                driver: Some("ahci"),
+            },
             driver_override: None,
             bound: true,
             persisted: Some("vfio-pci".into()),
