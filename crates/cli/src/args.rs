@@ -16,6 +16,7 @@ use outboard_ninep::Address;
 use outboard_pci::Address as PciAddress;
 use outboard_sim::Fault;
 use outboard_sim::live::LiveDisk;
+use outboard_vfio::Confinement;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -209,6 +210,13 @@ pub(crate) struct ServeArgs {
     #[arg(help = "Serve the disks of a PCI function of this machine, such as 0000:00:1f.2")]
     pub(crate) pci: Vec<PciAddress>,
 
+    /// Use functions that no IOMMU confines: they, and mistakes of their drivers, reach all memory
+    ///
+    /// For machines without an IOMMU, whose kernel was told vfio.enable_unsafe_noiommu_mode=1. Takes
+    /// root, and huge pages that are set aside. Functions that have an IOMMU are refused then.
+    #[arg(long, requires = "pci")]
+    pub(crate) let_devices_reach_all_memory: bool,
+
     #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present_any = ["sim", "pci"])]
     #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
@@ -238,6 +246,14 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "HOW", default_value = "adaptive", long_help = REAP_HELP)]
     #[arg(help = "How to learn that transfers have ended")]
     pub(crate) reap: Reap,
+}
+
+/// What has to confine functions, by the flag that gives it up.
+pub(crate) const fn confinement(let_devices_reach_all_memory: bool) -> Confinement {
+    match let_devices_reach_all_memory {
+        true => Confinement::DevicesReachAllMemory,
+        false => Confinement::Iommu,
+    }
 }
 
 /// How to learn that transfers have ended.
@@ -371,6 +387,13 @@ pub(crate) struct BenchArgs {
     /// Use the first disk of a PCI function of this machine
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["lab", "sim", "null"])]
     pub(crate) pci: Option<PciAddress>,
+
+    /// Use functions that no IOMMU confines: they, and mistakes of their drivers, reach all memory
+    ///
+    /// For machines without an IOMMU, whose kernel was told vfio.enable_unsafe_noiommu_mode=1. Takes
+    /// root, and huge pages that are set aside. Functions that have an IOMMU are refused then.
+    #[arg(long, requires = "pci")]
+    pub(crate) let_devices_reach_all_memory: bool,
 
     /// The image to use [default: a scratch image of 256 MiB in a temporary folder]
     #[arg(long, value_name = "IMAGE")]

@@ -9,6 +9,7 @@ use outboard_host::Reaping;
 use outboard_lab::DiskConfig;
 use outboard_pci::Address;
 use outboard_sim::live::LiveDisk;
+use outboard_vfio::Confinement;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ pub(crate) enum Target {
     /// A simulated one.
     Sim(LiveDisk),
     /// The first one of a function of this machine.
-    Pci(Address),
+    Pci(Address, Confinement),
 }
 
 /// What is measured.

@@ -12,7 +12,7 @@ use outboard_pci::Address;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
 use outboard_sysfs::Machine;
-use outboard_vfio::{OpenFunction, Vfio, VfioConfig};
+use outboard_vfio::{Confinement, OpenFunction, Vfio, VfioConfig};
 use rustix::fd::BorrowedFd;
 use std::error::Error;
 use std::fmt::Display;
@@ -84,6 +84,7 @@ pub(crate) fn open_functions(
     functions: &[Address],
     dma_bytes: usize,
     interrupts: Option<InterruptKind>,
+    confinement: Confinement,
 ) -> Result<(Vfio, Vec<OpenFunction>)> {
     for address in functions {
         let identity = Machine::here().function(*address)?.identity;
@@ -95,8 +96,20 @@ pub(crate) fn open_functions(
             );
         }
     }
-    let config = VfioConfig { functions: functions.to_vec(), dma_bytes, interrupts };
-    Ok(Vfio::open(&config)?)
+    let config = VfioConfig { functions: functions.to_vec(), dma_bytes, interrupts, confinement };
+    let opened = Vfio::open(&config)?;
+    if confinement == Confinement::DevicesReachAllMemory {
+        tracing::warn!(
+            "no IOMMU confines {}: a faulty device, or a mistake of its driver, can overwrite any \
+             memory of this machine",
+            functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let got = opened.0.dma_bytes();
+    if got < dma_bytes {
+        tracing::warn!("{} MiB of memory for transfers lie in one piece, and are used", got >> 20);
+    }
+    Ok(opened)
 }
 
 /// Drivers for functions of this machine.

@@ -68,9 +68,9 @@ impl Rig {
                 let (device, interrupts) = lab.open(address)?;
                 Self::start(device, Box::new(interrupts), Box::new(lab), reaping)
             }
-            Target::Pci(address) => {
+            Target::Pci(address, confinement) => {
                 let (machine, functions) =
-                    hosting::open_functions(&[*address], LabConfig::DMA_BYTES, None)?;
+                    hosting::open_functions(&[*address], LabConfig::DMA_BYTES, None, *confinement)?;
                 let function = functions.into_iter().next();
                 let (device, interrupts) = function.context("no function was opened")?;
                 Self::start(device, Box::new(interrupts), Box::new(machine), reaping)

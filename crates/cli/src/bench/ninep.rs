@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use outboard_lab::{DiskConfig, Format, Media};
 use outboard_ninep::Address;
 use outboard_ninep::client::{Client, Fid, Mode};
+use outboard_vfio::Confinement;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -72,7 +73,12 @@ impl Server {
         match disk {
             Target::Lab(disk) => command.args(["--lab", &image(disk)?]),
             Target::Sim(disk) => command.args(["--sim", &disk.to_string()]),
-            Target::Pci(address) => command.args(["--pci", &address.to_string()]),
+            Target::Pci(address, confinement) => {
+                if *confinement == Confinement::DevicesReachAllMemory {
+                    command.arg("--let-devices-reach-all-memory");
+                }
+                command.args(["--pci", &address.to_string()])
+            }
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut server = Self(command.spawn().context("the server did not start")?);

@@ -1,6 +1,6 @@
 //! Measures drivers and server: in the lab, with a simulated disk, or on hardware.
 
-use crate::args::{BenchArgs, Pattern, Through};
+use crate::args::{self, BenchArgs, Pattern, Through};
 use crate::bench::{Measurement, Setup, Target, driver, ninep};
 use crate::print;
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,9 @@ pub(crate) fn run(arguments: &BenchArgs, json: bool) -> Result<()> {
     let disk = match (&arguments.lab, &arguments.sim, arguments.pci) {
         (Some(disk), ..) => Target::Lab(disk.clone()),
         (_, Some(disk), _) => Target::Sim(disk.clone()),
-        (.., Some(address)) => Target::Pci(address),
+        (.., Some(address)) => {
+            Target::Pci(address, args::confinement(arguments.let_devices_reach_all_memory))
+        }
         _ if arguments.null => Target::Lab(DiskConfig::null(NULL_BYTES)),
         _ => Target::Lab(make_scratch(scratch.path(), json)?),
     };

@@ -1,6 +1,6 @@
 //! Runs drivers, and serves their disks.
 
-use crate::args::{Interrupts, ServeArgs};
+use crate::args::{self, Interrupts, ServeArgs};
 use crate::hosting::{self, Devices};
 use crate::{endpoint, exit, print};
 use anyhow::{Result, bail};
@@ -42,11 +42,12 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
         endpoint::make_folder()?;
         addresses.push(endpoint::default_address());
     }
-    let dma_bytes = (arguments.memory as usize) << 20;
+    let mut dma_bytes = (arguments.memory as usize) << 20;
     let interrupts = arguments.interrupts.map(|kind| match kind {
         Interrupts::Msi => InterruptKind::Msi,
         Interrupts::Pin => InterruptKind::Pin,
     });
+    let confinement = args::confinement(arguments.let_devices_reach_all_memory);
     let mut devices = Devices::default();
     let mut hosted = Vec::new();
     if !lab_disks.is_empty() {
@@ -61,7 +62,8 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     }
     devices.model_drivers = hosted.len();
     if !pci.is_empty() {
-        let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts)?;
+        let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts, confinement)?;
+        dma_bytes = dma_bytes.min(vfio.dma_bytes());
         hosted.extend(hosting::host_functions(functions)?);
         devices.functions = Some(vfio);
     }

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use outboard_hw::dma::{Arena, ArenaMemory};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::fmt;
@@ -26,19 +27,23 @@ unsafe impl Send for SharedMemory {}
 // SAFETY: through a shared reference only addresses are given out (S3).
 unsafe impl Sync for SharedMemory {}
 
+/// Memory of huge pages.
+const HUGE_PAGES: MemfdFlags = MemfdFlags::HUGETLB.union(MemfdFlags::HUGE_2MB);
+
 impl SharedMemory {
+    /// Bytes of a huge page.
+    pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
     /// Makes `len` zeroed bytes, a multiple of the page size; `name` shows up in `/proc`.
     pub fn new(name: &str, len: usize) -> io::Result<Self> {
-        Self::with_flags(name, len, MemfdFlags::empty())
+        Self::with_flags(name, len, MemfdFlags::empty(), MapFlags::SHARED)
     }
 
     /// The same, of large pages where the system has set enough of them aside, or makes them on
     /// its own; of ordinary pages elsewhere.
     pub fn of_large_pages(name: &str, len: usize) -> io::Result<Self> {
-        const LARGE: usize = 2 << 20;
-        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-        if len.is_multiple_of(LARGE)
-            && let Ok(memory) = Self::with_flags(name, len, flags)
+        if len.is_multiple_of(Self::HUGE_PAGE_BYTES)
+            && let Ok(memory) = Self::with_flags(name, len, HUGE_PAGES, MapFlags::SHARED)
         {
             return Ok(memory);
         }
@@ -48,7 +53,46 @@ impl SharedMemory {
         Ok(memory)
     }
 
-    fn with_flags(name: &str, len: usize, flags: MemfdFlags) -> io::Result<Self> {
+    /// The same, of huge pages that the system has set aside, all of them taken at once. They stay
+    /// in memory: the kernel never swaps such pages out.
+    pub fn of_huge_pages(name: &str, pages: usize) -> io::Result<Self> {
+        let len = pages.checked_mul(Self::HUGE_PAGE_BYTES).ok_or(io::Errno::NOMEM)?;
+        Self::with_flags(name, len, HUGE_PAGES, MapFlags::SHARED | MapFlags::POPULATE)
+    }
+
+    /// Of memory of huge pages, those with these numbers, in this order; the system gets the
+    /// others back.
+    pub fn rearranged(self, pages: &[usize]) -> io::Result<Self> {
+        const BYTES: usize = SharedMemory::HUGE_PAGE_BYTES;
+        let (count, len) = (self.len / BYTES, pages.len() * BYTES);
+        assert!(len <= self.len && pages.iter().all(|page| *page < count), "{pages:?}");
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let anywhere = std::ptr::null_mut();
+        let descriptor = io::fcntl_dupfd_cloexec(&self.descriptor, 0)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing (S2).
+        let cpu = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, &descriptor, 0) }?;
+        let cpu = NonNull::new(cpu.cast::<u8>()).ok_or(io::Errno::NOMEM)?;
+        let kept = Self { descriptor, cpu, len };
+        for (place, page) in pages.iter().enumerate() {
+            let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
+            let at = cpu.as_ptr().wrapping_add(place * BYTES).cast();
+            let offset = (page * BYTES) as u64;
+            // SAFETY: it takes the place of a part of the mapping just made, which nobody uses (S2).
+            unsafe { mmap(at, BYTES, access, flags, &kept.descriptor, offset) }?;
+        }
+        for page in (0..count).filter(|page| !pages.contains(page)) {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&kept.descriptor, flags, (page * BYTES) as u64, BYTES as u64)?;
+        }
+        Ok(kept)
+    }
+
+    fn with_flags(
+        name: &str,
+        len: usize,
+        flags: MemfdFlags,
+        map_flags: MapFlags,
+    ) -> io::Result<Self> {
         let flags = flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let descriptor = memfd_create(name, flags)?;
         ftruncate(&descriptor, len as u64)?;
@@ -56,7 +100,7 @@ impl SharedMemory {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let anywhere = std::ptr::null_mut();
         // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing (S2).
-        let cpu = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, &descriptor, 0) }?;
+        let cpu = unsafe { mmap(anywhere, len, access, map_flags, &descriptor, 0) }?;
         let cpu = NonNull::new(cpu.cast()).ok_or(io::Errno::NOMEM)?;
         Ok(Self { descriptor, cpu, len })
     }

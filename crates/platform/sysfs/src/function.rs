@@ -103,6 +103,12 @@ impl Machine {
         Ok(groups)
     }
 
+    /// Whether a group is one that VFIO makes up for functions which no IOMMU confines.
+    pub fn is_unconfined(&self, group: u32) -> bool {
+        let folder = self.path(GROUPS).join(group.to_string());
+        attribute(&folder, "name").as_deref() == Some("vfio-noiommu")
+    }
+
     /// The folder that the kernel shows a function in.
     pub fn function_folder(&self, address: Address) -> PathBuf {
         self.path(DEVICES).join(address.to_string())

@@ -5,6 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
+/// What lets functions be used without an IOMMU.
+const FLAG: &str = "--let-devices-reach-all-memory";
+/// Whether the kernel does.
+const MODE: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+
 /// Why functions could not be opened, or were lost. The messages tell the user what to do next.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -35,7 +40,8 @@ pub enum VfioError {
         "{0} has no IOMMU in front of it, so a driver outside the kernel could let it overwrite \
          any memory, and this program does not do that. Switch the IOMMU on in the firmware's \
          setup (VT-d, AMD-Vi) and, on Intel, with intel_iommu=on on the kernel's command line; \
-         outboard doctor says what is missing"
+         outboard doctor says what is missing. On a machine that has none, {FLAG} gives up what an \
+         IOMMU is for"
     )]
     NoIommu(Address),
     /// The function is bound, and the file by which it is used is missing.
@@ -50,6 +56,69 @@ pub enum VfioError {
         /// The file.
         path: PathBuf,
     },
+    /// An IOMMU confines the function, and was to be given up.
+    #[error(
+        "{0} has an IOMMU in front of it, which there is no reason to give up: leave {FLAG} out"
+    )]
+    Confined(Address),
+    /// The kernel's VFIO has no mode for functions without an IOMMU, or is not loaded.
+    #[error(
+        "this kernel hands out no function without an IOMMU. If VFIO is not loaded (as root): \
+         modprobe vfio. If there is no {MODE} then, as with Debian's kernels, it was built without \
+         CONFIG_VFIO_NOIOMMU, and it takes another kernel, or an IOMMU"
+    )]
+    NoSuchMode,
+    /// The kernel was not told to hand out functions without an IOMMU.
+    #[error(
+        "the kernel hands out no function without an IOMMU unless it is told to. If devices may \
+         reach all memory of this machine (as root): echo Y > {MODE}; outboard bind {0}. For good: \
+         vfio.enable_unsafe_noiommu_mode=1 on the kernel's command line"
+    )]
+    NotAllowed(Address),
+    /// Without an IOMMU, only root may.
+    #[error(
+        "only root may let devices reach all memory: the kernel asks for CAP_SYS_RAWIO, and tells \
+         where memory lies to those with CAP_SYS_ADMIN alone. Run this as root (sudo)"
+    )]
+    NotRoot,
+    /// Too few huge pages are set aside.
+    #[error(
+        "without an IOMMU, memory for transfers has to be huge pages, of which {free} are free, and \
+         at least {least} are needed. Set {wanted} aside (as root), soon after the machine has \
+         started, while memory is in large pieces: sysctl vm.nr_hugepages={wanted}; or for good, \
+         with hugepages={wanted} on the kernel's command line"
+    )]
+    NoHugePages {
+        /// Huge pages of 2 MiB that are wanted.
+        wanted: usize,
+        /// How many there are.
+        free: usize,
+        /// How many are enough to be of use.
+        least: usize,
+    },
+    /// The huge pages do not lie side by side.
+    #[error(
+        "without an IOMMU, memory for transfers has to be in one piece, and the longest of {taken} \
+         huge pages has {} MiB; at least {} are needed. Set huge pages aside while memory is in \
+         large pieces: restart with hugepages={wanted} on the kernel's command line, or run sysctl \
+         vm.nr_hugepages={wanted} (as root) soon after the machine has started",
+        .longest << 1, .least << 1
+    )]
+    Scattered {
+        /// Huge pages of 2 MiB that are wanted.
+        wanted: usize,
+        /// How many the longest piece has.
+        longest: usize,
+        /// How many are enough to be of use.
+        least: usize,
+        /// How many were looked at.
+        taken: usize,
+    },
+    /// The kernel moved pages while they were being arranged.
+    #[error(
+        "the kernel is moving huge pages about, so devices cannot be told where they are. Try again"
+    )]
+    Moved,
     /// The kernel's IOMMU is of a kind that is not known here.
     #[error(
         "this kernel's VFIO offers neither type 1 version 2 nor iommufd. It needs the module \
@@ -173,5 +242,35 @@ pub enum VfioError {
 impl VfioError {
     pub(crate) fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
         move |error| Self::System { what, error: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_without_an_iommu_is_named_with_the_remedy() {
+        let address = Address::new(0, 0, 0x1f, 2);
+        let no_pages = VfioError::NoHugePages { wanted: 128, free: 3, least: 8 };
+        let scattered = VfioError::Scattered { wanted: 128, longest: 5, least: 8, taken: 300 };
+        let texts: [(VfioError, &[&str]); 7] = [
+            (VfioError::NoIommu(address), &["0000:00:1f.2 has no IOMMU", FLAG]),
+            (VfioError::Confined(address), &["0000:00:1f.2 has an IOMMU", "leave", FLAG]),
+            (VfioError::NoSuchMode, &["CONFIG_VFIO_NOIOMMU", "modprobe vfio"]),
+            (
+                VfioError::NotAllowed(address),
+                &["echo Y > /sys/module/vfio", "outboard bind 0000:00:1f.2", "noiommu_mode=1"],
+            ),
+            (VfioError::NotRoot, &["CAP_SYS_RAWIO", "CAP_SYS_ADMIN", "as root"]),
+            (no_pages, &["of which 3 are free", "at least 8", "sysctl vm.nr_hugepages=128"]),
+            (scattered, &["300 huge pages has 10 MiB; at least 16", " hugepages=128"]),
+        ];
+        for (error, parts) in texts {
+            let text = error.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+        }
     }
 }

@@ -22,13 +22,58 @@ pub(crate) fn is_there() -> bool {
     Path::new(CONTAINER).exists()
 }
 
-/// Opens functions, all in one container.
+/// What a container's groups are behind.
+#[derive(Debug, Clone, Copy)]
+enum Behind {
+    /// An IOMMU.
+    Type1,
+    /// Nothing.
+    NoIommu,
+}
+
+impl Behind {
+    const fn kind(self) -> u32 {
+        match self {
+            Self::Type1 => VFIO_TYPE1v2_IOMMU,
+            Self::NoIommu => VFIO_NOIOMMU_IOMMU,
+        }
+    }
+
+    fn group_file(self, number: u32) -> PathBuf {
+        match self {
+            Self::Type1 => format!("/dev/vfio/{number}").into(),
+            Self::NoIommu => format!("/dev/vfio/noiommu-{number}").into(),
+        }
+    }
+}
+
+/// Opens functions, all in one container, which is their address space.
 pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioError> {
+    let (container, opened) = open_behind(Behind::Type1, functions)?;
+    Ok((Space::Container(container), opened))
+}
+
+/// Opens functions that no IOMMU confines, all in one container.
+pub(crate) fn open_unconfined(functions: &[Function]) -> Result<(OwnedFd, Vec<Opened>), VfioError> {
+    open_behind(Behind::NoIommu, functions).map_err(|error| match error {
+        // Giving the files away is no remedy: the kernel asks for CAP_SYS_RAWIO.
+        VfioError::Permission { .. } => VfioError::NotRoot,
+        error => error,
+    })
+}
+
+fn open_behind(
+    behind: Behind,
+    functions: &[Function],
+) -> Result<(OwnedFd, Vec<Opened>), VfioError> {
     let container = open_file(Path::new(CONTAINER), None)?;
     let version = ioctl::api_version(&container).map_err(VfioError::system("asking VFIO"))?;
-    let type1 = ioctl::has_extension(&container, VFIO_TYPE1v2_IOMMU);
-    if version != VFIO_API_VERSION || !type1.map_err(VfioError::system("asking VFIO"))? {
-        return Err(VfioError::NoIommuKind);
+    let kind = ioctl::has_extension(&container, behind.kind());
+    if version != VFIO_API_VERSION || !kind.map_err(VfioError::system("asking VFIO"))? {
+        return Err(match behind {
+            Behind::Type1 => VfioError::NoIommuKind,
+            Behind::NoIommu => VfioError::NoSuchMode,
+        });
     }
     let mut groups: BTreeMap<u32, Arc<OwnedFd>> = BTreeMap::new();
     let mut opened = Vec::new();
@@ -38,9 +83,9 @@ pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioE
         let group = match groups.get(&number) {
             Some(group) => group.clone(),
             None => {
-                let group = Arc::new(join(&container, number, address)?);
+                let group = Arc::new(join(&container, behind, number, address)?);
                 if groups.is_empty() {
-                    let set = ioctl::set_iommu(&container, VFIO_TYPE1v2_IOMMU);
+                    let set = ioctl::set_iommu(&container, behind.kind());
                     set.map_err(VfioError::system("putting the group behind its IOMMU"))?;
                 }
                 groups.insert(number, group.clone());
@@ -52,13 +97,17 @@ pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioE
         let device = Arc::new(device);
         opened.push(Opened { address, device, _group: Some(group) });
     }
-    Ok((Space::Container(container), opened))
+    Ok((container, opened))
 }
 
 /// Opens a group, and puts it into the container.
-fn join(container: &OwnedFd, number: u32, address: Address) -> Result<OwnedFd, VfioError> {
-    let path = PathBuf::from(format!("/dev/vfio/{number}"));
-    let group = open_file(&path, Some(address))?;
+fn join(
+    container: &OwnedFd,
+    behind: Behind,
+    number: u32,
+    address: Address,
+) -> Result<OwnedFd, VfioError> {
+    let group = open_file(&behind.group_file(number), Some(address))?;
     let flags = ioctl::group_flags(&group).map_err(VfioError::system("asking for the group"))?;
     if flags & VFIO_GROUP_FLAGS_VIABLE == 0 {
         let members = Machine::here().group_members(number)?.into_iter();
@@ -70,6 +119,7 @@ fn join(container: &OwnedFd, number: u32, address: Address) -> Result<OwnedFd, V
     match ioctl::set_container(&group, container.as_fd()) {
         Ok(()) => Ok(group),
         Err(Errno::BUSY) => Err(VfioError::Busy { address, holder: None }),
+        Err(Errno::PERM) if matches!(behind, Behind::NoIommu) => Err(VfioError::NotRoot),
         Err(Errno::PERM) => {
             // The kernel only lets root use an IOMMU that cannot keep messages apart.
             Err(VfioError::Unusable {

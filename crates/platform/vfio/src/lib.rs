@@ -12,6 +12,9 @@
 //! * Addresses: the arena lies in one piece inside the ranges that the IOMMU allows, below 4 GiB
 //!   if it fits there, so that devices with 32-bit addresses reach all of it. Address 0 is never
 //!   used.
+//! * Where the kernel was told to do without an IOMMU, functions are opened only if that is asked
+//!   for ([`Confinement::DevicesReachAllMemory`]). The arena is then a piece of huge pages, and
+//!   device addresses are physical ones.
 //! * Memory is pinned, which the limit of locked memory (`RLIMIT_MEMLOCK`) is about.
 //! * Registers that the kernel does not let anyone map (such as a table of MSI-X vectors) are
 //!   accessed by `pread` and `pwrite`; all others by loads and stores.
@@ -26,6 +29,7 @@
 
 mod capability;
 mod config;
+mod contiguous;
 mod device;
 mod error;
 mod group;
@@ -35,6 +39,7 @@ mod iommufd;
 mod limit;
 mod machine;
 mod memory;
+mod physical;
 mod ranges;
 mod region;
 mod space;
@@ -42,5 +47,5 @@ mod space;
 pub use device::VfioDevice;
 pub use error::VfioError;
 pub use interrupts::VfioInterrupts;
-pub use machine::{OpenFunction, Vfio, VfioConfig};
+pub use machine::{Confinement, OpenFunction, Vfio, VfioConfig};
 pub use region::VfioRegisters;

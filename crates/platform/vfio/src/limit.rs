@@ -4,7 +4,7 @@ use crate::VfioError;
 use rustix::process::{Resource, getrlimit};
 
 /// The least memory for transfers that is of use.
-const LEAST_BYTES: u64 = 16 << 20;
+pub(crate) const LEAST_BYTES: u64 = 16 << 20;
 
 /// The error behind memory that could not be pinned.
 pub(crate) fn explain(wanted: u64) -> VfioError {

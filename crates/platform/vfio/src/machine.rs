@@ -35,6 +35,22 @@ pub struct VfioConfig {
     pub dma_bytes: usize,
     /// The only kind of interrupts to use.
     pub interrupts: Option<InterruptKind>,
+    /// What has to keep the functions from the rest of memory.
+    pub confinement: Confinement,
+}
+
+/// What keeps functions from memory that is not meant for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confinement {
+    /// The IOMMU: without one, functions are refused.
+    #[default]
+    Iommu,
+    /// Nothing: the functions reach all memory of the machine, as do mistakes of their drivers.
+    /// Functions that an IOMMU does confine are refused, so that it is never given up for nothing.
+    ///
+    /// Takes root, a kernel that was told to (`vfio.enable_unsafe_noiommu_mode=1`), and huge pages
+    /// that are set aside.
+    DevicesReachAllMemory,
 }
 
 /// A function that was opened: for one driver, and for the event loop that runs it.
@@ -46,6 +62,9 @@ pub struct Vfio {
     watched: Vec<Watched>,
     /// Readable when the kernel wants a function back.
     requests: OwnedFd,
+    dma_bytes: usize,
+    /// The container of functions that no IOMMU confines. That of others belongs to their arena.
+    _container: Option<OwnedFd>,
 }
 
 /// What is kept of a function whose device is a driver's.
@@ -61,16 +80,26 @@ struct Watched {
 impl Vfio {
     /// Opens functions, in the order in which they are given.
     pub fn open(config: &VfioConfig) -> Result<(Self, Vec<OpenFunction>), VfioError> {
-        let functions = look_up(&config.functions)?;
-        let (space, opened) = match (group::is_there(), iommufd::is_there()) {
-            (false, true) => iommufd::open(&functions)?,
-            _ => group::open(&functions)?,
-        };
+        let functions = look_up(&config.functions, config.confinement)?;
         let len = config.dma_bytes.max(1).next_multiple_of(ARENA_GRANULE);
-        let arena = memory::arena(&Arc::new(space), len)?;
-        let epoll = epoll::create(CreateFlags::CLOEXEC);
-        let mut vfio =
-            Self { watched: Vec::new(), requests: epoll.map_err(VfioError::system("epoll"))? };
+        let (arena, dma_bytes, opened, container) = match config.confinement {
+            Confinement::Iommu => {
+                let (space, opened) = match (group::is_there(), iommufd::is_there()) {
+                    (false, true) => iommufd::open(&functions)?,
+                    _ => group::open(&functions)?,
+                };
+                (memory::arena(&Arc::new(space), len)?, len, opened, None)
+            }
+            Confinement::DevicesReachAllMemory => {
+                // Memory first: of what a dead process had open, the kernel puts away last what has
+                // the lowest number, and the functions have to be quiet before their memory goes.
+                let (arena, len) = memory::unconfined_arena(len)?;
+                let (container, opened) = group::open_unconfined(&functions)?;
+                (arena, len, opened, Some(container))
+            }
+        };
+        let requests = epoll::create(CreateFlags::CLOEXEC).map_err(VfioError::system("epoll"))?;
+        let mut vfio = Self { watched: Vec::new(), requests, dma_bytes, _container: container };
         let mut made = Vec::new();
         for one in opened {
             vfio.watch(&one)?;
@@ -91,6 +120,12 @@ impl Vfio {
         let address = opened.address;
         self.watched.push(Watched { address, device, request, requested: false });
         Ok(())
+    }
+
+    /// Bytes of DMA memory that there are: fewer than were asked for if nothing confines the
+    /// functions, and no piece of memory is as long.
+    pub const fn dma_bytes(&self) -> usize {
+        self.dma_bytes
     }
 
     /// Readable when [`drain_requests`](Self::drain_requests) has something to tell.
@@ -136,7 +171,7 @@ impl Watched {
 }
 
 /// Looks functions up, and whether they can be opened at all.
-fn look_up(functions: &[Address]) -> Result<Vec<Function>, VfioError> {
+fn look_up(functions: &[Address], confinement: Confinement) -> Result<Vec<Function>, VfioError> {
     let machine = Machine::here();
     let mut found: Vec<Function> = Vec::new();
     for address in functions.iter().copied() {
@@ -147,8 +182,19 @@ fn look_up(functions: &[Address]) -> Result<Vec<Function>, VfioError> {
         if !group::is_there() && !iommufd::is_there() {
             return Err(VfioError::NoVfio("/dev/vfio/vfio".into()));
         }
-        if function.group.is_none() {
-            return Err(VfioError::NoIommu(address));
+        let confined = function.group.is_some_and(|group| !machine.is_unconfined(group));
+        match confinement {
+            Confinement::Iommu if !confined => return Err(VfioError::NoIommu(address)),
+            Confinement::DevicesReachAllMemory if confined => {
+                return Err(VfioError::Confined(address));
+            }
+            Confinement::DevicesReachAllMemory if !machine.knows_no_iommu() => {
+                return Err(VfioError::NoSuchMode);
+            }
+            Confinement::DevicesReachAllMemory if !machine.allows_no_iommu() => {
+                return Err(VfioError::NotAllowed(address));
+            }
+            _ => {}
         }
         if !function.is_on_vfio() {
             return Err(VfioError::NotBound { address, driver: function.driver });
@@ -255,8 +301,12 @@ mod tests {
     #[test]
     fn a_function_that_is_not_there_is_named() {
         let functions = vec![Address::new(0xfff0, 0xee, 0, 0)];
-        let config = VfioConfig { functions, dma_bytes: 1 << 20, interrupts: None };
-        let error = Vfio::open(&config).unwrap_err().to_string();
-        assert!(error.contains("fff0:ee:00.0") && error.contains("outboard status"), "{error}");
+        for confinement in [Confinement::Iommu, Confinement::DevicesReachAllMemory] {
+            let functions = functions.clone();
+            let config =
+                VfioConfig { functions, dma_bytes: 1 << 20, interrupts: None, confinement };
+            let error = Vfio::open(&config).unwrap_err().to_string();
+            assert!(error.contains("fff0:ee:00.0") && error.contains("outboard status"), "{error}");
+        }
     }
 }

@@ -11,6 +11,7 @@ take "$first"
 refuses "modprobe vfio_iommu_type1" $serve "$first"
 modprobe vfio_iommu_type1
 refuses "$first is given twice" $serve "$first" "$first"
+refuses "no reason to give up" $serve "$first" --let-devices-reach-all-memory
 
 other="/usr/bin/setpriv --reuid=99 --regid=99 --clear-groups"
 group=$(basename "$(readlink "/sys/bus/pci/devices/$first/iommu_group")")

@@ -1,7 +1,7 @@
 //! Whether there is an IOMMU, whether it is in use, and whether it sees to interrupts, too.
 
 use super::Finding;
-use crate::machine::{attribute, text};
+use crate::machine::text;
 use crate::{Machine, SysfsError};
 
 /// What the processors say of themselves, as far as it matters here.
@@ -17,10 +17,7 @@ pub(super) fn check(machine: &Machine, findings: &mut Vec<Finding>) -> Result<()
     let command_line = text(&machine.path("/proc/cmdline"))?.unwrap_or_default();
     let words: Vec<&str> = command_line.split_whitespace().collect();
     // Without an IOMMU, VFIO makes groups of its own if it was told to.
-    let groups = machine.groups()?.into_iter().filter(|group| {
-        let folder = machine.path("/sys/kernel/iommu_groups").join(group.to_string());
-        attribute(&folder, "name").as_deref() != Some("vfio-noiommu")
-    });
+    let groups = machine.groups()?.into_iter().filter(|group| !machine.is_unconfined(*group));
     let groups = groups.count();
     if groups == 0 {
         findings.push(missing(machine, &processors, &words));

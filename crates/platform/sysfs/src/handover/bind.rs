@@ -60,8 +60,17 @@ impl Machine {
 
     /// Whether the kernel was told to hand out functions that no IOMMU confines.
     pub fn allows_no_iommu(&self) -> bool {
-        let parameters = self.path("/sys/module/vfio/parameters");
-        attribute(&parameters, "enable_unsafe_noiommu_mode").as_deref() == Some("Y")
+        self.no_iommu_mode().as_deref() == Some("Y")
+    }
+
+    /// Whether the kernel could be told to: most are built without that (`CONFIG_VFIO_NOIOMMU`).
+    /// Not known as long as VFIO is not loaded.
+    pub fn knows_no_iommu(&self) -> bool {
+        self.no_iommu_mode().is_some()
+    }
+
+    fn no_iommu_mode(&self) -> Option<String> {
+        attribute(&self.path("/sys/module/vfio/parameters"), "enable_unsafe_noiommu_mode")
     }
 
     /// Adds what else of the group has to move, or says that something has to.

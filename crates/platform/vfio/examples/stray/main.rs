@@ -48,7 +48,12 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().ok_or("which function?")?.parse()?;
-    let config = VfioConfig { functions: vec![address], dma_bytes: 16 << 20, interrupts: None };
+    let config = VfioConfig {
+        functions: vec![address],
+        dma_bytes: 16 << 20,
+        interrupts: None,
+        confinement: outboard_vfio::Confinement::Iommu,
+    };
     let (_vfio, functions) = Vfio::open(&config)?;
     let (device, interrupts) = functions.into_iter().next().ok_or("no function")?;
     match arguments.next().as_deref() {
