@@ -58,7 +58,6 @@
 //! **Links.** After repeated errors a link is made slower. It saves power if asked to, while its
 //! disk is in use; before a reset it is woken.
 //!
-//! Not here yet: port multipliers.
 #![no_std]
 #![forbid(unsafe_code)]
 
