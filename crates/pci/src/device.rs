@@ -72,6 +72,11 @@ impl<D: Device> Claimed<D> {
     pub fn device(&mut self) -> &mut D {
         &mut self.0
     }
+
+    /// Memory that the device can reach.
+    pub fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.0.dma()
+    }
 }
 
 impl<D: Device> Drop for Claimed<D> {

@@ -162,11 +162,14 @@ impl DmaBuffer {
     #[track_caller]
     #[inline]
     pub fn load_u32(&self, offset: usize) -> u32 {
-        let from = self.check_word(offset);
-        // SAFETY: `check_word` keeps it inside the buffer (S1) and aligned.
-        let value = unsafe { from.read_volatile() };
-        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
-        u32::from_le(value)
+        u32::from_le(self.load(offset))
+    }
+
+    /// Reads a naturally aligned little-endian half-word as [`load_u32`](Self::load_u32) does.
+    #[track_caller]
+    #[inline]
+    pub fn load_u16(&self, offset: usize) -> u16 {
+        u16::from_le(self.load(offset))
     }
 
     /// Writes a naturally aligned little-endian word in one access, after everything that was
@@ -174,10 +177,33 @@ impl DmaBuffer {
     #[track_caller]
     #[inline]
     pub fn store_u32(&mut self, offset: usize, value: u32) {
-        let into = self.check_word(offset);
+        self.store(offset, value.to_le());
+    }
+
+    /// Writes a naturally aligned little-endian half-word as [`store_u32`](Self::store_u32) does.
+    #[track_caller]
+    #[inline]
+    pub fn store_u16(&mut self, offset: usize, value: u16) {
+        self.store(offset, value.to_le());
+    }
+
+    #[track_caller]
+    #[inline]
+    fn load<T: FromBytes + Copy>(&self, offset: usize) -> T {
+        let from = self.check_aligned::<T>(offset);
+        // SAFETY: `check_aligned` keeps it inside the buffer (S1) and aligned.
+        let value = unsafe { from.read_volatile() };
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+        value
+    }
+
+    #[track_caller]
+    #[inline]
+    fn store<T: IntoBytes + Copy>(&mut self, offset: usize, value: T) {
+        let into = self.check_aligned::<T>(offset);
         core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
-        // SAFETY: `check_word` keeps it inside the buffer (S1) and aligned.
-        unsafe { into.write_volatile(value.to_le()) }
+        // SAFETY: `check_aligned` keeps it inside the buffer (S1) and aligned.
+        unsafe { into.write_volatile(value) }
     }
 
     /// Makes what was written visible to the device.
@@ -221,8 +247,8 @@ impl DmaBuffer {
 
     #[track_caller]
     #[inline]
-    fn check_word(&self, offset: usize) -> *mut u32 {
-        let word = self.check(offset, size_of::<u32>()).cast::<u32>();
+    fn check_aligned<T>(&self, offset: usize) -> *mut T {
+        let word = self.check(offset, size_of::<T>()).cast::<T>();
         assert!(word.is_aligned(), "offset {offset} of a DMA buffer is not a word's");
         word
     }

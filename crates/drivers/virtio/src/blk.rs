@@ -1,0 +1,237 @@
+//! Disks (§5.2).
+
+mod counters;
+mod device;
+mod event;
+mod issue;
+mod reap;
+mod recovery;
+mod slots;
+
+use crate::VirtioError;
+use crate::queue::Queue;
+use crate::spec::features::Features;
+use crate::transport::{Cause, Transport};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+use counters::Counters;
+use event::Event;
+use outboard_block::{
+    BlockDriver, Completion, FailedReason, Refused, Request, Tag, Unit, UnitId, UnitState,
+};
+use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, DmaSpace};
+use outboard_hw::events::EventRing;
+use slots::Slots;
+
+/// How a disk is driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlkConfig {
+    /// The most queues to use of those that the device has.
+    pub queues: u16,
+    /// The most entries of each.
+    pub queue_entries: u16,
+    /// The most segments of a request.
+    pub segments: u16,
+    /// Features to leave alone even where the device has them.
+    pub without: Features,
+    /// How long a request may take before the device is reset.
+    pub request_time: Duration,
+    /// How long a reset may take.
+    pub reset_time: Duration,
+}
+
+impl Default for BlkConfig {
+    fn default() -> Self {
+        Self {
+            queues: 8,
+            queue_entries: 256,
+            segments: 126,
+            without: Features::empty(),
+            request_time: Duration::from_secs(30),
+            reset_time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the driver is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The device is being reset; until when it may take.
+    Resetting { until: Instant },
+    /// The device is asked for its serial number.
+    Identifying,
+    /// Requests are served.
+    Running,
+    /// The device is being reset for good.
+    Closing { until: Instant },
+    /// At rest, or lost.
+    Ended,
+}
+
+/// The driver of a virtio disk: one unit.
+#[derive(Debug)]
+pub struct Blk<T: Transport> {
+    /// Before all memory that the device may write.
+    transport: T,
+    queues: Vec<Queue>,
+    slots: Slots,
+    config: BlkConfig,
+    phase: Phase,
+    unit: Unit,
+    changes: u64,
+    /// What was agreed upon when the device was last set up.
+    features: u64,
+    /// What a request's memory has to be like.
+    constraints: Constraints,
+    /// Slots whose requests the device does not have yet.
+    waiting: VecDeque<u16>,
+    /// Slots whose requests are for the driver alone.
+    own: VecDeque<u16>,
+    /// The queue that the next batch goes to.
+    next_queue: usize,
+    /// What interrupts since the last look were about.
+    cause: Cause,
+    masked: bool,
+    stopping: bool,
+    /// When to look whether something is overdue.
+    check_at: Option<Instant>,
+    /// Resets since the last request that ended well.
+    resets: u8,
+    /// Requests accepted so far.
+    accepted: u64,
+    counters: Counters,
+    events: EventRing<Event, 64>,
+    events_told: u64,
+}
+
+impl<T: Transport> Blk<T> {
+    /// Takes a device over. It is brought up by [`poll`](BlockDriver::poll).
+    pub fn new(transport: T, config: BlkConfig) -> Result<Self, VirtioError> {
+        let mut blk = Self {
+            transport,
+            queues: Vec::new(),
+            slots: Slots::none(),
+            config,
+            phase: Phase::Ended,
+            unit: Unit::UNKNOWN,
+            changes: 0,
+            features: 0,
+            constraints: Constraints::NONE,
+            waiting: VecDeque::new(),
+            own: VecDeque::new(),
+            next_queue: 0,
+            cause: Cause::NONE,
+            masked: false,
+            stopping: false,
+            check_at: None,
+            resets: 0,
+            accepted: 0,
+            counters: Counters::default(),
+            events: EventRing::new(),
+            events_told: 0,
+        };
+        // The clock is not known yet: the time for it begins with the first look.
+        blk.transport.set_status(crate::spec::status::Status::empty());
+        blk.phase = Phase::Resetting { until: Instant::from_nanos(u64::MAX) };
+        Ok(blk)
+    }
+
+    fn set_state(&mut self, state: UnitState) {
+        if self.unit.state != state {
+            self.unit.state = state;
+            self.changes += 1;
+        }
+    }
+
+    /// Gives the device up; what it had fails at the next look.
+    fn give_up(&mut self, now: Instant, reason: FailedReason) {
+        self.events.record(now, Event::GivenUp(reason));
+        self.phase = Phase::Ended;
+        self.unit.generation += 1;
+        self.changes += 1;
+        self.set_state(UnitState::Failed(reason));
+    }
+}
+
+impl<T: Transport> BlockDriver for Blk<T> {
+    fn unit_count(&self) -> u16 {
+        1
+    }
+
+    fn unit(&self, unit: UnitId) -> Option<&Unit> {
+        (unit.0 == 0).then_some(&self.unit)
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn constraints(&self) -> Constraints {
+        self.constraints
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.transport.dma()
+    }
+
+    fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
+        self.accept(unit, tag, request)
+    }
+
+    fn kick(&mut self, now: Instant) {
+        self.issue(now);
+    }
+
+    fn interrupt(&mut self, vector: u16) {
+        self.cause = self.cause.and(self.transport.cause(vector));
+    }
+
+    fn mask(&mut self, masked: bool) {
+        if core::mem::replace(&mut self.masked, masked) != masked && masked {
+            self.queues.iter_mut().for_each(Queue::ignore);
+        }
+    }
+
+    fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        self.look(now, done);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.deadline()
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        if !matches!(self.phase, Phase::Ended) {
+            self.set_state(UnitState::Stopping);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.phase == Phase::Ended && self.slots.in_use() == 0
+    }
+
+    fn counters(&self, _: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {
+        self.counters.each(counter);
+    }
+
+    fn drain_events(&mut self, event: &mut dyn FnMut(UnitId, Instant, &dyn fmt::Display)) {
+        let told = self.events_told;
+        for recorded in self.events.iter().filter(|recorded| recorded.number >= told) {
+            event(UnitId(0), recorded.at, &recorded.what);
+        }
+        self.events_told = self.events.recorded();
+    }
+}
+
+impl<T: Transport> Drop for Blk<T> {
+    fn drop(&mut self) {
+        // What it still does ends with the bus, before the memory goes.
+        self.transport.set_status(crate::spec::status::Status::empty());
+    }
+}
+

@@ -1,0 +1,55 @@
+//! What a disk's driver has done, in numbers.
+
+/// Counts since the driver started. They are never reset.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    pub(super) reads: u64,
+    pub(super) writes: u64,
+    pub(super) flushes: u64,
+    pub(super) discards: u64,
+    pub(super) sectors_read: u64,
+    pub(super) sectors_written: u64,
+    /// Batches shown to the device.
+    pub(super) kicks: u64,
+    /// Times that the device was told of one, which it does not want while it is at work.
+    pub(super) notifications: u64,
+    pub(super) failed: u64,
+    /// Requests issued again after a reset.
+    pub(super) requeued: u64,
+    pub(super) device_errors: u64,
+    pub(super) timeouts: u64,
+    pub(super) device_resets: u64,
+}
+
+impl Counters {
+    pub(super) fn each(&self, counter: &mut dyn FnMut(&'static str, u64)) {
+        let Self {
+            reads,
+            writes,
+            flushes,
+            discards,
+            sectors_read,
+            sectors_written,
+            kicks,
+            notifications,
+            failed,
+            requeued,
+            device_errors,
+            timeouts,
+            device_resets,
+        } = *self;
+        counter("reads", reads);
+        counter("writes", writes);
+        counter("flushes", flushes);
+        counter("discards", discards);
+        counter("sectors-read", sectors_read);
+        counter("sectors-written", sectors_written);
+        counter("kicks", kicks);
+        counter("notifications", notifications);
+        counter("failed", failed);
+        counter("requeued", requeued);
+        counter("device-errors", device_errors);
+        counter("timeouts", timeouts);
+        counter("device-resets", device_resets);
+    }
+}

@@ -1,0 +1,47 @@
+//! What happened to a disk, for whoever looks into trouble.
+
+use crate::queue::Broken;
+use core::fmt;
+use outboard_block::{BlockError, FailedReason};
+
+/// Something out of the ordinary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The device is reset, and why.
+    Reset(Cause),
+    /// It is ready again.
+    Recovered,
+    /// A request failed for good.
+    Failed { lba: u64, sectors: u64, error: BlockError },
+    /// The disk has another size now.
+    Resized { sectors: u64 },
+    /// It cannot be used any more.
+    GivenUp(FailedReason),
+}
+
+/// Why a device is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It says that it needs it.
+    Wish,
+    /// A request is overdue.
+    Overdue,
+    /// It has broken the rules of a queue.
+    Broken(Broken),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset(Cause::Wish) => f.write_str("the device asks for a reset, and is reset"),
+            Self::Reset(Cause::Overdue) => f.write_str("a request timed out: the device is reset"),
+            Self::Reset(Cause::Broken(why)) => write!(f, "{why}: it is reset"),
+            Self::Recovered => f.write_str("ready again"),
+            Self::Failed { lba, sectors, error } => {
+                write!(f, "{sectors} sectors from {lba} on: {error}")
+            }
+            Self::Resized { sectors } => write!(f, "it has {sectors} sectors now"),
+            Self::GivenUp(reason) => write!(f, "given up: {reason}"),
+        }
+    }
+}

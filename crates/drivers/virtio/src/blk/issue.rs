@@ -1,0 +1,175 @@
+//! Accepting requests, and passing them to the device.
+
+use super::slots::{Job, Stage};
+use super::{Blk, Phase};
+use crate::queue::{Full, Piece};
+use crate::spec::blk::{
+    BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES,
+};
+use crate::spec::features::Features;
+use crate::transport::Transport;
+use outboard_block::{
+    Management, Operation, Refused, RefusedReason, Request, Tag, UnitId, UnitState,
+};
+use outboard_hw::Instant;
+
+use super::device::EXTRA_PIECES;
+
+impl<T: Transport> Blk<T> {
+    pub(super) fn accept(
+        &mut self,
+        unit: UnitId,
+        tag: Tag,
+        request: Request,
+    ) -> Result<(), Refused> {
+        let segments = match self.check(unit, &request) {
+            Ok(segments) => segments,
+            Err(reason) => return Err(request.refused(reason)),
+        };
+        request.data.sync_for_device();
+        let manage = matches!(request.operation, Operation::Manage(_));
+        self.accepted += 1;
+        let number = self.accepted;
+        let (stage, tries, since) = (Stage::Main, 0, None);
+        let job = Job { tag, request, segments, stage, tries, since, number };
+        match self.slots.put(job) {
+            Ok(slot) if manage => self.own.push_back(slot),
+            Ok(slot) => self.waiting.push_back(slot),
+            Err(job) => return Err(job.request.refused(RefusedReason::QueueFull)),
+        }
+        Ok(())
+    }
+
+    /// How many segments a request's memory has, or why the request cannot be.
+    #[inline]
+    fn check(&self, unit: UnitId, request: &Request) -> Result<u16, RefusedReason> {
+        let geometry = &self.unit.geometry;
+        match self.unit.state {
+            UnitState::Ready | UnitState::Recovering if unit.0 == 0 => {}
+            state => return Err(RefusedReason::NotReady(state)),
+        }
+        let bytes = match request.operation {
+            Operation::Read | Operation::Write(_) => {
+                if matches!(request.operation, Operation::Write(_)) && geometry.read_only {
+                    return Err(RefusedReason::WriteProtected);
+                }
+                if request.sectors == 0 || request.sectors > geometry.max_transfer_sectors.into() {
+                    return Err(RefusedReason::TooLong);
+                }
+                request.sectors * u64::from(geometry.sector_bytes)
+            }
+            Operation::Discard => {
+                if geometry.read_only {
+                    return Err(RefusedReason::WriteProtected);
+                }
+                if geometry.max_discard_sectors == 0 {
+                    return Err(RefusedReason::Unsupported);
+                }
+                if request.sectors == 0 || request.sectors > geometry.max_discard_sectors {
+                    return Err(RefusedReason::TooLong);
+                }
+                0
+            }
+            Operation::Flush => 0,
+            Operation::Manage(Management::SetWriteCache(_))
+                if self.has(BlkFeatures::CONFIG_WCE) =>
+            {
+                0
+            }
+            Operation::Manage(_) => return Err(RefusedReason::Unsupported),
+        };
+        let end = request.lba.checked_add(request.sectors);
+        if end.is_none_or(|end| end > geometry.sectors) {
+            return Err(RefusedReason::OutOfRange { sectors: geometry.sectors });
+        }
+        if request.data.bytes() as u64 != bytes {
+            return Err(RefusedReason::BadMemory);
+        }
+        let segments = request.data.check(&self.constraints).map_err(|error| match error {
+            outboard_hw::dma::DmaError::TooManySegments { .. } => RefusedReason::TooLong,
+            _ => RefusedReason::BadMemory,
+        })?;
+        Ok(segments as u16)
+    }
+
+    /// Passes what waits to the next queue, as far as there is room, and tells the device.
+    pub(super) fn issue(&mut self, now: Instant) {
+        if self.phase != Phase::Running || self.waiting.is_empty() {
+            return;
+        }
+        // The first queue with room takes the batch; the next batch goes to the one behind.
+        for _ in 0..self.queues.len() {
+            let number = self.next_queue;
+            self.next_queue = (number + 1) % self.queues.len();
+            while let Some(slot) = self.waiting.front().copied() {
+                if self.place(number, slot, now).is_err() {
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+            let queue = &mut self.queues[number];
+            if queue.has_new() {
+                self.counters.kicks += 1;
+                if queue.publish() {
+                    self.counters.notifications += 1;
+                    self.transport.notify(number as u16);
+                }
+            }
+            if self.waiting.is_empty() {
+                break;
+            }
+        }
+        if self.check_at.is_none() {
+            self.check_at = Some(now + self.config.request_time);
+        }
+    }
+
+    /// Puts a request into a queue.
+    #[inline]
+    fn place(&mut self, number: usize, slot: u16, now: Instant) -> Result<(), Full> {
+        let indirect = self.features & Features::INDIRECT.bits() != 0;
+        let factor = u64::from(self.unit.geometry.sector_bytes / SECTOR_BYTES);
+        let queue = &mut self.queues[number];
+        let Some((mut memory, Some(job))) = self.slots.open(slot) else { return Ok(()) };
+        let Job { request, stage, segments, .. } = &*job;
+        let main = *stage == Stage::Main;
+        let (kind, writable) = match request.operation {
+            _ if !main => (FLUSH, false),
+            Operation::Read => (IN, true),
+            Operation::Write(_) => (OUT, false),
+            Operation::Discard => (DISCARD, false),
+            Operation::Flush | Operation::Manage(_) => (FLUSH, false),
+        };
+        let segments = if main { *segments } else { 0 };
+        let count = segments + EXTRA_PIECES + u16::from(kind == DISCARD);
+        if queue.free() < if indirect { 1 } else { count } {
+            return Err(Full);
+        }
+        // What is discarded is named by a segment of its own, a flush names nothing.
+        let sector = if matches!(kind, IN | OUT) { request.lba * factor } else { 0 };
+        let header = Header { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
+        let (header, status) = memory.begin(&header);
+        let discard = (kind == DISCARD).then(|| {
+            memory.discard(&DiscardSegment {
+                sector: (request.lba * factor).into(),
+                sectors: ((request.sectors * factor) as u32).into(),
+                flags: 0.into(),
+            })
+        });
+        let read = |segment| Piece { segment, writable: false };
+        let data = request.data.segments(&self.constraints).take(segments.into());
+        let pieces = core::iter::once(read(header))
+            .chain(discard.map(read))
+            .chain(data.map(|segment| Piece { segment, writable }))
+            .chain(core::iter::once(Piece { segment: status, writable: true }));
+        if indirect {
+            let (buffer, at, address) = memory.table();
+            let (count, writable_bytes) = queue.write_table(buffer, at, pieces);
+            queue.add_table(slot, address, count, writable_bytes)?;
+        } else {
+            queue.add(slot, count, pieces)?;
+        }
+        job.since = Some(now);
+        Ok(())
+    }
+}

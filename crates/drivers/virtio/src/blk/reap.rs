@@ -1,0 +1,157 @@
+//! Taking back what the device has done.
+
+use super::event::Cause as ResetCause;
+use super::slots::{Job, Stage};
+use super::{Blk, Event, Phase};
+use crate::queue::Queue;
+use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
+use crate::transport::{Cause, Transport};
+use outboard_block::{
+    BlockError, Completion, Durability, Management, Operation, UnitId,
+};
+use outboard_hw::Instant;
+
+impl<T: Transport> Blk<T> {
+    /// Does whatever is due.
+    pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        self.advance(now);
+        if matches!(self.phase, Phase::Running | Phase::Identifying) {
+            let cause = core::mem::replace(&mut self.cause, Cause::NONE);
+            if cause.config {
+                self.look_at_device(now);
+            }
+            self.reap(now, done);
+            self.check_time(now);
+        }
+        if matches!(self.phase, Phase::Resetting { .. }) {
+            self.end_hopeless(now, done);
+        }
+        if self.phase == Phase::Running {
+            self.do_own(now, done);
+            self.issue(now);
+            self.begin_close(now);
+        }
+        if self.phase == Phase::Ended && self.slots.in_use() > 0 {
+            self.fail_all(now, done);
+        }
+    }
+
+    /// Takes all that is done, and asks to be told of what comes.
+    fn reap(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        for number in 0..self.queues.len() {
+            // More than there are can only be done by a device that answers as fast as it is asked.
+            let mut left = self.slots.own() + 1;
+            while left > 0 {
+                left -= 1;
+                match self.queues[number].take() {
+                    Some(Ok(used)) => self.finish(now, used.token, done),
+                    Some(Err(why)) => return self.reset(now, ResetCause::Broken(why)),
+                    None if self.masked || !self.queues[number].listen() => break,
+                    None => {}
+                }
+                if !matches!(self.phase, Phase::Running | Phase::Identifying) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends a request that the device is done with.
+    #[inline]
+    fn finish(&mut self, now: Instant, slot: u16, done: &mut dyn FnMut(Completion)) {
+        if slot == self.slots.own() {
+            return self.identified(now);
+        }
+        let status = self.slots.status(slot);
+        let write_cache = self.unit.geometry.write_cache;
+        let Some(job) = self.slots.get(slot) else { return };
+        job.since = None;
+        let result = match status {
+            STATUS_OK => {
+                let durable = Operation::Write(Durability::Durable);
+                if job.request.operation == durable && job.stage == Stage::Main && write_cache {
+                    job.stage = Stage::Flush;
+                    self.waiting.push_back(slot);
+                    return;
+                }
+                self.resets = 0;
+                Ok(())
+            }
+            STATUS_IO_ERROR => Err(BlockError::Media { lba: None }),
+            STATUS_UNSUPPORTED => Err(BlockError::Unsupported),
+            _ => Err(BlockError::BadAnswer),
+        };
+        if result.is_err() {
+            self.counters.device_errors += 1;
+        }
+        let result = match (result, job.stage, job.request.operation) {
+            // Nobody knows which sectors a flush was about.
+            (Err(BlockError::Media { .. }), Stage::Flush, _)
+            | (Err(BlockError::Media { .. }), _, Operation::Flush | Operation::Discard) => {
+                Err(BlockError::Aborted)
+            }
+            (Err(BlockError::Media { .. }), ..) if job.request.sectors == 1 => {
+                Err(BlockError::Media { lba: Some(job.request.lba) })
+            }
+            (result, ..) => result,
+        };
+        if let Some(job) = self.slots.take(slot) {
+            self.complete(now, job, result, done);
+        }
+    }
+
+    /// Gives a request back.
+    #[inline]
+    pub(super) fn complete(
+        &mut self,
+        now: Instant,
+        job: Job,
+        result: Result<(), BlockError>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        let Job { tag, request, .. } = job;
+        let counters = &mut self.counters;
+        match (result, request.operation) {
+            (Err(error), _) => {
+                counters.failed += 1;
+                let (lba, sectors) = (request.lba, request.sectors);
+                self.events.record(now, Event::Failed { lba, sectors, error });
+            }
+            (Ok(()), Operation::Read) => {
+                counters.reads += 1;
+                counters.sectors_read += request.sectors;
+            }
+            (Ok(()), Operation::Write(_)) => {
+                counters.writes += 1;
+                counters.sectors_written += request.sectors;
+            }
+            (Ok(()), Operation::Flush) => counters.flushes += 1,
+            (Ok(()), Operation::Discard) => counters.discards += 1,
+            (Ok(()), Operation::Manage(_)) => {}
+        }
+        request.data.sync_for_cpu();
+        done(Completion { unit: UnitId(0), tag, result, data: request.data });
+    }
+
+    /// Does what is asked of the driver alone.
+    fn do_own(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        while let Some(slot) = self.own.pop_front() {
+            let Some(job) = self.slots.take(slot) else { continue };
+            let result = match job.request.operation {
+                Operation::Manage(Management::SetWriteCache(on)) => {
+                    self.transport.set_config_u8(WRITEBACK, on.into());
+                    self.configuration_changed(now);
+                    let is_on = self.unit.geometry.write_cache;
+                    if is_on == on { Ok(()) } else { Err(BlockError::Aborted) }
+                }
+                _ => Err(BlockError::Unsupported),
+            };
+            self.complete(now, job, result, done);
+        }
+    }
+
+    /// Whether the queues hold nothing but what the device was shown.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slots.in_use() == 0 && self.queues.iter().all(|queue: &Queue| !queue.has_new())
+    }
+}

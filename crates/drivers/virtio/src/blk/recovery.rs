@@ -1,0 +1,153 @@
+//! Time, trouble and the end.
+
+use super::event::Cause;
+use super::{Blk, Event, Phase};
+use crate::spec::status::Status;
+use crate::transport::Transport;
+use core::time::Duration;
+use outboard_block::{BlockError, Completion, FailedReason, UnitState};
+use outboard_hw::Instant;
+
+/// How often a device that is being reset is looked at.
+const RESET_STEP: Duration = Duration::from_millis(1);
+/// How often a request is issued in all.
+const MOST_TRIES: u8 = 3;
+/// How often a device is reset before it is given up, if no request ends well between.
+const MOST_RESETS: u8 = 5;
+
+impl<T: Transport> Blk<T> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Resetting { .. } | Phase::Closing { .. } => self.check_at.or(Some(Instant::ORIGIN)),
+            Phase::Ended if self.slots.in_use() > 0 => Some(Instant::ORIGIN),
+            Phase::Ended => None,
+            _ if !self.own.is_empty() || self.stopping && self.is_idle() => Some(Instant::ORIGIN),
+            _ => self.check_at,
+        }
+    }
+
+    /// Goes on with what waits for a reset.
+    pub(super) fn advance(&mut self, now: Instant) {
+        let (Phase::Resetting { until } | Phase::Closing { until }) = self.phase else { return };
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        let status = self.transport.status();
+        if status.is_gone() {
+            return self.give_up(now, FailedReason::Removed);
+        }
+        if status.is_empty() {
+            self.check_at = None;
+            match closing || self.stopping {
+                true => self.phase = Phase::Ended,
+                false => self.bring_up(now),
+            }
+            return;
+        }
+        if until == Instant::from_nanos(u64::MAX) {
+            self.phase = Phase::Resetting { until: now + self.config.reset_time };
+        } else if now.reached(until) {
+            return self.give_up(now, FailedReason::GivenUp);
+        }
+        self.check_at = Some(now + RESET_STEP);
+    }
+
+    /// Looks at what the device says of itself.
+    pub(super) fn look_at_device(&mut self, now: Instant) {
+        let status = self.transport.status();
+        if status.is_gone() {
+            return self.give_up(now, FailedReason::Removed);
+        }
+        if status.contains(Status::NEEDS_RESET) {
+            return self.reset(now, Cause::Wish);
+        }
+        self.configuration_changed(now);
+    }
+
+    /// Looks whether a request is overdue.
+    pub(super) fn check_time(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Running | Phase::Identifying)
+            || self.check_at.is_none_or(|at| !now.reached(at))
+        {
+            return;
+        }
+        if self.transport.status().is_gone() {
+            return self.give_up(now, FailedReason::Removed);
+        }
+        let time = self.config.request_time;
+        if self.phase == Phase::Identifying {
+            self.counters.timeouts += 1;
+            return self.reset(now, Cause::Overdue);
+        }
+        let oldest = self.slots.iter_mut().filter_map(|(_, job)| job.since).min();
+        match oldest {
+            Some(since) if now.reached(since + time) => {
+                self.counters.timeouts += 1;
+                self.reset(now, Cause::Overdue);
+            }
+            Some(since) => self.check_at = Some(since + time),
+            None => self.check_at = None,
+        }
+    }
+
+    /// Resets the device. What it has is issued again once it is back, in the order in which it was
+    /// accepted.
+    pub(super) fn reset(&mut self, now: Instant, cause: Cause) {
+        self.events.record(now, Event::Reset(cause));
+        self.counters.device_resets += 1;
+        self.resets += 1;
+        self.transport.set_status(Status::empty());
+        if self.resets > MOST_RESETS {
+            return self.give_up(now, FailedReason::GivenUp);
+        }
+        self.phase = Phase::Resetting { until: now + self.config.reset_time };
+        self.check_at = Some(now);
+        if !self.stopping {
+            self.set_state(UnitState::Recovering);
+        }
+        for (_, job) in self.slots.iter_mut() {
+            if job.since.take().is_some() {
+                job.tries += 1;
+                self.counters.requeued += 1;
+            }
+        }
+        self.waiting.clear();
+        let own = &self.own;
+        let slots = self.slots.iter_mut().filter(|(slot, _)| !own.contains(slot));
+        self.waiting.extend(slots.map(|(slot, _)| slot));
+        let number = |slot: &u16| self.slots.peek(*slot).map(|job| job.number);
+        self.waiting.make_contiguous().sort_by_key(number);
+    }
+
+    /// Ends what was tried too often.
+    pub(super) fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        for slot in 0..self.slots.own() {
+            if self.slots.peek(slot).is_none_or(|job| job.tries < MOST_TRIES) {
+                continue;
+            }
+            self.waiting.retain(|waiting| *waiting != slot);
+            if let Some(job) = self.slots.take(slot) {
+                self.complete(now, job, Err(BlockError::Timeout), done);
+            }
+        }
+    }
+
+    /// Ends all requests: the device is at rest, or lost.
+    pub(super) fn fail_all(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        self.waiting.clear();
+        self.own.clear();
+        for slot in 0..self.slots.own() {
+            if let Some(job) = self.slots.take(slot) {
+                self.complete(now, job, Err(BlockError::Gone), done);
+            }
+        }
+    }
+
+    /// Brings the device to rest, once nothing is left to do and that was asked for.
+    pub(super) fn begin_close(&mut self, now: Instant) {
+        if self.stopping && self.is_idle() {
+            self.transport.set_status(Status::empty());
+            self.phase = Phase::Closing { until: now + self.config.reset_time };
+            self.check_at = Some(now);
+            self.advance(now);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a device cannot be driven.
+
+use outboard_hw::HwError;
+use outboard_hw::dma::DmaError;
+use thiserror::Error;
+
+/// Why a device cannot be driven at all. Trouble later on is its unit's state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum VirtioError {
+    /// The function says nowhere where these registers are, or they cannot be mapped.
+    #[error("the device does not say where its {0} is, so it is none of virtio 1.0 or later")]
+    MissingStructure(&'static str),
+    /// The device follows no specification but drafts of it.
+    #[error("the device is older than virtio 1.0")]
+    Legacy,
+    /// The device offers a feature that it then does not agree upon.
+    #[error("the device refuses the features that it has offered")]
+    FeaturesRefused,
+    /// A queue that every device of the kind has is not there, or has a size that none may have.
+    #[error("the device's queue {0} is missing or of an impossible size")]
+    NoQueue(u16),
+    /// The device has no resources for a vector of its own.
+    #[error("the device has no room for its interrupt vectors")]
+    NoVector,
+    /// The device's configuration never stays the same for long enough to be read.
+    #[error("the device's configuration changes without end")]
+    RestlessConfig,
+    /// The device's configuration makes no sense.
+    #[error("the device's configuration makes no sense: {0}")]
+    BadConfig(&'static str),
+    /// The platform failed.
+    #[error(transparent)]
+    Hw(#[from] HwError),
+}
+
+impl From<DmaError> for VirtioError {
+    fn from(error: DmaError) -> Self {
+        Self::Hw(error.into())
+    }
+}

@@ -1,0 +1,221 @@
+//! Virtqueues: rings of descriptors in memory that driver and device share (§2.6).
+//!
+//! What the driver has written is kept a second time in memory of its own: nothing that it relies
+//! upon is ever read back from memory that the device may write. What the device says is checked
+//! against that copy.
+
+mod packed;
+mod split;
+
+use crate::spec::features::Features;
+use alloc::boxed::Box;
+use outboard_hw::dma::{DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
+use packed::PackedQueue;
+use split::SplitQueue;
+use thiserror::Error;
+
+/// A piece of a request's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it is. Its bytes fit into 32 bits.
+    pub segment: Segment,
+    /// Whether the device writes it; else it reads it. Those that it reads come first (§2.7.4.2).
+    pub writable: bool,
+}
+
+/// A request that the device has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// The name under which it was added.
+    pub token: u16,
+    /// Bytes that the device says it has written; no more than it could.
+    pub bytes: u32,
+}
+
+/// There are fewer free descriptors than a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the queue is full")]
+pub struct Full;
+
+/// The device has said something of a queue that cannot be. Only a reset helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum Broken {
+    /// More requests done than there are.
+    #[error("the device says that more requests are done than there are")]
+    TooMany,
+    /// A request done that was not there, or once more.
+    #[error("the device says that a request is done which it does not have")]
+    Unknown,
+    /// More bytes written than there were.
+    #[error("the device says that it has written more bytes than it was given")]
+    TooLong,
+}
+
+/// Where a queue's parts are, for the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Areas {
+    /// How many entries it has.
+    pub entries: u16,
+    /// The descriptors.
+    pub descriptors: DeviceAddress,
+    /// What the driver tells: the available ring, or its event suppression.
+    pub driver: DeviceAddress,
+    /// What the device tells: the used ring, or its event suppression.
+    pub device: DeviceAddress,
+}
+
+/// What is kept of a request that the device has.
+#[derive(Debug, Clone, Copy, Default)]
+struct InFlight {
+    token: u16,
+    /// Its descriptors in the ring; 0 if there is no such request.
+    descriptors: u16,
+    /// Bytes that the device may write.
+    writable_bytes: u32,
+}
+
+impl InFlight {
+    /// Checks what the device says of it.
+    const fn check(self, bytes: u32) -> Result<Used, Broken> {
+        if self.descriptors == 0 {
+            return Err(Broken::Unknown);
+        }
+        if bytes > self.writable_bytes {
+            return Err(Broken::TooLong);
+        }
+        Ok(Used { token: self.token, bytes })
+    }
+}
+
+/// A virtqueue in either layout, from the driver's side.
+///
+/// [`add`](Self::add) writes descriptors, [`publish`](Self::publish) shows the device all that were
+/// added, [`take`](Self::take) gives back what it has done.
+#[derive(Debug)]
+pub struct Queue(Layout);
+
+#[derive(Debug)]
+enum Layout {
+    Split(SplitQueue),
+    Packed(PackedQueue),
+}
+
+/// Calls a function of whichever layout it is.
+macro_rules! either {
+    ($queue:expr, $name:ident($($argument:expr),*)) => {
+        match $queue {
+            Layout::Split(queue) => queue.$name($($argument),*),
+            Layout::Packed(queue) => queue.$name($($argument),*),
+        }
+    };
+}
+
+impl Queue {
+    /// A queue of `entries`, a power of two, laid out as `features` say.
+    pub fn new(dma: &dyn DmaSpace, entries: u16, features: Features) -> Result<Self, DmaError> {
+        let event_index = features.contains(Features::EVENT_INDEX);
+        Ok(Self(if features.contains(Features::PACKED) {
+            Layout::Packed(PackedQueue::new(dma, entries, event_index)?)
+        } else {
+            Layout::Split(SplitQueue::new(dma, entries, event_index)?)
+        }))
+    }
+
+    /// Where its parts are.
+    pub fn areas(&self) -> Areas {
+        either!(&self.0, areas())
+    }
+
+    /// Forgets all requests. The device must have been reset.
+    pub fn reset(&mut self) {
+        either!(&mut self.0, reset());
+    }
+
+    /// Free descriptors.
+    #[inline]
+    pub const fn free(&self) -> u16 {
+        match &self.0 {
+            Layout::Split(queue) => queue.free(),
+            Layout::Packed(queue) => queue.free(),
+        }
+    }
+
+    /// Adds a request of `count` pieces, at least one, each with its own descriptor.
+    #[inline]
+    pub fn add(
+        &mut self,
+        token: u16,
+        count: u16,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<(), Full> {
+        either!(&mut self.0, add(token, count, pieces))
+    }
+
+    /// Adds a request whose `count` pieces are in a table at `table`, that
+    /// [`write_table`](Self::write_table) has written, of which the device may write so many bytes.
+    #[inline]
+    pub fn add_table(
+        &mut self,
+        token: u16,
+        table: DeviceAddress,
+        count: u16,
+        writable_bytes: u32,
+    ) -> Result<(), Full> {
+        either!(&mut self.0, add_table(token, table, count, writable_bytes))
+    }
+
+    /// Writes a table of descriptors (§2.7.5.3, §2.8.7): how many, and how many bytes of theirs the
+    /// device may write.
+    #[inline]
+    pub fn write_table(
+        &self,
+        memory: &mut DmaBuffer,
+        offset: usize,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> (u16, u32) {
+        match &self.0 {
+            Layout::Split(_) => split::write_table(memory, offset, pieces),
+            Layout::Packed(_) => packed::write_table(memory, offset, pieces),
+        }
+    }
+
+    /// Whether something was added that the device was not shown.
+    #[inline]
+    pub const fn has_new(&self) -> bool {
+        match &self.0 {
+            Layout::Split(queue) => queue.has_new(),
+            Layout::Packed(queue) => queue.has_new(),
+        }
+    }
+
+    /// Shows the device what was added; whether it wants to be notified.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        either!(&mut self.0, publish())
+    }
+
+    /// The next request that the device has done.
+    #[inline]
+    pub fn take(&mut self) -> Option<Result<Used, Broken>> {
+        either!(&mut self.0, take())
+    }
+
+    /// Asks for an interrupt when the next request is done; whether one is done already.
+    #[inline]
+    pub fn listen(&mut self) -> bool {
+        either!(&mut self.0, listen())
+    }
+
+    /// Asks for no interrupts.
+    pub fn ignore(&mut self) {
+        either!(&mut self.0, ignore());
+    }
+}
+
+/// A list of numbers below `entries`, each leading to the next.
+fn free_list(entries: u16) -> Box<[u16]> {
+    (1..=entries).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! Rings in the packed layout (§2.8).
+
+use super::{Areas, Broken, Full, InFlight, Piece, Used, free_list};
+use crate::spec::packed::{
+    Descriptor, EVENT_AT, EVENT_BYTES, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS,
+    EVENT_WRAP,
+};
+use crate::spec::split::{self, is_due};
+use alloc::boxed::Box;
+use alloc::vec;
+use core::sync::atomic::{Ordering, fence};
+use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
+
+/// Keeps what the driver writes from what the device does.
+const EVENT_ALIGNMENT: usize = 64;
+
+/// A place in the ring: which descriptor, and the wrap counter there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    index: u16,
+    wrap: bool,
+}
+
+impl Place {
+    const START: Self = Self { index: 0, wrap: true };
+
+    /// The place so many descriptors later, at most a ring's.
+    #[inline]
+    const fn after(self, count: u16, entries: u16) -> Self {
+        let index = self.index + count;
+        if index >= entries {
+            Self { index: index - entries, wrap: !self.wrap }
+        } else {
+            Self { index, ..self }
+        }
+    }
+
+    /// As event suppression writes it.
+    const fn event(self) -> u16 {
+        self.index | if self.wrap { EVENT_WRAP } else { 0 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct PackedQueue {
+    memory: DmaBuffer,
+    entries: u16,
+    event_index: bool,
+    /// Which buffer ID comes after each free one.
+    links: Box<[u16]>,
+    /// By buffer ID.
+    in_flight: Box<[InFlight]>,
+    first_free: u16,
+    free: u16,
+    /// Where the next descriptor goes.
+    next: Place,
+    /// The first descriptor that the device was not shown, with its flags: it stops there until
+    /// these are written, and so sees all that were added at once.
+    held: Option<(u16, u16)>,
+    /// How many descriptors the device was not shown.
+    added: u16,
+    /// Where the next used descriptor will be.
+    next_used: Place,
+    /// With which place as the next one interrupts were asked for, if they were.
+    listening: Option<Place>,
+}
+
+impl PackedQueue {
+    pub(super) fn new(
+        dma: &dyn DmaSpace,
+        entries: u16,
+        event_index: bool,
+    ) -> Result<Self, DmaError> {
+        let count = usize::from(entries);
+        let bytes = Self::device_event(entries) + EVENT_BYTES;
+        let memory = dma.allocate(bytes, &Constraints::NONE.aligned(4096))?;
+        let mut queue = Self {
+            memory,
+            entries,
+            event_index,
+            links: free_list(entries),
+            in_flight: vec![InFlight::default(); count].into(),
+            first_free: 0,
+            free: entries,
+            next: Place::START,
+            held: None,
+            added: 0,
+            next_used: Place::START,
+            listening: None,
+        };
+        queue.ignore();
+        Ok(queue)
+    }
+
+    /// Where the driver's event suppression is; the ring is at the start.
+    const fn driver_event(entries: u16) -> usize {
+        (Descriptor::BYTES * entries as usize).next_multiple_of(EVENT_ALIGNMENT)
+    }
+
+    /// Where the device's event suppression is.
+    const fn device_event(entries: u16) -> usize {
+        Self::driver_event(entries) + EVENT_ALIGNMENT
+    }
+
+    pub(super) fn areas(&self) -> Areas {
+        Areas {
+            entries: self.entries,
+            descriptors: self.memory.address(),
+            driver: self.memory.address_of(Self::driver_event(self.entries)),
+            device: self.memory.address_of(Self::device_event(self.entries)),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        let len = self.memory.len();
+        self.memory.fill(0..len, 0);
+        self.links = free_list(self.entries);
+        self.in_flight.fill(InFlight::default());
+        (self.first_free, self.free) = (0, self.entries);
+        (self.next, self.next_used) = (Place::START, Place::START);
+        (self.held, self.added) = (None, 0);
+        self.ignore();
+    }
+
+    pub(super) const fn free(&self) -> u16 {
+        self.free
+    }
+
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        token: u16,
+        count: u16,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<(), Full> {
+        if count == 0 || count > self.free {
+            return Err(Full);
+        }
+        let id = self.first_free;
+        let (mut left, mut writable_bytes) = (count, 0u32);
+        for piece in pieces.take(count.into()) {
+            left -= 1;
+            let (mut descriptor, writable) = describe(piece, id);
+            writable_bytes = writable_bytes.saturating_add(writable);
+            if left > 0 {
+                descriptor.flags = (descriptor.flags.get() | split::Descriptor::NEXT).into();
+            }
+            self.put(descriptor);
+        }
+        debug_assert_eq!(left, 0, "there are as many pieces as was said");
+        self.note(id, InFlight { token, descriptors: count, writable_bytes });
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn add_table(
+        &mut self,
+        token: u16,
+        table: DeviceAddress,
+        count: u16,
+        writable_bytes: u32,
+    ) -> Result<(), Full> {
+        if self.free == 0 {
+            return Err(Full);
+        }
+        let id = self.first_free;
+        self.put(Descriptor {
+            address: table.bits().into(),
+            bytes: (u32::from(count) * Descriptor::BYTES as u32).into(),
+            id: id.into(),
+            flags: split::Descriptor::INDIRECT.into(),
+        });
+        self.note(id, InFlight { token, descriptors: 1, writable_bytes });
+        Ok(())
+    }
+
+    /// Writes the next descriptor, with flags that make it available, unless it is the first of a
+    /// batch.
+    #[inline]
+    fn put(&mut self, mut descriptor: Descriptor) {
+        let Place { index, wrap } = self.next;
+        let turn = if wrap { Descriptor::AVAILABLE } else { Descriptor::USED };
+        let flags = descriptor.flags.get() | turn;
+        let at = Descriptor::BYTES * usize::from(index);
+        if self.held.is_none() {
+            self.held = Some((index, flags));
+            // Those of the turn before, with which it is the driver's.
+            let stale = if wrap { 0 } else { Descriptor::AVAILABLE | Descriptor::USED };
+            descriptor.flags = stale.into();
+        } else {
+            descriptor.flags = flags.into();
+        }
+        self.memory.write(at, &descriptor);
+        self.next = self.next.after(1, self.entries);
+        self.added += 1;
+    }
+
+    #[inline]
+    fn note(&mut self, id: u16, request: InFlight) {
+        self.first_free = self.links[usize::from(id)];
+        self.free -= request.descriptors;
+        self.in_flight[usize::from(id)] = request;
+    }
+
+    pub(super) const fn has_new(&self) -> bool {
+        self.held.is_some()
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self) -> bool {
+        let Some((index, flags)) = self.held.take() else { return false };
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        self.memory.store_u16(at, flags);
+        let added = core::mem::take(&mut self.added);
+        // The flags are out before it is asked whether the device sleeps (§2.8.21.3.1).
+        fence(Ordering::SeqCst);
+        let event = Self::device_event(self.entries);
+        let flags = self.memory.load_u16(event + EVENT_FLAGS);
+        if flags != EVENT_AT || !self.event_index {
+            return flags != EVENT_DISABLE;
+        }
+        let at = self.memory.load_u16(event + EVENT_DESCRIPTOR);
+        let mut awaited = at & !EVENT_WRAP;
+        if (at & EVENT_WRAP != 0) != self.next.wrap {
+            awaited = awaited.wrapping_sub(self.entries);
+        }
+        is_due(awaited, self.next.index, self.next.index.wrapping_sub(added))
+    }
+
+    /// Whether the next used descriptor is there.
+    #[inline]
+    fn is_used(&self) -> bool {
+        let Place { index, wrap } = self.next_used;
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        let flags = self.memory.load_u16(at);
+        let both = Descriptor::AVAILABLE | Descriptor::USED;
+        flags & both == if wrap { both } else { 0 }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
+        // Where nothing is in flight, what is there is the driver's own.
+        if self.free == self.entries || !self.is_used() {
+            return None;
+        }
+        let at = Descriptor::BYTES * usize::from(self.next_used.index);
+        let descriptor: Descriptor = self.memory.read(at);
+        let id = descriptor.id.get();
+        let Some(request) = self.in_flight.get(usize::from(id)).copied() else {
+            return Some(Err(Broken::Unknown));
+        };
+        let checked = request.check(descriptor.bytes.get());
+        if checked.is_ok() {
+            self.next_used = self.next_used.after(request.descriptors, self.entries);
+            self.in_flight[usize::from(id)].descriptors = 0;
+            self.links[usize::from(id)] = self.first_free;
+            self.first_free = id;
+            self.free += request.descriptors;
+        }
+        Some(checked)
+    }
+
+    #[inline]
+    pub(super) fn listen(&mut self) -> bool {
+        if self.listening == Some(self.next_used) {
+            return false;
+        }
+        let event = Self::driver_event(self.entries);
+        if self.event_index {
+            self.memory.store_u16(event + EVENT_DESCRIPTOR, self.next_used.event());
+        }
+        if self.listening.is_none() {
+            let flags = if self.event_index { EVENT_AT } else { EVENT_ENABLE };
+            self.memory.store_u16(event + EVENT_FLAGS, flags);
+        }
+        self.listening = Some(self.next_used);
+        // What was asked for is out before it is looked whether that is there (§2.8.14).
+        fence(Ordering::SeqCst);
+        self.free != self.entries && self.is_used()
+    }
+
+    pub(super) fn ignore(&mut self) {
+        self.listening = None;
+        let event = Self::driver_event(self.entries);
+        self.memory.store_u16(event + EVENT_FLAGS, EVENT_DISABLE);
+    }
+}
+
+/// A piece's descriptor, and how many bytes the device may write of it.
+#[inline]
+fn describe(piece: Piece, id: u16) -> (Descriptor, u32) {
+    let bytes = piece.segment.bytes as u32;
+    let (flags, writable) = if piece.writable { (split::Descriptor::WRITE, bytes) } else { (0, 0) };
+    let descriptor = Descriptor {
+        address: piece.segment.address.bits().into(),
+        bytes: bytes.into(),
+        id: id.into(),
+        flags: flags.into(),
+    };
+    (descriptor, writable)
+}
+
+#[inline]
+pub(super) fn write_table(
+    memory: &mut DmaBuffer,
+    offset: usize,
+    pieces: impl Iterator<Item = Piece>,
+) -> (u16, u32) {
+    let (mut count, mut writable_bytes) = (0u16, 0u32);
+    for piece in pieces {
+        let (descriptor, writable) = describe(piece, 0);
+        memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
+        writable_bytes = writable_bytes.saturating_add(writable);
+        count += 1;
+    }
+    (count, writable_bytes)
+}

@@ -1,0 +1,282 @@
+//! Rings in the split layout (§2.7).
+
+use super::{Areas, Broken, Full, InFlight, Piece, Used, free_list};
+use crate::spec::split::{
+    AVAILABLE_FLAGS, AVAILABLE_INDEX, AVAILABLE_RING, Descriptor, NO_INTERRUPT, NO_NOTIFY,
+    USED_BYTES, USED_FLAGS, USED_INDEX, USED_RING, UsedElement, is_due,
+};
+use alloc::boxed::Box;
+use alloc::vec;
+use core::sync::atomic::{Ordering, fence};
+use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
+
+/// What the used ring is aligned to where the layout is fixed (§2.7.2), and what keeps what the
+/// device writes from what the driver does elsewhere.
+const USED_ALIGNMENT: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct SplitQueue {
+    memory: DmaBuffer,
+    entries: u16,
+    /// Where the available ring is; the descriptors are at the start.
+    available: usize,
+    /// Where the used ring is.
+    used: usize,
+    event_index: bool,
+    /// Which descriptor comes after each, in a chain or among the free ones.
+    links: Box<[u16]>,
+    /// By first descriptor.
+    in_flight: Box<[InFlight]>,
+    first_free: u16,
+    free: u16,
+    /// Index of the next available entry, and what of them the device was shown.
+    next_available: u16,
+    published: u16,
+    /// Index of the next used entry, and up to where the device was seen to have gone.
+    next_used: u16,
+    seen_used: u16,
+    /// With which index as the next one interrupts were asked for, if they were.
+    listening: Option<u16>,
+}
+
+impl SplitQueue {
+    pub(super) fn new(
+        dma: &dyn DmaSpace,
+        entries: u16,
+        event_index: bool,
+    ) -> Result<Self, DmaError> {
+        let count = usize::from(entries);
+        let available = Descriptor::BYTES * count;
+        let available_bytes = AVAILABLE_RING + 2 * count + 2;
+        let used = (available + available_bytes).next_multiple_of(USED_ALIGNMENT);
+        let used_bytes = USED_RING + USED_BYTES * count + 2;
+        let constraints = Constraints::NONE.aligned(USED_ALIGNMENT as u64);
+        let memory = dma.allocate(used + used_bytes, &constraints)?;
+        let mut queue = Self {
+            memory,
+            entries,
+            available,
+            used,
+            event_index,
+            links: free_list(entries),
+            in_flight: vec![InFlight::default(); count].into(),
+            first_free: 0,
+            free: entries,
+            next_available: 0,
+            published: 0,
+            next_used: 0,
+            seen_used: 0,
+            listening: None,
+        };
+        queue.ignore();
+        Ok(queue)
+    }
+
+    pub(super) fn areas(&self) -> Areas {
+        Areas {
+            entries: self.entries,
+            descriptors: self.memory.address(),
+            driver: self.memory.address_of(self.available),
+            device: self.memory.address_of(self.used),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        let len = self.memory.len();
+        self.memory.fill(0..len, 0);
+        self.links = free_list(self.entries);
+        self.in_flight.fill(InFlight::default());
+        (self.first_free, self.free) = (0, self.entries);
+        (self.next_available, self.published) = (0, 0);
+        (self.next_used, self.seen_used) = (0, 0);
+        self.ignore();
+    }
+
+    pub(super) const fn free(&self) -> u16 {
+        self.free
+    }
+
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        token: u16,
+        count: u16,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<(), Full> {
+        if count == 0 || count > self.free {
+            return Err(Full);
+        }
+        let head = self.first_free;
+        let (mut at, mut left, mut writable_bytes) = (head, count, 0u32);
+        for piece in pieces.take(count.into()) {
+            left -= 1;
+            let next = self.links[usize::from(at)];
+            let (descriptor, writable) = describe(piece, (left > 0).then_some(next));
+            writable_bytes = writable_bytes.saturating_add(writable);
+            self.memory.write(Descriptor::BYTES * usize::from(at), &descriptor);
+            at = next;
+        }
+        debug_assert_eq!(left, 0, "there are as many pieces as was said");
+        self.take_free(at, count);
+        self.offer(head, InFlight { token, descriptors: count, writable_bytes });
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn add_table(
+        &mut self,
+        token: u16,
+        table: DeviceAddress,
+        count: u16,
+        writable_bytes: u32,
+    ) -> Result<(), Full> {
+        if self.free == 0 {
+            return Err(Full);
+        }
+        let head = self.first_free;
+        let descriptor = Descriptor {
+            address: table.bits().into(),
+            bytes: (u32::from(count) * Descriptor::BYTES as u32).into(),
+            flags: Descriptor::INDIRECT.into(),
+            next: 0.into(),
+        };
+        self.memory.write(Descriptor::BYTES * usize::from(head), &descriptor);
+        self.take_free(self.links[usize::from(head)], 1);
+        self.offer(head, InFlight { token, descriptors: 1, writable_bytes });
+        Ok(())
+    }
+
+    #[inline]
+    const fn take_free(&mut self, next: u16, count: u16) {
+        self.first_free = next;
+        self.free -= count;
+    }
+
+    /// Puts a chain into the available ring.
+    #[inline]
+    fn offer(&mut self, head: u16, request: InFlight) {
+        self.in_flight[usize::from(head)] = request;
+        let place = usize::from(self.next_available & (self.entries - 1));
+        self.memory.store_u16(self.available + AVAILABLE_RING + 2 * place, head);
+        self.next_available = self.next_available.wrapping_add(1);
+    }
+
+    pub(super) const fn has_new(&self) -> bool {
+        self.published != self.next_available
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self) -> bool {
+        let (old, new) = (self.published, self.next_available);
+        if old == new {
+            return false;
+        }
+        self.memory.store_u16(self.available + AVAILABLE_INDEX, new);
+        self.published = new;
+        // The index is out before it is asked whether the device sleeps (§2.7.13.4.1).
+        fence(Ordering::SeqCst);
+        if self.event_index {
+            let at = self.used + USED_RING + USED_BYTES * usize::from(self.entries);
+            is_due(self.memory.load_u16(at), new, old)
+        } else {
+            self.memory.load_u16(self.used + USED_FLAGS) & NO_NOTIFY == 0
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
+        if self.next_used == self.seen_used {
+            self.seen_used = self.memory.load_u16(self.used + USED_INDEX);
+            if self.next_used == self.seen_used {
+                return None;
+            }
+            if self.seen_used.wrapping_sub(self.next_used) > self.entries - self.free {
+                return Some(Err(Broken::TooMany));
+            }
+        }
+        let place = usize::from(self.next_used & (self.entries - 1));
+        let element: UsedElement = self.memory.read(self.used + USED_RING + USED_BYTES * place);
+        let request = u16::try_from(element.id.get()).ok();
+        let request = request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
+        let Some((head, request)) = request else { return Some(Err(Broken::Unknown)) };
+        let checked = request.check(element.bytes.get());
+        if checked.is_ok() {
+            self.next_used = self.next_used.wrapping_add(1);
+            self.give_back(head, request.descriptors);
+        }
+        Some(checked)
+    }
+
+    #[inline]
+    fn give_back(&mut self, head: u16, count: u16) {
+        self.in_flight[usize::from(head)].descriptors = 0;
+        let mut last = head;
+        for _ in 1..count {
+            last = self.links[usize::from(last)];
+        }
+        self.links[usize::from(last)] = self.first_free;
+        self.first_free = head;
+        self.free += count;
+    }
+
+    #[inline]
+    pub(super) fn listen(&mut self) -> bool {
+        if self.listening == Some(self.next_used) {
+            return false;
+        }
+        if self.event_index {
+            let at = self.available + AVAILABLE_RING + 2 * usize::from(self.entries);
+            self.memory.store_u16(at, self.next_used);
+        } else if self.listening.is_none() {
+            self.memory.store_u16(self.available + AVAILABLE_FLAGS, 0);
+        }
+        self.listening = Some(self.next_used);
+        // What was asked for is out before it is looked whether that is there (§2.7.14).
+        fence(Ordering::SeqCst);
+        self.memory.load_u16(self.used + USED_INDEX) != self.next_used
+    }
+
+    pub(super) fn ignore(&mut self) {
+        self.listening = None;
+        if self.event_index {
+            // The entry that it takes longest to come to.
+            let at = self.available + AVAILABLE_RING + 2 * usize::from(self.entries);
+            self.memory.store_u16(at, self.next_used.wrapping_sub(1));
+        } else {
+            self.memory.store_u16(self.available + AVAILABLE_FLAGS, NO_INTERRUPT);
+        }
+    }
+}
+
+/// A piece's descriptor, and how many bytes the device may write of it.
+#[inline]
+fn describe(piece: Piece, next: Option<u16>) -> (Descriptor, u32) {
+    let bytes = piece.segment.bytes as u32;
+    let (write, writable) = if piece.writable { (Descriptor::WRITE, bytes) } else { (0, 0) };
+    let chained = if next.is_some() { Descriptor::NEXT } else { 0 };
+    let descriptor = Descriptor {
+        address: piece.segment.address.bits().into(),
+        bytes: bytes.into(),
+        flags: (write | chained).into(),
+        next: next.unwrap_or(0).into(),
+    };
+    (descriptor, writable)
+}
+
+#[inline]
+pub(super) fn write_table(
+    memory: &mut DmaBuffer,
+    offset: usize,
+    pieces: impl Iterator<Item = Piece>,
+) -> (u16, u32) {
+    let (mut count, mut writable_bytes) = (0u16, 0u32);
+    let mut pieces = pieces.peekable();
+    while let Some(piece) = pieces.next() {
+        let next = pieces.peek().map(|_| count + 1);
+        let (descriptor, writable) = describe(piece, next);
+        memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
+        writable_bytes = writable_bytes.saturating_add(writable);
+        count += 1;
+    }
+    (count, writable_bytes)
+}

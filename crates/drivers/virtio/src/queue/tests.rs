@@ -1,0 +1,1 @@
+//! Rings in both layouts, against a device that is a few lines long.

@@ -1,0 +1,12 @@
+//! What the specification says: features, registers, rings and requests, written down once.
+//!
+//! The driver uses it from one side, a software model of a device from the other.
+//!
+//! Sections are those of the Virtual I/O Device Specification 1.2.
+
+pub mod blk;
+pub mod features;
+pub mod packed;
+pub mod pci;
+pub mod split;
+pub mod status;

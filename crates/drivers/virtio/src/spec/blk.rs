@@ -1,0 +1,104 @@
+//! Block devices (§5.2).
+
+use bitflags::bitflags;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+bitflags! {
+    /// Features of block devices (§5.2.3).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct BlkFeatures: u64 {
+        /// `size_max`: the most bytes in a segment.
+        const SIZE_MAX = 1 << 1;
+        /// `seg_max`: the most segments in a request.
+        const SEG_MAX = 1 << 2;
+        /// The device is read-only.
+        const READ_ONLY = 1 << 5;
+        /// `blk_size`: bytes in a logical sector.
+        const BLK_SIZE = 1 << 6;
+        /// Flushes, and perhaps a cache.
+        const FLUSH = 1 << 9;
+        /// `topology`.
+        const TOPOLOGY = 1 << 10;
+        /// `writeback`: the cache can be switched.
+        const CONFIG_WCE = 1 << 11;
+        /// `num_queues`: several queues.
+        const MULTI_QUEUE = 1 << 12;
+        /// Discards.
+        const DISCARD = 1 << 13;
+    }
+}
+
+/// `capacity`: 64 bits, in sectors of 512 bytes (§5.2.4).
+pub const CAPACITY: usize = 0;
+/// `size_max`: 32 bits.
+pub const SIZE_MAX: usize = 8;
+/// `seg_max`: 32 bits.
+pub const SEG_MAX: usize = 12;
+/// `blk_size`: 32 bits.
+pub const BLK_SIZE: usize = 20;
+/// `physical_block_exp`: 8 bits.
+pub const PHYSICAL_BLOCK_EXP: usize = 24;
+/// `writeback`: 8 bits.
+pub const WRITEBACK: usize = 32;
+/// `num_queues`: 16 bits.
+pub const NUM_QUEUES: usize = 34;
+/// `max_discard_sectors`: 32 bits.
+pub const MAX_DISCARD_SECTORS: usize = 36;
+
+/// Bytes in the sectors that positions and sizes are counted in, whatever the logical sectors are.
+pub const SECTOR_BYTES: u32 = 512;
+
+/// What begins a request (§5.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// What to do.
+    pub kind: U32,
+    /// Reserved.
+    pub reserved: U32,
+    /// The first sector, of 512 bytes.
+    pub sector: U64,
+}
+
+/// Bytes of one.
+pub const HEADER_BYTES: usize = 16;
+
+/// Read (`VIRTIO_BLK_T_IN`).
+pub const IN: u32 = 0;
+/// Write.
+pub const OUT: u32 = 1;
+/// Flush.
+pub const FLUSH: u32 = 4;
+/// Read the device's serial number.
+pub const GET_ID: u32 = 8;
+/// Discard.
+pub const DISCARD: u32 = 11;
+
+/// Bytes of a serial number; shorter ones end with a zero.
+pub const ID_BYTES: usize = 20;
+
+/// What a discard is about (§5.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DiscardSegment {
+    /// The first sector, of 512 bytes.
+    pub sector: U64,
+    /// How many.
+    pub sectors: U32,
+    /// Bit 0: may be unmapped, of writes of zeros.
+    pub flags: U32,
+}
+
+/// Bytes of one.
+pub const DISCARD_BYTES: usize = 16;
+
+const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
+const _: () = assert!(size_of::<DiscardSegment>() == DISCARD_BYTES);
+
+/// Status: done.
+pub const STATUS_OK: u8 = 0;
+/// Status: the device or the driver made an error.
+pub const STATUS_IO_ERROR: u8 = 1;
+/// Status: the device cannot do this.
+pub const STATUS_UNSUPPORTED: u8 = 2;

@@ -1,0 +1,25 @@
+//! Feature bits that do not depend on the kind of device (§6).
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// What device and driver agree upon. Bits 0 to 23 belong to the kind of device.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Features: u64 {
+        /// Descriptors may name a table of descriptors (`VIRTIO_F_INDIRECT_DESC`).
+        const INDIRECT = 1 << 28;
+        /// Each side says from which entry on it wants to be told (`VIRTIO_F_EVENT_IDX`).
+        const EVENT_INDEX = 1 << 29;
+        /// The device follows the specification from 1.0 on (`VIRTIO_F_VERSION_1`).
+        const VERSION_1 = 1 << 32;
+        /// Addresses are those that the platform gives, through its IOMMU
+        /// (`VIRTIO_F_ACCESS_PLATFORM`).
+        const ACCESS_PLATFORM = 1 << 33;
+        /// The packed layout of rings (`VIRTIO_F_RING_PACKED`).
+        const PACKED = 1 << 34;
+        /// The device is hardware, before which stores have to be ordered as for any device
+        /// (`VIRTIO_F_ORDER_PLATFORM`).
+        const ORDER_PLATFORM = 1 << 36;
+        const _ = !0;
+    }
+}

@@ -1,0 +1,97 @@
+//! How a driver reaches its device (§4).
+
+mod pci;
+
+pub use pci::PciTransport;
+
+use crate::queue::Areas;
+use crate::spec::status::Status;
+use crate::VirtioError;
+use alloc::sync::Arc;
+use outboard_hw::dma::DmaSpace;
+
+/// What an interrupt may be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause {
+    /// Requests that are done.
+    pub queues: bool,
+    /// The device's configuration, or its state.
+    pub config: bool,
+}
+
+impl Cause {
+    /// Of nothing.
+    pub const NONE: Self = Self { queues: false, config: false };
+
+    /// What either is about.
+    pub const fn and(self, other: Self) -> Self {
+        Self { queues: self.queues || other.queues, config: self.config || other.config }
+    }
+}
+
+/// A device of whatever kind, as a transport shows it. Dropping it takes the device off the bus.
+pub trait Transport: Send {
+    /// Memory that the device reaches.
+    fn dma(&self) -> Arc<dyn DmaSpace>;
+
+    /// The features that the device offers.
+    fn offered_features(&mut self) -> u64;
+
+    /// Tells the device which of its features the driver uses.
+    fn accept_features(&mut self, features: u64);
+
+    /// How far the device is.
+    fn status(&self) -> Status;
+
+    /// Tells the device how far the driver is; nothing at all resets it.
+    fn set_status(&mut self, status: Status);
+
+    /// The most entries of a queue; 0 if it is not there. The answer is the device's, unchecked.
+    fn queue_limit(&mut self, queue: u16) -> u16;
+
+    /// Switches interrupts on, for so many queues. To be called once, before any queue is enabled.
+    fn enable_interrupts(&mut self, queues: u16) -> Result<(), VirtioError>;
+
+    /// Lets the device reach memory, and tell of changes of its configuration.
+    fn start(&mut self) -> Result<(), VirtioError>;
+
+    /// Gives the device a queue. A reset takes it away again.
+    fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError>;
+
+    /// Tells the device that there is something new in a queue that was enabled.
+    fn notify(&mut self, queue: u16);
+
+    /// What an interrupt is about. On some transports, finding out is what ends it.
+    fn cause(&mut self, vector: u16) -> Cause;
+
+    /// Changes whenever the device's configuration may have.
+    fn config_generation(&self) -> u32;
+
+    /// Reads the device's configuration at `offset`; all ones where there is none.
+    fn config_u8(&self, offset: usize) -> u8;
+
+    /// 16 bits of it.
+    fn config_u16(&self, offset: usize) -> u16;
+
+    /// 32 bits of it.
+    fn config_u32(&self, offset: usize) -> u32;
+
+    /// Writes 8 bits of it.
+    fn set_config_u8(&mut self, offset: usize, value: u8);
+}
+
+/// How often a configuration that changes meanwhile is read again.
+const CONFIG_TRIES: usize = 16;
+
+/// Reads of the configuration what belongs together (§2.5.1); `None` if it never stays the same for
+/// long enough.
+pub(crate) fn read_config<T: Transport, V>(
+    transport: &T,
+    read: impl Fn(&T) -> V,
+) -> Option<V> {
+    (0..CONFIG_TRIES).find_map(|_| {
+        let before = transport.config_generation();
+        let value = read(transport);
+        (transport.config_generation() == before).then_some(value)
+    })
+}
