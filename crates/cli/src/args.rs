@@ -157,13 +157,16 @@ pub(crate) enum Verb {
 
 /// Where a disk's image is, and how it is to be used.
 const LAB_HELP: &str = "\
-Serve IMAGE as a disk behind a real AHCI controller model. May be given several times
+Serve IMAGE as a disk behind a real controller model, QEMU's. May be given several times
 
   ,ro           never write to the image
   ,cd           it is a disc, in a CD drive: read-only, with 2048-byte sectors
   ,sector=4096  it is the image of a disk with 4096-byte sectors
   ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx
-  ,bad=N        pretend that 512-byte sector N can neither be read nor written";
+  ,bad=N        pretend that 512-byte sector N can neither be read nor written
+  ,bus=virtio   attach it as a virtio device rather than to an AHCI controller
+  ,packed       with rings in the packed layout (bus=virtio)
+  ,queues=N     with so many queues (bus=virtio)";
 
 /// What a simulated disk is, and what its faults do and do not.
 const SIM_HELP: &str = "\
@@ -218,7 +221,7 @@ pub(crate) struct ServeArgs {
     pub(crate) let_devices_reach_all_memory: bool,
 
     #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present_any = ["sim", "pci"])]
-    #[arg(help = "Serve IMAGE as a disk behind a real AHCI controller model", long_help = LAB_HELP)]
+    #[arg(help = "Serve IMAGE as a disk behind a real controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 
     #[arg(long, value_name = "IMAGE[,OPTION]…", long_help = SIM_HELP)]

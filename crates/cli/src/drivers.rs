@@ -1,8 +1,29 @@
 //! Which drivers there are.
 
-use outboard_pci::Identity;
+use anyhow::{Result, bail};
+use outboard_ahci::{AhciConfig, Hba};
+use outboard_block::BlockDriver;
+use outboard_pci::{Device, Identity};
+use outboard_virtio::transport::PciTransport;
+use outboard_virtio::{Blk, BlkConfig};
 
 /// The driver of ours that fits a function.
 pub(crate) fn fitting(identity: &Identity) -> Option<&'static str> {
-    outboard_ahci::matches(identity).then_some("ahci")
+    if outboard_ahci::matches(identity) {
+        Some("ahci")
+    } else if outboard_virtio::is_disk(identity) {
+        Some("virtio-blk")
+    } else {
+        None
+    }
+}
+
+/// Starts the driver that fits a device.
+pub(crate) fn start<D: Device + 'static>(device: D) -> Result<Box<dyn BlockDriver>> {
+    let identity = device.identity();
+    Ok(match fitting(&identity) {
+        Some("ahci") => Box::new(Hba::new(device, AhciConfig::default())?),
+        Some(_) => Box::new(Blk::new(PciTransport::new(device)?, BlkConfig::default())?),
+        None => bail!("there is no driver for a device of class {}", identity.class),
+    })
 }

@@ -2,7 +2,6 @@
 
 use crate::drivers;
 use anyhow::{Context, Result, bail};
-use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::UnitId;
 use outboard_block::disk::DiskOptions;
 use outboard_host::{Hosted, Platform};
@@ -19,9 +18,6 @@ use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Disks of one AHCI controller of the lab.
-const PORTS: usize = 6;
-
 /// Starts a lab with these disks.
 pub(crate) fn start_lab(
     disks: &[DiskConfig],
@@ -33,26 +29,25 @@ pub(crate) fn start_lab(
     Lab::start(&config).context("the lab did not start")
 }
 
-/// Drivers for all AHCI controllers of a lab with these disks.
+/// Drivers for all controllers of a lab with these disks.
 pub(crate) fn host_lab(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
-    let functions = lab.functions().iter().filter(|f| outboard_ahci::matches(&f.identity));
+    let functions = lab.functions().iter().filter(|f| drivers::fitting(&f.identity).is_some());
     let mut hosted = Vec::new();
-    for (function, disks) in functions.zip(disks.chunks(PORTS)) {
+    for (function, disks) in functions.zip(LabConfig::controllers(disks)) {
         let (device, interrupts) = lab.open(function.address)?;
-        let driver = Hba::new(device, AhciConfig::default())
+        let driver = drivers::start(device)
             .with_context(|| format!("the controller at {}", function.address))?;
         let units = (0..).map(UnitId).zip(disks).map(|(unit, disk)| (unit, options(disk)));
-        let (driver, interrupts) = (Box::new(driver), Box::new(interrupts));
-        hosted.push(Hosted { driver, interrupts, options: units.collect() });
+        hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options: units.collect() });
     }
     Ok(hosted)
 }
 
-/// How a disk of the lab is to be presented. QEMU's disks have sectors of 512 bytes whatever the
-/// image is of, so larger ones are made up of these; its CD drives have their own.
+/// How a disk of the lab is to be presented. QEMU's IDE disks have sectors of 512 bytes whatever the
+/// image is of, so larger ones are made up of these.
 fn options(disk: &DiskConfig) -> DiskOptions {
-    let sector_bytes = (disk.sector_bytes != 512).then_some(disk.sector_bytes);
-    DiskOptions { sector_bytes, read_only: disk.read_only }
+    let made_up = disk.sector_bytes > disk.logical_sector_bytes();
+    DiskOptions { sector_bytes: made_up.then_some(disk.sector_bytes), read_only: disk.read_only }
 }
 
 /// Starts simulated controllers with these disks.
@@ -70,11 +65,11 @@ pub(crate) fn start_sim(
 pub(crate) fn host_sim(sim: &Live, disks: &[LiveDisk]) -> Result<Vec<Hosted>> {
     let mut hosted = Vec::new();
     for ((device, interrupts), disks) in sim.functions().zip(disks.chunks(LiveConfig::PORTS)) {
-        let driver = Hba::new(device, AhciConfig::default()).context("a simulated controller")?;
+        let driver = drivers::start(device).context("a simulated controller")?;
         let options =
             |disk: &LiveDisk| DiskOptions { sector_bytes: None, read_only: disk.read_only };
         let options = (0..).map(UnitId).zip(disks.iter().map(options)).collect();
-        hosted.push(Hosted { driver: Box::new(driver), interrupts: Box::new(interrupts), options });
+        hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options });
     }
     Ok(hosted)
 }
@@ -117,10 +112,9 @@ pub(crate) fn host_functions(functions: Vec<OpenFunction>) -> Result<Vec<Hosted>
     let mut hosted = Vec::new();
     for (device, interrupts) in functions {
         let address = device.address();
-        let driver = Hba::new(device, AhciConfig::default())
-            .with_context(|| format!("the controller at {address}"))?;
-        let (driver, interrupts) = (Box::new(driver), Box::new(interrupts));
-        hosted.push(Hosted { driver, interrupts, options: Vec::new() });
+        let driver =
+            drivers::start(device).with_context(|| format!("the controller at {address}"))?;
+        hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options: Vec::new() });
     }
     Ok(hosted)
 }

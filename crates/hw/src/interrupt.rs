@@ -14,6 +14,13 @@ pub enum InterruptKind {
     Pin,
 }
 
+impl InterruptKind {
+    /// Whether both are messages, or both pins: what someone who asks for one of them means.
+    pub const fn is_like(self, other: Self) -> bool {
+        matches!(self, Self::Pin) == matches!(other, Self::Pin)
+    }
+}
+
 /// How many vectors a driver can make use of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VectorRange {

@@ -1,17 +1,16 @@
 //! Straight through the driver.
 
-use crate::hosting;
+use crate::{drivers, hosting};
 
 use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
-use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
 use outboard_host::{Pace, Reaping};
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_hw::registers::AccessCounts;
 use outboard_lab::{Lab, LabConfig};
 use outboard_linux::{InterruptSource, now};
-use outboard_pci::{Counting, Device};
+use outboard_pci::{Counting, Device, Function};
 use outboard_sim::Live;
 use outboard_sim::live::LiveConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -63,8 +62,9 @@ impl Rig {
         match disk {
             Target::Lab(disk) => {
                 let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
-                let function = lab.functions().iter().find(|f| outboard_ahci::matches(&f.identity));
-                let address = function.context("the lab has no AHCI controller")?.address;
+                let fits = |f: &&Function| drivers::fitting(&f.identity).is_some();
+                let function = lab.functions().iter().find(fits);
+                let address = function.context("the lab has no disk")?.address;
                 let (device, interrupts) = lab.open(address)?;
                 Self::start(device, Box::new(interrupts), Box::new(lab), reaping)
             }
@@ -91,8 +91,8 @@ impl Rig {
         reaping: Reaping,
     ) -> Result<Self> {
         let counts = Arc::new(AccessCounts::default());
-        let driver = Hba::new(Counting::new(device, counts.clone()), AhciConfig::default())?;
-        let (driver, unit) = (Box::new(driver), UnitId(0));
+        let driver = drivers::start(Counting::new(device, counts.clone()))?;
+        let unit = UnitId(0);
         let pace = Pace::new(reaping);
         let mut rig =
             Self { driver, interrupts, counts, pace, looking: false, unit, _machine: machine };

@@ -96,6 +96,8 @@ pub struct Blk<T: Transport> {
     /// What interrupts since the last look were about.
     cause: Cause,
     masked: bool,
+    /// Something was done before interrupts were asked for.
+    look_again: bool,
     stopping: bool,
     /// When to look whether something is overdue.
     check_at: Option<Instant>,
@@ -126,6 +128,7 @@ impl<T: Transport> Blk<T> {
             next_queue: 0,
             cause: Cause::NONE,
             masked: false,
+            look_again: false,
             stopping: false,
             check_at: None,
             resets: 0,
@@ -134,6 +137,8 @@ impl<T: Transport> Blk<T> {
             events: EventRing::new(),
             events_told: 0,
         };
+        // Whoever waits for interrupts is told now what they are.
+        blk.transport.enable_interrupts(config.queues)?;
         // The clock is not known yet: the time for it begins with the first look.
         blk.transport.set_status(crate::spec::status::Status::empty());
         blk.phase = Phase::Resetting { until: Instant::from_nanos(u64::MAX) };
@@ -191,8 +196,16 @@ impl<T: Transport> BlockDriver for Blk<T> {
     }
 
     fn mask(&mut self, masked: bool) {
-        if core::mem::replace(&mut self.masked, masked) != masked && masked {
-            self.queues.iter_mut().for_each(Queue::ignore);
+        if core::mem::replace(&mut self.masked, masked) == masked {
+            return;
+        }
+        for queue in &mut self.queues {
+            if masked {
+                queue.ignore();
+            } else {
+                // What is done already is told by nobody any more.
+                self.look_again |= queue.listen();
+            }
         }
     }
 
@@ -234,4 +247,3 @@ impl<T: Transport> Drop for Blk<T> {
         self.transport.set_status(crate::spec::status::Status::empty());
     }
 }
-

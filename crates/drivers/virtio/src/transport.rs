@@ -4,9 +4,9 @@ mod pci;
 
 pub use pci::PciTransport;
 
+use crate::VirtioError;
 use crate::queue::Areas;
 use crate::spec::status::Status;
-use crate::VirtioError;
 use alloc::sync::Arc;
 use outboard_hw::dma::DmaSpace;
 
@@ -49,7 +49,8 @@ pub trait Transport: Send {
     /// The most entries of a queue; 0 if it is not there. The answer is the device's, unchecked.
     fn queue_limit(&mut self, queue: u16) -> u16;
 
-    /// Switches interrupts on, for so many queues. To be called once, before any queue is enabled.
+    /// Switches interrupts on, for so many queues or as many as the device has. To be called once,
+    /// before the device is set up.
     fn enable_interrupts(&mut self, queues: u16) -> Result<(), VirtioError>;
 
     /// Lets the device reach memory, and tell of changes of its configuration.
@@ -85,10 +86,7 @@ const CONFIG_TRIES: usize = 16;
 
 /// Reads of the configuration what belongs together (§2.5.1); `None` if it never stays the same for
 /// long enough.
-pub(crate) fn read_config<T: Transport, V>(
-    transport: &T,
-    read: impl Fn(&T) -> V,
-) -> Option<V> {
+pub(crate) fn read_config<T: Transport, V>(transport: &T, read: impl Fn(&T) -> V) -> Option<V> {
     (0..CONFIG_TRIES).find_map(|_| {
         let before = transport.config_generation();
         let value = read(transport);

@@ -6,6 +6,9 @@ use outboard_linux::description;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Ports of one AHCI controller of QEMU's `ich9-ahci`.
+const AHCI_PORTS: usize = 6;
+
 /// The format of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -96,16 +99,64 @@ pub enum DiskKind {
     Cd,
 }
 
+/// How a disk is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Bus {
+    /// To a port of an AHCI controller, which it shares with those beside it in the list.
+    #[default]
+    Ahci,
+    /// As a virtio device of its own.
+    Virtio(VirtioConfig),
+}
+
+/// What a virtio device offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtioConfig {
+    /// Rings in the packed layout.
+    pub packed: bool,
+    /// How many queues it has.
+    pub queues: u16,
+    /// The entries of each.
+    pub queue_entries: u16,
+    /// Tables of descriptors.
+    pub indirect: bool,
+    /// Event indices.
+    pub event_index: bool,
+    /// It insists on the addresses that the platform gives.
+    pub access_platform: bool,
+}
+
+impl VirtioConfig {
+    /// The most queues that there is an interrupt vector for, beside those of other devices.
+    pub const MAX_QUEUES: u16 = 16;
+}
+
+impl Default for VirtioConfig {
+    fn default() -> Self {
+        Self {
+            packed: false,
+            queues: 1,
+            queue_entries: 256,
+            indirect: true,
+            event_index: true,
+            access_platform: false,
+        }
+    }
+}
+
 /// A disk of the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
     /// What kind of device it is.
     pub kind: DiskKind,
+    /// How it is attached.
+    pub bus: Bus,
     /// What is behind it.
     pub media: Media,
     /// Nothing is written to the image, whatever is written to the disk.
     pub read_only: bool,
-    /// Bytes in a physical sector, 512 or 4096. QEMU's disk models have logical sectors of 512.
+    /// Bytes in a physical sector, 512 or 4096. QEMU's IDE disks have logical sectors of 512; those
+    /// over virtio have logical sectors of this size.
     pub sector_bytes: u32,
     /// Errors to inject.
     pub faults: Vec<Fault>,
@@ -117,6 +168,7 @@ impl DiskConfig {
         let media = Media::Image { path: path.into(), format: Format::Raw };
         Self {
             kind: DiskKind::Disk,
+            bus: Bus::Ahci,
             media,
             read_only: false,
             sector_bytes: 512,
@@ -129,6 +181,7 @@ impl DiskConfig {
         let media = Media::Null { bytes };
         Self {
             kind: DiskKind::Disk,
+            bus: Bus::Ahci,
             media,
             read_only: false,
             sector_bytes: 512,
@@ -139,6 +192,20 @@ impl DiskConfig {
     /// The image as a disc in a CD drive.
     pub fn cd(path: impl Into<PathBuf>) -> Self {
         Self { kind: DiskKind::Cd, read_only: true, ..Self::image(path) }
+    }
+
+    /// The same disk over virtio.
+    pub fn over(self, virtio: VirtioConfig) -> Self {
+        Self { bus: Bus::Virtio(virtio), ..self }
+    }
+
+    /// Bytes in its logical sectors, as its driver will see them.
+    pub const fn logical_sector_bytes(&self) -> u32 {
+        match (self.kind, &self.bus) {
+            (DiskKind::Cd, _) => 2048,
+            (DiskKind::Disk, Bus::Ahci) => 512,
+            (DiskKind::Disk, Bus::Virtio(_)) => self.sector_bytes,
+        }
     }
 
     /// The same disk, read-only.
@@ -156,22 +223,37 @@ impl DiskConfig {
 impl FromStr for DiskConfig {
     type Err = LabError;
 
-    /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…`, or `null:BYTES` for a disk
-    /// that reads as zeros and forgets writes.
+    /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…` and, for disks over virtio,
+    /// `[,bus=virtio][,packed][,queues=N]`; or `null:BYTES[,…]` for a disk that reads as zeros and
+    /// forgets writes.
     fn from_str(text: &str) -> Result<Self, LabError> {
         let error = |reason: String| LabError::DiskSyntax { text: text.into(), reason };
-        let (rest, options) = description::split(text, &["ro", "cd"])
+        let (rest, options) = description::split(text, &["ro", "cd", "packed"])
             .ok_or_else(|| error("it names no image".into()))?;
-        if let Some(bytes) = rest.strip_prefix("null:").and_then(|bytes| bytes.parse().ok()) {
-            let whole = options.is_empty() && bytes > 0 && bytes % 512 == 0;
-            let whole = whole.then_some(Self::null(bytes));
-            return whole.ok_or_else(|| error("it is null:BYTES, a multiple of 512".into()));
-        }
-        let mut disk = Self::image(rest);
+        let mut disk = match rest.strip_prefix("null:").and_then(|bytes| bytes.parse().ok()) {
+            Some(bytes) if bytes > 0 && bytes % 512 == 0 => Self::null(bytes),
+            Some(_) => return Err(error("it is null:BYTES, a multiple of 512".into())),
+            None => Self::image(rest),
+        };
+        let (mut packed, mut queues) = (false, None);
         for option in options {
             match option.split_once('=') {
                 None if option == "cd" => (disk.kind, disk.read_only) = (DiskKind::Cd, true),
+                None if option == "packed" => packed = true,
                 None => disk.read_only = true,
+                Some(("bus", "ahci")) => disk.bus = Bus::Ahci,
+                Some(("bus", "virtio")) => disk.bus = Bus::Virtio(VirtioConfig::default()),
+                Some(("bus", value)) => {
+                    return Err(error(format!("a disk's bus is ahci or virtio, not {value:?}")));
+                }
+                Some(("queues", value)) => {
+                    let number = value.parse().ok();
+                    let most = VirtioConfig::MAX_QUEUES;
+                    queues = number.filter(|number| (1..=most).contains(number));
+                    if queues.is_none() {
+                        return Err(error(format!("there are from 1 to {most} queues")));
+                    }
+                }
                 Some(("sector", value)) => {
                     disk.sector_bytes = description::sector_bytes(value).map_err(error)?;
                 }
@@ -179,8 +261,11 @@ impl FromStr for DiskConfig {
                     let found = Format::ALL.into_iter().find(|format| format.name() == value);
                     let names = Format::ALL.map(Format::name).join(", ");
                     let unknown = || error(format!("formats are {names}, not {value:?}"));
-                    let path = rest.into();
-                    disk.media = Media::Image { path, format: found.ok_or_else(unknown)? };
+                    let format = found.ok_or_else(unknown)?;
+                    let Media::Image { format: was, .. } = &mut disk.media else {
+                        return Err(error("a disk of zeros has no format".into()));
+                    };
+                    *was = format;
                 }
                 Some(("bad", value)) => {
                     let sector = value.parse().map_err(|_| {
@@ -196,6 +281,18 @@ impl FromStr for DiskConfig {
         if disk.kind == DiskKind::Cd && disk.sector_bytes != 512 {
             return Err(error("a CD always has sectors of 2048 bytes".into()));
         }
+        match &mut disk.bus {
+            Bus::Virtio(_) if disk.kind == DiskKind::Cd => {
+                return Err(error("a CD drive is not attached over virtio".into()));
+            }
+            Bus::Virtio(virtio) => {
+                (virtio.packed, virtio.queues) = (packed, queues.unwrap_or(virtio.queues));
+            }
+            Bus::Ahci if packed || queues.is_some() => {
+                return Err(error("packed and queues= are for disks with bus=virtio".into()));
+            }
+            Bus::Ahci => {}
+        }
         Ok(disk)
     }
 }
@@ -203,7 +300,8 @@ impl FromStr for DiskConfig {
 /// A lab to be started.
 #[derive(Debug, Clone)]
 pub struct LabConfig {
-    /// Disks, which get the ports of as many AHCI controllers as they need.
+    /// Disks, which get the ports of as many AHCI controllers as they need, or are devices of their
+    /// own; see [`controllers`](Self::controllers).
     pub disks: Vec<DiskConfig>,
     /// Bytes of DMA memory, at most [`MAX_DMA_BYTES`](Self::MAX_DMA_BYTES); pages count only once
     /// they are touched.
@@ -235,6 +333,13 @@ impl LabConfig {
         }
     }
 
+    /// The disks of each controller, in the order of the controllers' addresses.
+    pub fn controllers(disks: &[DiskConfig]) -> impl Iterator<Item = &[DiskConfig]> {
+        let together =
+            |one: &DiskConfig, next: &DiskConfig| one.bus == Bus::Ahci && next.bus == Bus::Ahci;
+        disks.chunk_by(together).flat_map(|disks| disks.chunks(AHCI_PORTS))
+    }
+
     /// The same lab with more arguments for QEMU.
     pub fn with_arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(arguments.into_iter().map(str::to_owned));
@@ -255,6 +360,13 @@ mod tests {
         );
         assert_eq!("a.iso,cd".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
         assert_eq!("a.iso,cd,ro".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
+        let virtio = VirtioConfig { packed: true, queues: 4, ..VirtioConfig::default() };
+        assert_eq!(
+            "a.img,bus=virtio,queues=4,packed".parse::<DiskConfig>().unwrap(),
+            DiskConfig::image("a.img").over(virtio)
+        );
+        let null = "null:1024,ro,bus=virtio".parse::<DiskConfig>().unwrap();
+        assert_eq!(null, DiskConfig::null(1024).read_only().over(VirtioConfig::default()));
         assert_eq!("null:1024".parse::<DiskConfig>().unwrap(), DiskConfig::null(1024));
         let disk: DiskConfig = "dir/a,b.img,sector=4096,format=qcow2,ro".parse().unwrap();
         let media = Media::Image { path: "dir/a,b.img".into(), format: Format::Qcow2 };
@@ -268,6 +380,17 @@ mod tests {
     }
 
     #[test]
+    fn disks_share_ahci_controllers_and_have_their_place_in_the_order() {
+        let of = |text: &str| text.parse::<DiskConfig>().unwrap();
+        let mut disks = vec![of("null:512"); 8];
+        disks.push(of("null:512,bus=virtio"));
+        disks.push(of("null:512,bus=virtio"));
+        disks.push(of("null:512"));
+        let lengths: Vec<_> = LabConfig::controllers(&disks).map(<[_]>::len).collect();
+        assert_eq!(lengths, [6, 2, 1, 1, 1]);
+    }
+
+    #[test]
     fn what_describes_no_disk_is_refused_with_a_reason() {
         for (text, reason) in [
             ("", "names no image"),
@@ -278,6 +401,11 @@ mod tests {
             ("a.img,size=3", "no option \"size\""),
             ("a.iso,cd,sector=4096", "2048 bytes"),
             ("null:1000", "multiple of 512"),
+            ("null:1024,format=raw", "no format"),
+            ("a.img,bus=scsi", "ahci or virtio"),
+            ("a.img,packed", "bus=virtio"),
+            ("a.img,bus=virtio,queues=17", "from 1 to 16"),
+            ("a.iso,cd,bus=virtio", "not attached over virtio"),
         ] {
             let error = text.parse::<DiskConfig>().unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

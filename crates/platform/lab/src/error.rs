@@ -123,9 +123,12 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
-    /// More disks than the machine has room for.
-    #[error("{wanted} disks are more than the {most} that one lab holds; start a second server")]
-    TooManyDisks {
+    /// More controllers than the machine has room for.
+    #[error(
+        "the disks take {wanted} controllers, and one lab holds {most} (six disks share one, those \
+         over virtio have their own); start a second server"
+    )]
+    TooManyControllers {
         /// How many were asked for.
         wanted: usize,
         /// How many fit.

@@ -26,7 +26,9 @@ mod qtest;
 mod registers;
 mod version;
 
-pub use config::{DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Media};
+pub use config::{
+    Bus, DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Media, VirtioConfig,
+};
 pub use device::{LabDevice, LabInterrupts};
 pub use error::LabError;
 pub use machine::Lab;

@@ -1,6 +1,6 @@
 //! The machine: its command line, its memory map, its functions.
 
-use crate::config::{DiskConfig, DiskKind, FaultAt, LabConfig, Media};
+use crate::config::{Bus, DiskConfig, DiskKind, FaultAt, LabConfig, Media, VirtioConfig};
 use crate::device::{LabDevice, LabInterrupts, Shared};
 use crate::doorbell::{Doorbell, VECTORS};
 use crate::process::Process;
@@ -19,8 +19,6 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Ports of one AHCI controller of QEMU's `ich9-ahci`.
-const PORTS: usize = 6;
 /// Controllers that fit on the root bus beside everything else.
 const MAX_CONTROLLERS: usize = 16;
 /// DMA memory starts above the first MiB, whose upper part is no memory on a PC.
@@ -55,9 +53,10 @@ impl Lab {
     pub fn start(config: &LabConfig) -> Result<Self, LabError> {
         let program = version::find(config.program.as_deref())?;
         config.disks.iter().try_for_each(image::check)?;
-        let most = MAX_CONTROLLERS * PORTS;
-        if config.disks.len() > most {
-            return Err(LabError::TooManyDisks { wanted: config.disks.len(), most });
+        let controllers = LabConfig::controllers(&config.disks).count();
+        if controllers > MAX_CONTROLLERS {
+            let (wanted, most) = (controllers, MAX_CONTROLLERS);
+            return Err(LabError::TooManyControllers { wanted, most });
         }
         let (wanted, most) = (config.dma_bytes, LabConfig::MAX_DMA_BYTES);
         if wanted > most {
@@ -76,7 +75,9 @@ impl Lab {
         let inherited = [memory.as_fd(), rom.as_fd(), qtest_there.as_fd(), doorbell_there.as_fd()];
         let inherited = inherited.map(|fd| fd.as_raw_fd());
         command.args(machine_arguments(ram, inherited));
-        config.disks.iter().enumerate().for_each(|(i, disk)| add_disk(&mut command, i, disk));
+        for (number, disks) in LabConfig::controllers(&config.disks).enumerate() {
+            add_controller(&mut command, number, disks);
+        }
         command.args(&config.arguments);
         let process = Process::start(command, inherited.to_vec())?;
         drop((qtest_there, doorbell_there));
@@ -225,17 +226,24 @@ fn machine_arguments(ram: usize, inherited: [i32; 4]) -> Vec<String> {
     ["-nodefaults", "-no-user-config"].map(str::to_owned).into_iter().chain(arguments).collect()
 }
 
-fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
-    let (controller, port) = (index / PORTS, index % PORTS);
-    if port == 0 {
-        command
-            .arg("-device")
-            .arg(format!("ich9-ahci,id=ahci{controller},addr={:#x}", controller + 1));
+/// Adds a controller and its disks.
+fn add_controller(command: &mut Command, number: usize, disks: &[DiskConfig]) {
+    let address = format!("{:#x}", number + 1);
+    if disks.iter().all(|disk| disk.bus == Bus::Ahci) {
+        command.arg("-device").arg(format!("ich9-ahci,id=ahci{number},addr={address}"));
     }
-    let node = format!("disk{index}");
-    if disk.kind == DiskKind::Cd {
-        return add_cd(command, &node, &format!("ahci{controller}.{port}"), disk);
+    for (port, disk) in disks.iter().enumerate() {
+        let node = format!("disk{number}.{port}");
+        let bus = format!("ahci{number}.{port}");
+        match (&disk.bus, disk.kind) {
+            (Bus::Virtio(virtio), _) => add_virtio(command, &node, &address, disk, virtio),
+            (Bus::Ahci, DiskKind::Cd) => add_cd(command, &node, &bus, disk),
+            (Bus::Ahci, DiskKind::Disk) => add_disk(command, &node, &bus, disk),
+        }
     }
+}
+
+fn add_disk(command: &mut Command, node: &str, bus: &str, disk: &DiskConfig) {
     if disk.read_only && matches!(disk.media, Media::Image { .. }) {
         // QEMU's disks refuse read-only images, so writes go to a temporary file, and are refused
         // before they get there. Only -drive has that.
@@ -250,8 +258,46 @@ fn add_disk(command: &mut Command, index: usize, disk: &DiskConfig) {
     let device = json!({
         "driver": "ide-hd",
         "drive": node,
-        "bus": format!("ahci{controller}.{port}"),
+        "bus": bus,
         "physical_block_size": disk.sector_bytes,
+        "rerror": "report",
+        "werror": "report",
+    });
+    command.arg("-device").arg(device.to_string());
+}
+
+/// Adds a virtio device. Such disks take read-only images, and have sectors of any size.
+fn add_virtio(
+    command: &mut Command,
+    node: &str,
+    address: &str,
+    disk: &DiskConfig,
+    virtio: &VirtioConfig,
+) {
+    let (format, file) = (format_name(disk), storage(disk));
+    let node_of_image = json!({
+        "driver": format,
+        "node-name": node,
+        "file": file,
+        "discard": "unmap",
+        "read-only": disk.read_only,
+    });
+    command.arg("-blockdev").arg(node_of_image.to_string());
+    let device = json!({
+        "driver": "virtio-blk-pci",
+        "drive": node,
+        "addr": address,
+        "serial": format!("LAB-{node}"),
+        "disable-legacy": "on",
+        "packed": virtio.packed,
+        "num-queues": virtio.queues,
+        "queue-size": virtio.queue_entries,
+        "indirect_desc": virtio.indirect,
+        "event_idx": virtio.event_index,
+        "iommu_platform": virtio.access_platform,
+        "logical_block_size": disk.sector_bytes,
+        "physical_block_size": disk.sector_bytes,
+        "share-rw": false,
         "rerror": "report",
         "werror": "report",
     });
@@ -369,7 +415,7 @@ fn explain(process: &mut Process, qtest: &Qtest, disks: &[DiskConfig]) -> LabErr
 /// QEMU says "Failed to get "write" lock" and the like, but not of which image.
 fn name_busy_image(error: LabError, disks: &[DiskConfig]) -> LabError {
     let LabError::Ended { stderr: Some(text), .. } = &error else { return error };
-    if !text.contains("lock") {
+    if !text.contains("\" lock") {
         return error;
     }
     let mut images = disks.iter().filter_map(|disk| match &disk.media {

@@ -112,7 +112,8 @@ impl Device for VfioDevice {
 
     fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {
         self.disable_interrupts();
-        let allowed = |kind| wanted.kinds.allow(kind) && self.only.is_none_or(|only| only == kind);
+        let allowed =
+            |kind| wanted.kinds.allow(kind) && self.only.is_none_or(|only| kind.is_like(only));
         let kinds = [InterruptKind::MsiX, InterruptKind::Msi, InterruptKind::Pin];
         for kind in kinds.map(|kind| allowed(kind).then_some(kind)).into_iter().flatten() {
             if let Some(count) = self.enable(kind, wanted)? {

@@ -164,7 +164,6 @@ impl<T: Transport> Blk<T> {
             max_segments: segments.into(),
             ..Constraints::NONE
         };
-        self.transport.enable_interrupts(count)?;
         self.unit.geometry.queue_depth = depth;
         self.describe(said);
         Ok(())
@@ -178,11 +177,8 @@ impl<T: Transport> Blk<T> {
                 if has(feature) { config.config_u32(offset) } else { other }
             };
             let sector_bytes = when(BlkFeatures::BLK_SIZE, BLK_SIZE, SECTOR_BYTES);
-            let exponent = if has(BlkFeatures::TOPOLOGY) {
-                config.config_u8(PHYSICAL_BLOCK_EXP)
-            } else {
-                0
-            };
+            let exponent =
+                if has(BlkFeatures::TOPOLOGY) { config.config_u8(PHYSICAL_BLOCK_EXP) } else { 0 };
             let physical_bytes = sector_bytes.checked_shl(exponent.into());
             let low = u64::from(config.config_u32(CAPACITY));
             Said {
@@ -193,7 +189,11 @@ impl<T: Transport> Blk<T> {
                 physical_bytes: physical_bytes.unwrap_or(0),
                 write_cache: has(BlkFeatures::FLUSH)
                     && (!has(BlkFeatures::CONFIG_WCE) || config.config_u8(WRITEBACK) != 0),
-                queues: if has(BlkFeatures::MULTI_QUEUE) { config.config_u16(NUM_QUEUES) } else { 1 },
+                queues: if has(BlkFeatures::MULTI_QUEUE) {
+                    config.config_u16(NUM_QUEUES)
+                } else {
+                    1
+                },
                 discard_sectors: when(BlkFeatures::DISCARD, MAX_DISCARD_SECTORS, 0),
             }
         });

@@ -6,15 +6,14 @@ use super::{Blk, Event, Phase};
 use crate::queue::Queue;
 use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
 use crate::transport::{Cause, Transport};
-use outboard_block::{
-    BlockError, Completion, Durability, Management, Operation, UnitId,
-};
+use outboard_block::{BlockError, Completion, Durability, Management, Operation, UnitId};
 use outboard_hw::Instant;
 
 impl<T: Transport> Blk<T> {
     /// Does whatever is due.
     pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         self.advance(now);
+        self.look_again = false;
         if matches!(self.phase, Phase::Running | Phase::Identifying) {
             let cause = core::mem::replace(&mut self.cause, Cause::NONE);
             if cause.config {

@@ -18,10 +18,14 @@ const MOST_RESETS: u8 = 5;
 impl<T: Transport> Blk<T> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Resetting { .. } | Phase::Closing { .. } => self.check_at.or(Some(Instant::ORIGIN)),
+            Phase::Resetting { .. } | Phase::Closing { .. } => {
+                self.check_at.or(Some(Instant::ORIGIN))
+            }
             Phase::Ended if self.slots.in_use() > 0 => Some(Instant::ORIGIN),
             Phase::Ended => None,
-            _ if !self.own.is_empty() || self.stopping && self.is_idle() => Some(Instant::ORIGIN),
+            _ if self.look_again || !self.own.is_empty() || self.stopping && self.is_idle() => {
+                Some(Instant::ORIGIN)
+            }
             _ => self.check_at,
         }
     }

@@ -197,7 +197,8 @@ impl SplitQueue {
         let place = usize::from(self.next_used & (self.entries - 1));
         let element: UsedElement = self.memory.read(self.used + USED_RING + USED_BYTES * place);
         let request = u16::try_from(element.id.get()).ok();
-        let request = request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
+        let request =
+            request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
         let Some((head, request)) = request else { return Some(Err(Broken::Unknown)) };
         let checked = request.check(element.bytes.get());
         if checked.is_ok() {

@@ -4,10 +4,10 @@ use super::{Cause, Transport};
 use crate::VirtioError;
 use crate::queue::Areas;
 use crate::spec::pci::{
-    CONFIG_GENERATION, CONFIG_VECTOR, COMMON_BYTES, DEVICE_FEATURE, DEVICE_FEATURE_SELECT,
-    DEVICE_STATUS, DRIVER_FEATURE, DRIVER_FEATURE_SELECT, ISR, ISR_CONFIG, NO_VECTOR,
-    QUEUE_DESCRIPTORS, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_NOTIFY_OFFSET,
-    QUEUE_SELECT, QUEUE_SIZE, QUEUE_VECTOR, capability,
+    COMMON_BYTES, CONFIG_GENERATION, CONFIG_VECTOR, DEVICE_FEATURE, DEVICE_FEATURE_SELECT,
+    DEVICE_STATUS, DRIVER_FEATURE, DRIVER_FEATURE_SELECT, ISR, ISR_CONFIG, NO_VECTOR, NUM_QUEUES,
+    QUEUE_DESCRIPTORS, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_NOTIFY_OFFSET, QUEUE_SELECT,
+    QUEUE_SIZE, QUEUE_VECTOR, capability,
 };
 use crate::spec::status::Status;
 use alloc::sync::Arc;
@@ -166,7 +166,7 @@ impl<D: Device> Transport for PciTransport<D> {
     }
 
     fn enable_interrupts(&mut self, queues: u16) -> Result<(), VirtioError> {
-        let max = queues.saturating_add(1);
+        let max = queues.min(self.common.get(NUM_QUEUES)).saturating_add(1);
         let wanted = VectorRange { min: 1, max, kinds: InterruptKinds::Any };
         self.vectors = Some(self.claimed.device().enable_interrupts(wanted)?);
         Ok(())
