@@ -216,6 +216,3 @@ impl Queue {
 fn free_list(entries: u16) -> Box<[u16]> {
     (1..=entries).collect()
 }
-
-#[cfg(test)]
-mod tests;

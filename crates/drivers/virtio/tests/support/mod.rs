@@ -1,6 +1,8 @@
 //! Runs the driver against the lab.
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
+pub mod peer;
+
 use outboard_block::{
     BlockDriver, BlockError, Completion, Durability, Request, Tag, UnitId, UnitState,
 };

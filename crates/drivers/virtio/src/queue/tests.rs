@@ -1,1 +1,0 @@
-//! Rings in both layouts, against a device that is a few lines long.
