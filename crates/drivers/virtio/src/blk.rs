@@ -99,8 +99,10 @@ pub struct Blk<T: Transport> {
     /// Something was done before interrupts were asked for.
     look_again: bool,
     stopping: bool,
-    /// When to look whether something is overdue.
+    /// When to look at the device, and whether something is overdue.
     check_at: Option<Instant>,
+    /// When it was asked for its serial number, if there is no answer yet.
+    identifying_since: Option<Instant>,
     /// Resets since the last request that ended well.
     resets: u8,
     /// Requests accepted so far.
@@ -131,6 +133,7 @@ impl<T: Transport> Blk<T> {
             look_again: false,
             stopping: false,
             check_at: None,
+            identifying_since: None,
             resets: 0,
             accepted: 0,
             counters: Counters::default(),

@@ -2,22 +2,301 @@
 
 mod support;
 
-use outboard_block::{BlockDriver, Durability, UnitId, UnitState};
-use outboard_lab::{DiskConfig, VirtioConfig};
+use outboard_block::{
+    BlockDriver, BlockError, Durability, FailedReason, Management, RefusedReason, Request, Tag,
+    UnitId, UnitState,
+};
+use outboard_hw::dma::SgList;
+use outboard_hw::interrupt::InterruptKind;
+use outboard_lab::{DiskConfig, Fault, LabConfig, VirtioConfig};
+use outboard_linux::now;
+use outboard_virtio::BlkConfig;
+use outboard_virtio::spec::features::Features;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
 use support::{Bench, noise};
+use tempfile::NamedTempFile;
+
+fn image(content: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    file
+}
+
+fn disk(path: &Path) -> DiskConfig {
+    DiskConfig::image(path).over(VirtioConfig::default())
+}
+
+/// Writes and reads all over a disk, many requests at a time and of all sizes, some in several
+/// pieces; what the image has to hold afterwards.
+fn exercise(bench: &mut Bench, mut content: Vec<u8>) -> Vec<u8> {
+    let sector = bench.sector_bytes();
+    let sectors = (content.len() / sector) as u64;
+    let depth = usize::from(bench.driver.unit(UnitId(0)).unwrap().geometry.queue_depth);
+    let mut state = 0x1234_5678_9abc_def1u64;
+    let mut below = |end: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % end
+    };
+    for round in 0..12u64 {
+        let mut expected = Vec::new();
+        let mut taken: Vec<std::ops::Range<u64>> = Vec::new();
+        for tag in 0..40u64 {
+            let count = 1 + below(if tag % 8 == 0 { 300 } else { 16 });
+            let lba = below(sectors - count);
+            // Requests under way at the same time are about different sectors.
+            let full = expected.len() >= depth;
+            if full || taken.iter().any(|one| one.start < lba + count && lba < one.end) {
+                continue;
+            }
+            taken.push(lba..lba + count);
+            let (start, bytes) = (lba as usize * sector, count as usize * sector);
+            let mut data = SgList::EMPTY;
+            let writes = below(2) == 0;
+            let fresh = noise(round << 32 | tag, bytes);
+            let pieces = 1 + below(5.min(count)) as usize;
+            for piece in 0..pieces {
+                let range = bytes / pieces / sector * sector * piece..if piece + 1 == pieces {
+                    bytes
+                } else {
+                    bytes / pieces / sector * sector * (piece + 1)
+                };
+                let mut buffer = bench.buffer(range.len() + 4096);
+                if writes {
+                    buffer.write_bytes(512, &fresh[range.clone()]);
+                }
+                data.push(buffer, 512..512 + range.len());
+            }
+            let durability = if tag % 5 == 0 { Durability::Durable } else { Durability::Cached };
+            let request = match writes {
+                true => Request::write(lba, count, data, durability),
+                false => Request::read(lba, count, data),
+            };
+            if writes {
+                content[start..start + bytes].copy_from_slice(&fresh);
+            }
+            expected.push((tag, start, bytes));
+            bench.submit(tag, request);
+            if tag % 7 == 0 {
+                bench.driver.kick(now());
+            }
+        }
+        for completion in bench.finish(expected.len()) {
+            completion.result.unwrap();
+            let place = expected.iter().position(|(tag, ..)| Tag(*tag) == completion.tag);
+            let (_, start, bytes) = expected.swap_remove(place.expect("each ends once"));
+            let mut seen = vec![0; bytes];
+            completion.data.read_bytes(&mut seen);
+            assert!(seen == content[start..start + bytes], "round {round}, {start}+{bytes}");
+        }
+        bench.one(Request::flush()).unwrap();
+    }
+    content
+}
 
 #[test]
-fn a_disk_is_found_read_and_written() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let content = noise(1, 4 << 20);
-    std::fs::write(file.path(), &content).unwrap();
-    let mut bench = Bench::new(DiskConfig::image(file.path()).over(VirtioConfig::default()));
-    assert_eq!(bench.state(), UnitState::Ready, "{:?}", bench.events);
+fn every_combination_of_features_carries_data() {
+    for bits in 0..16 {
+        let is = |place: u32| bits >> place & 1 == 1;
+        for queues in [1, 4] {
+            let virtio = VirtioConfig {
+                packed: is(0),
+                indirect: is(1),
+                event_index: is(2),
+                access_platform: is(3),
+                queues,
+                queue_entries: if is(1) { 16 } else { 128 },
+            };
+            let content = noise(bits, 2 << 20);
+            let file = image(&content);
+            let mut bench = Bench::new(disk(file.path()).over(virtio.clone()));
+            assert_eq!(bench.state(), UnitState::Ready, "{virtio:?}: {:?}", bench.events);
+            let content = exercise(&mut bench, content);
+            assert_eq!(bench.counter("device-resets"), 0, "{virtio:?}: {:?}", bench.events);
+            drop(bench);
+            assert!(std::fs::read(file.path()).unwrap() == content, "{virtio:?}");
+        }
+    }
+}
+
+#[test]
+fn the_pin_does_as_well_as_messages() {
+    for packed in [false, true] {
+        let content = noise(5, 2 << 20);
+        let file = image(&content);
+        let virtio = VirtioConfig { packed, ..VirtioConfig::default() };
+        let mut lab = LabConfig::new(vec![disk(file.path()).over(virtio)]);
+        lab.interrupts = Some(InterruptKind::Pin);
+        let mut bench = Bench::with(lab, BlkConfig::default());
+        let content = exercise(&mut bench, content);
+        drop(bench);
+        assert!(std::fs::read(file.path()).unwrap() == content);
+    }
+}
+
+#[test]
+fn what_was_done_is_found_by_looking_while_interrupts_are_masked() {
+    for event_index in [false, true] {
+        let content = noise(6, 2 << 20);
+        let file = image(&content);
+        let virtio = VirtioConfig { event_index, ..VirtioConfig::default() };
+        let mut bench = Bench::new(disk(file.path()).over(virtio));
+        bench.deaf = true;
+        bench.driver.mask(true);
+        for round in 0..100 {
+            let mut buffer = bench.buffer(512);
+            buffer.write_bytes(0, &noise(round, 512));
+            let data = SgList::single(buffer, 0..512);
+            bench.submit(round, Request::write(round, 1, data, Durability::Cached));
+            bench.driver.kick(now());
+            while bench.done.is_empty() {
+                bench.turn();
+            }
+            bench.done.clear();
+        }
+        bench.deaf = false;
+        bench.driver.mask(false);
+        assert!(bench.read(99, 1).unwrap() == noise(99, 512));
+        bench.driver.mask(true);
+        bench.driver.mask(false);
+        assert!(bench.read(0, 1).unwrap() == noise(0, 512));
+    }
+}
+
+#[test]
+fn features_can_be_left_alone() {
+    let content = noise(7, 2 << 20);
+    let file = image(&content);
+    let virtio = VirtioConfig { packed: true, ..VirtioConfig::default() };
+    let without = Features::PACKED | Features::INDIRECT | Features::EVENT_INDEX;
+    let lab = LabConfig::new(vec![disk(file.path()).over(virtio)]);
+    let mut bench = Bench::with(lab, BlkConfig { without, ..BlkConfig::default() });
+    exercise(&mut bench, content);
+}
+
+#[test]
+fn a_disk_is_what_its_configuration_says() {
+    let file = image(&noise(1, 4 << 20));
+    let bench = Bench::new(disk(file.path()));
     let unit = bench.driver.unit(UnitId(0)).unwrap().clone();
+    drop(bench);
     assert_eq!(unit.identity.serial, "LAB-disk0.0");
     assert_eq!((unit.geometry.sector_bytes, unit.geometry.sectors), (512, 8192));
     assert!(unit.geometry.write_cache && !unit.geometry.read_only);
-    assert!(bench.read(0, 2048).unwrap() == content[..1 << 20]);
-    bench.write(100, &noise(2, 5120), Durability::Durable).unwrap();
-    assert!(bench.read(100, 10).unwrap() == noise(2, 5120));
+    assert_eq!(unit.geometry.queue_depth, 256);
+    assert!(unit.geometry.max_discard_sectors > 0);
+
+    let large = DiskConfig { sector_bytes: 4096, ..disk(file.path()) };
+    let bench = Bench::new(large.read_only());
+    let geometry = bench.driver.unit(UnitId(0)).unwrap().geometry;
+    assert_eq!((geometry.sector_bytes, geometry.physical_sector_bytes), (4096, 4096));
+    assert_eq!(geometry.sectors, 1024);
+    assert!(geometry.read_only);
+}
+
+#[test]
+fn large_sectors_carry_data() {
+    let content = noise(8, 8 << 20);
+    let file = image(&content);
+    let large = DiskConfig { sector_bytes: 4096, ..disk(file.path()) };
+    let mut bench = Bench::new(large);
+    let content = exercise(&mut bench, content);
+    drop(bench);
+    assert!(std::fs::read(file.path()).unwrap() == content);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let file = image(&noise(9, 1 << 20));
+    let mut bench = Bench::new(disk(file.path()).read_only());
+    let mut refused = |request| {
+        let refused = bench.driver.submit(UnitId(0), Tag(1), request).unwrap_err();
+        refused.reason
+    };
+    let nothing = || SgList::EMPTY;
+    assert_eq!(
+        refused(Request::write(0, 1, nothing(), Durability::Cached)),
+        RefusedReason::WriteProtected
+    );
+    assert_eq!(refused(Request::discard(0, 1)), RefusedReason::WriteProtected);
+    assert_eq!(refused(Request::read(0, 0, nothing())), RefusedReason::TooLong);
+    assert_eq!(refused(Request::read(0, 1, nothing())), RefusedReason::BadMemory);
+    let end = RefusedReason::OutOfRange { sectors: 2048 };
+    assert_eq!(refused(Request::read(2048, 1, nothing())), end);
+    assert_eq!(refused(Request::read(u64::MAX, 1, nothing())), end);
+    assert_eq!(refused(Request::manage(Management::ReadHealth)), RefusedReason::Unsupported);
+}
+
+#[test]
+fn the_write_cache_can_be_switched() {
+    let file = image(&noise(10, 1 << 20));
+    let mut bench = Bench::new(disk(file.path()));
+    for on in [false, true] {
+        bench.one(Request::manage(Management::SetWriteCache(on))).unwrap();
+        assert_eq!(bench.driver.unit(UnitId(0)).unwrap().geometry.write_cache, on);
+        bench.write(5, &noise(11, 512), Durability::Durable).unwrap();
+    }
+    // Flushed only while there was a cache.
+    assert!(bench.read(5, 1).unwrap() == noise(11, 512));
+}
+
+#[test]
+fn what_is_discarded_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let file = image(&noise(12, 8 << 20));
+    let mut bench = Bench::new(disk(file.path()));
+    bench.one(Request::flush()).unwrap();
+    let before = file.path().metadata().unwrap().blocks();
+    bench.one(Request::discard(2048, 8192)).unwrap();
+    bench.one(Request::flush()).unwrap();
+    let after = file.path().metadata().unwrap().blocks();
+    assert!(after + 8192 <= before, "{before} blocks before, {after} after");
+}
+
+#[test]
+fn a_bad_sector_is_an_error_of_its_request_alone() {
+    let content = noise(13, 1 << 20);
+    let file = image(&content);
+    let [read, write] = Fault::bad_sector(100);
+    let mut bench = Bench::new(disk(file.path()).with_fault(read).with_fault(write));
+    assert_eq!(bench.read(100, 1), Err(BlockError::Media { lba: Some(100) }));
+    assert_eq!(bench.read(96, 8), Err(BlockError::Media { lba: None }));
+    assert!(bench.read(101, 8).unwrap() == content[101 * 512..109 * 512]);
+    assert_eq!(bench.counter("device-errors"), 2);
+    assert_eq!(bench.counter("device-resets"), 0);
+}
+
+#[test]
+fn the_death_of_the_device_ends_what_it_had() {
+    let mut bench = Bench::new(DiskConfig::null(1 << 20).over(VirtioConfig::default()));
+    let pid = Pid::from_raw(bench.lab.process_id() as i32).unwrap();
+    let buffer = bench.buffer(512);
+    bench.submit(1, Request::read(0, 1, SgList::single(buffer, 0..512)));
+    kill_process(pid, Signal::KILL).unwrap();
+    // Its registers read as ones, which is found by looking, as no interrupt comes.
+    bench.driver.kick(now());
+    bench.run_until(|bench| !bench.done.is_empty());
+    assert_eq!(bench.done[0].result, Err(BlockError::Gone));
+    assert_eq!(bench.state(), UnitState::Failed(FailedReason::Removed));
+    assert!(bench.driver.is_stopped());
+}
+
+#[test]
+fn a_driver_that_is_stopped_leaves_the_device_at_rest_for_the_next() {
+    let content = noise(14, 1 << 20);
+    let file = image(&content);
+    let mut bench = Bench::new(disk(file.path()));
+    let buffer = bench.buffer(4096);
+    bench.submit(1, Request::read(8, 8, SgList::single(buffer, 0..4096)));
+    bench.driver.stop();
+    bench.driver.kick(now());
+    bench.run_until(|bench| bench.driver.is_stopped());
+    assert_eq!(bench.done.len(), 1);
+    assert_eq!(bench.done[0].result, Ok(()));
+    let Bench { lab, driver, interrupts, .. } = bench;
+    drop((driver, interrupts));
+    let mut bench = Bench::on(lab, BlkConfig::default());
+    assert!(bench.read(8, 8).unwrap() == content[8 * 512..16 * 512]);
 }

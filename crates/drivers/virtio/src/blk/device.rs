@@ -1,5 +1,6 @@
 //! Setting the device up, and what it says it is.
 
+use super::recovery::CHECK_STEP;
 use super::slots::Slots;
 use super::{Blk, Event, Phase};
 use crate::VirtioError;
@@ -279,7 +280,8 @@ impl<T: Transport> Blk<T> {
         if added.is_ok() && queue.publish() {
             self.transport.notify(0);
         }
-        self.check_at = Some(now + self.config.request_time);
+        self.identifying_since = Some(now);
+        self.check_at = Some(now + CHECK_STEP);
     }
 
     /// Takes the answer: the unit is ready.
@@ -300,7 +302,7 @@ impl<T: Transport> Blk<T> {
             self.events.record(now, Event::Recovered);
         }
         self.phase = Phase::Running;
-        self.check_at = None;
+        (self.identifying_since, self.check_at) = (None, None);
         self.set_state(if self.stopping { UnitState::Stopping } else { UnitState::Ready });
     }
 }

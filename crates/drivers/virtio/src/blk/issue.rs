@@ -14,6 +14,7 @@ use outboard_block::{
 use outboard_hw::Instant;
 
 use super::device::EXTRA_PIECES;
+use super::recovery::CHECK_STEP;
 
 impl<T: Transport> Blk<T> {
     pub(super) fn accept(
@@ -120,7 +121,7 @@ impl<T: Transport> Blk<T> {
             }
         }
         if self.check_at.is_none() {
-            self.check_at = Some(now + self.config.request_time);
+            self.check_at = Some(now + CHECK_STEP);
         }
     }
 

@@ -10,6 +10,8 @@ use outboard_hw::Instant;
 
 /// How often a device that is being reset is looked at.
 const RESET_STEP: Duration = Duration::from_millis(1);
+/// How often a device that has something to do is looked at, interrupt or not.
+pub(super) const CHECK_STEP: Duration = Duration::from_secs(1);
 /// How often a request is issued in all.
 const MOST_TRIES: u8 = 3;
 /// How often a device is reset before it is given up, if no request ends well between.
@@ -73,21 +75,21 @@ impl<T: Transport> Blk<T> {
         {
             return;
         }
-        if self.transport.status().is_gone() {
+        let status = self.transport.status();
+        if status.is_gone() {
             return self.give_up(now, FailedReason::Removed);
         }
-        let time = self.config.request_time;
-        if self.phase == Phase::Identifying {
-            self.counters.timeouts += 1;
-            return self.reset(now, Cause::Overdue);
+        if status.contains(Status::NEEDS_RESET) {
+            return self.reset(now, Cause::Wish);
         }
-        let oldest = self.slots.iter_mut().filter_map(|(_, job)| job.since).min();
+        let asked = self.identifying_since;
+        let oldest = self.slots.iter_mut().filter_map(|(_, job)| job.since).chain(asked).min();
         match oldest {
-            Some(since) if now.reached(since + time) => {
+            Some(since) if now.reached(since + self.config.request_time) => {
                 self.counters.timeouts += 1;
                 self.reset(now, Cause::Overdue);
             }
-            Some(since) => self.check_at = Some(since + time),
+            Some(_) => self.check_at = Some(now + CHECK_STEP),
             None => self.check_at = None,
         }
     }
@@ -104,6 +106,7 @@ impl<T: Transport> Blk<T> {
         }
         self.phase = Phase::Resetting { until: now + self.config.reset_time };
         self.check_at = Some(now);
+        self.identifying_since = None;
         if !self.stopping {
             self.set_state(UnitState::Recovering);
         }

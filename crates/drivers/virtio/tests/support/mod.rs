@@ -38,7 +38,10 @@ impl Bench {
     }
 
     pub fn with(lab: LabConfig, config: BlkConfig) -> Self {
-        let lab = Lab::start(&lab).unwrap();
+        Self::on(Lab::start(&lab).unwrap(), config)
+    }
+
+    pub fn on(lab: Lab, config: BlkConfig) -> Self {
         let disk = lab.functions().iter().find(|f| outboard_virtio::is_disk(&f.identity)).unwrap();
         let (device, interrupts) = lab.open(disk.address).unwrap();
         let counts = Arc::new(AccessCounts::default());
