@@ -25,20 +25,26 @@ fn noise(path: &Path) {
 #[test]
 fn controllers_are_served_killed_pulled_out_and_given_back() {
     let folder = tempfile::tempdir().unwrap();
-    let [first, second, given] = ["disk1", "disk2", "given"].map(|name| folder.path().join(name));
+    let [first, second, third, given] =
+        ["disk1", "disk2", "disk3", "given"].map(|name| folder.path().join(name));
     noise(&first);
     std::fs::copy(&first, &given).unwrap();
-    File::create(&second).unwrap().set_len(8 * MIB).unwrap();
+    for empty in [&second, &third] {
+        File::create(empty).unwrap().set_len(8 * MIB).unwrap();
+    }
     let guest = Guest::new("vfio")
         .device(Device::Ahci(vec![Disk::Image(first.clone()), Disk::Null(1 << 40)]))
         .device(Device::Ahci(vec![Disk::Image(second.clone())]))
+        .device(Device::VirtioBlk(Disk::Image(third.clone())))
         .file("first.img", &given);
     let report = run(&guest, include_str!("vfio/serve.sh"));
     assert_eq!(report.stdout.matches("\"transfers_per_second\"").count(), 3, "{report}");
     let faults =
         report.kernel_log.lines().find(|line| line.contains("DMAR") && line.contains("fault addr"));
     assert_eq!(faults, None, "the controllers kept to their memory");
-    assert!(std::fs::read(&second).unwrap() == std::fs::read(&given).unwrap());
+    for copy in [&second, &third] {
+        assert!(std::fs::read(copy).unwrap() == std::fs::read(&given).unwrap());
+    }
 }
 
 #[test]

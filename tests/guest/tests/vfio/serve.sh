@@ -1,5 +1,6 @@
 # Two controllers with a disk each: first.img is on the first, and is to be copied to the second.
-# The first has another disk, which is so large that no transfer of all of it ends.
+# The first has another disk, which is so large that no transfer of all of it ends. And a disk over
+# virtio, which it is to be copied to as well.
 modprobe -a vfio-pci vfio_iommu_type1
 set -- $AHCI
 first=$1 second=$2
@@ -23,6 +24,24 @@ grep -q vfio-intx /proc/interrupts || fail "no pin"
 outboard cp :sdC0/data /tmp/read
 cmp /tmp/read first.img || fail "what was written differs"
 stop
+
+echo "over virtio"
+take "$VIRTIO_BLK"
+for interrupts in msi pin; do
+  start --pci "$VIRTIO_BLK" --interrupts $interrupts
+  masters "$VIRTIO_BLK" || fail "the device is off the bus"
+  outboard cp --yes first.img :sdC0/data
+  kill -9 "$server"
+  wait "$server"
+  masters "$VIRTIO_BLK" && fail "a killed server's device is still on the bus"
+  start --pci "$VIRTIO_BLK" --interrupts $interrupts
+  outboard cp :sdC0/data /tmp/read
+  cmp /tmp/read first.img || fail "what was written differs"
+  stop
+  masters "$VIRTIO_BLK" && fail "the device is still on the bus"
+done
+give "$VIRTIO_BLK"
+cmp /dev/vda first.img || fail "the kernel reads something else"
 
 echo "in use"
 start --pci "$first"
