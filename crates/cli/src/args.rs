@@ -165,6 +165,7 @@ Serve IMAGE as a disk behind a real controller model, QEMU's. May be given sever
   ,format=F     its format: raw (unless said otherwise), qcow2, vmdk, vdi or vhdx
   ,bad=N        pretend that 512-byte sector N can neither be read nor written
   ,bus=virtio   attach it as a virtio device rather than to an AHCI controller
+  ,bus=virtio-legacy  as one that is older than virtio 1.0
   ,packed       with rings in the packed layout (bus=virtio)
   ,queues=N     with so many queues (bus=virtio)";
 

@@ -25,6 +25,12 @@ pub trait Device: Send {
     /// Maps the memory region of base address register `bar` (0–5).
     fn map_bar(&mut self, bar: u8) -> Result<Self::Registers, HwError>;
 
+    /// Opens the I/O ports of base address register `bar` (0–5), which are there for devices of an
+    /// older kind. Each access is a call of the platform's.
+    fn open_ports(&mut self, bar: u8) -> Result<Self::Registers, HwError> {
+        Err(HwError::NoSuchRegion { bar, expected: "a region of ports on this platform" })
+    }
+
     /// Memory that the device can reach.
     fn dma(&self) -> Arc<dyn DmaSpace>;
 
@@ -55,6 +61,13 @@ impl<D: Device> Claimed<D> {
     pub fn new(mut device: D) -> Self {
         take_off_bus(device.config(), Command::MEMORY);
         Self(device)
+    }
+
+    /// Opens the I/O ports of a base address register, and switches their decoding on.
+    pub fn open_ports(&mut self, bar: u8) -> Result<D::Registers, HwError> {
+        let ports = self.0.open_ports(bar)?;
+        Command::change(self.0.config(), Command::IO, Command::empty());
+        Ok(ports)
     }
 
     /// Lets the device read and write memory on its own, and send messages.
@@ -121,6 +134,10 @@ impl<D: Device> Device for Counting<D> {
 
     fn map_bar(&mut self, bar: u8) -> Result<Self::Registers, HwError> {
         Ok(Counted::new(self.device.map_bar(bar)?, self.counts.clone()))
+    }
+
+    fn open_ports(&mut self, bar: u8) -> Result<Self::Registers, HwError> {
+        Ok(Counted::new(self.device.open_ports(bar)?, self.counts.clone()))
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {

@@ -9,11 +9,11 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum VirtioError {
     /// The function says nowhere where these registers are, or they cannot be mapped.
-    #[error("the device does not say where its {0} is, so it is none of virtio 1.0 or later")]
+    #[error("the device does not say where its {0} is, nor does it have the ports of an older one")]
     MissingStructure(&'static str),
-    /// The device follows no specification but drafts of it.
-    #[error("the device is older than virtio 1.0")]
-    Legacy,
+    /// The device has the registers of virtio 1.0, and does not follow it.
+    #[error("the device has the registers of virtio 1.0, but does not offer to follow it")]
+    Draft,
     /// The device offers a feature that it then does not agree upon.
     #[error("the device refuses the features that it has offered")]
     FeaturesRefused,

@@ -34,6 +34,12 @@ pub trait Transport: Send {
     /// Memory that the device reaches.
     fn dma(&self) -> Arc<dyn DmaSpace>;
 
+    /// Whether the device follows drafts of the specification alone: its features are not confirmed,
+    /// and its queues have exactly as many entries as [`queue_limit`](Self::queue_limit) says.
+    fn is_legacy(&self) -> bool {
+        false
+    }
+
     /// The features that the device offers.
     fn offered_features(&mut self) -> u64;
 
@@ -84,12 +90,16 @@ pub trait Transport: Send {
 /// How often a configuration that changes meanwhile is read again.
 const CONFIG_TRIES: usize = 16;
 
-/// Reads of the configuration what belongs together (§2.5.1); `None` if it never stays the same for
-/// long enough.
-pub(crate) fn read_config<T: Transport, V>(transport: &T, read: impl Fn(&T) -> V) -> Option<V> {
+/// Reads of the configuration what belongs together (§2.5.1), twice, since legacy devices have no
+/// generation (§2.5.4); `None` if it never stays the same for long enough.
+pub(crate) fn read_config<T: Transport, V: PartialEq>(
+    transport: &T,
+    read: impl Fn(&T) -> V,
+) -> Option<V> {
     (0..CONFIG_TRIES).find_map(|_| {
         let before = transport.config_generation();
         let value = read(transport);
-        (transport.config_generation() == before).then_some(value)
+        let same = read(transport) == value && transport.config_generation() == before;
+        same.then_some(value)
     })
 }

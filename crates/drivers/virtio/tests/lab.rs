@@ -8,7 +8,7 @@ use outboard_block::{
 };
 use outboard_hw::dma::SgList;
 use outboard_hw::interrupt::InterruptKind;
-use outboard_lab::{DiskConfig, Fault, LabConfig, VirtioConfig};
+use outboard_lab::{DiskConfig, Fault, LabConfig, VirtioConfig, VirtioVersion};
 use outboard_linux::now;
 use outboard_virtio::BlkConfig;
 use outboard_virtio::spec::features::Features;
@@ -108,6 +108,31 @@ fn every_combination_of_features_carries_data() {
                 access_platform: is(3),
                 queues,
                 queue_entries: if is(1) { 16 } else { 128 },
+                version: VirtioVersion::Modern,
+            };
+            let content = noise(bits, 2 << 20);
+            let file = image(&content);
+            let mut bench = Bench::new(disk(file.path()).over(virtio.clone()));
+            assert_eq!(bench.state(), UnitState::Ready, "{virtio:?}: {:?}", bench.events);
+            let content = exercise(&mut bench, content);
+            assert_eq!(bench.counter("device-resets"), 0, "{virtio:?}: {:?}", bench.events);
+            drop(bench);
+            assert!(std::fs::read(file.path()).unwrap() == content, "{virtio:?}");
+        }
+    }
+}
+
+#[test]
+fn devices_from_before_the_specification_carry_data() {
+    for bits in 0..8 {
+        let is = |place: u32| bits >> place & 1 == 1;
+        for version in [VirtioVersion::Transitional, VirtioVersion::Legacy] {
+            let virtio = VirtioConfig {
+                version,
+                indirect: is(0),
+                event_index: is(1),
+                queues: if is(2) { 4 } else { 1 },
+                ..VirtioConfig::default()
             };
             let content = noise(bits, 2 << 20);
             let file = image(&content);
@@ -123,10 +148,11 @@ fn every_combination_of_features_carries_data() {
 
 #[test]
 fn the_pin_does_as_well_as_messages() {
-    for packed in [false, true] {
+    let (modern, legacy) = (VirtioVersion::Modern, VirtioVersion::Legacy);
+    for (version, packed) in [(modern, false), (modern, true), (legacy, false)] {
         let content = noise(5, 2 << 20);
         let file = image(&content);
-        let virtio = VirtioConfig { packed, ..VirtioConfig::default() };
+        let virtio = VirtioConfig { version, packed, ..VirtioConfig::default() };
         let mut lab = LabConfig::new(vec![disk(file.path()).over(virtio)]);
         lab.interrupts = Some(InterruptKind::Pin);
         let mut bench = Bench::with(lab, BlkConfig::default());

@@ -109,9 +109,23 @@ pub enum Bus {
     Virtio(VirtioConfig),
 }
 
+/// Which registers a virtio device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VirtioVersion {
+    /// Those of virtio 1.0 and later.
+    #[default]
+    Modern,
+    /// Those, and the ones from before.
+    Transitional,
+    /// Only those from before.
+    Legacy,
+}
+
 /// What a virtio device offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtioConfig {
+    /// Which registers it has.
+    pub version: VirtioVersion,
     /// Rings in the packed layout.
     pub packed: bool,
     /// How many queues it has.
@@ -134,6 +148,7 @@ impl VirtioConfig {
 impl Default for VirtioConfig {
     fn default() -> Self {
         Self {
+            version: VirtioVersion::Modern,
             packed: false,
             queues: 1,
             queue_entries: 256,
@@ -224,7 +239,7 @@ impl FromStr for DiskConfig {
     type Err = LabError;
 
     /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…` and, for disks over virtio,
-    /// `[,bus=virtio][,packed][,queues=N]`; or `null:BYTES[,…]` for a disk that reads as zeros and
+    /// `[,bus=virtio|virtio-legacy][,packed][,queues=N]`; or `null:BYTES[,…]` for a disk that reads as zeros and
     /// forgets writes.
     fn from_str(text: &str) -> Result<Self, LabError> {
         let error = |reason: String| LabError::DiskSyntax { text: text.into(), reason };
@@ -243,8 +258,13 @@ impl FromStr for DiskConfig {
                 None => disk.read_only = true,
                 Some(("bus", "ahci")) => disk.bus = Bus::Ahci,
                 Some(("bus", "virtio")) => disk.bus = Bus::Virtio(VirtioConfig::default()),
+                Some(("bus", "virtio-legacy")) => {
+                    let version = VirtioVersion::Legacy;
+                    disk.bus = Bus::Virtio(VirtioConfig { version, ..VirtioConfig::default() });
+                }
                 Some(("bus", value)) => {
-                    return Err(error(format!("a disk's bus is ahci or virtio, not {value:?}")));
+                    let buses = "ahci, virtio or virtio-legacy";
+                    return Err(error(format!("a disk's bus is {buses}, not {value:?}")));
                 }
                 Some(("queues", value)) => {
                     let number = value.parse().ok();
@@ -284,6 +304,9 @@ impl FromStr for DiskConfig {
         match &mut disk.bus {
             Bus::Virtio(_) if disk.kind == DiskKind::Cd => {
                 return Err(error("a CD drive is not attached over virtio".into()));
+            }
+            Bus::Virtio(virtio) if packed && virtio.version == VirtioVersion::Legacy => {
+                return Err(error("legacy devices are older than packed rings".into()));
             }
             Bus::Virtio(virtio) => {
                 (virtio.packed, virtio.queues) = (packed, queues.unwrap_or(virtio.queues));
@@ -402,7 +425,8 @@ mod tests {
             ("a.iso,cd,sector=4096", "2048 bytes"),
             ("null:1000", "multiple of 512"),
             ("null:1024,format=raw", "no format"),
-            ("a.img,bus=scsi", "ahci or virtio"),
+            ("a.img,bus=scsi", "ahci, virtio or"),
+            ("a.img,bus=virtio-legacy,packed", "older than packed rings"),
             ("a.img,packed", "bus=virtio"),
             ("a.img,bus=virtio,queues=17", "from 1 to 16"),
             ("a.iso,cd,bus=virtio", "not attached over virtio"),

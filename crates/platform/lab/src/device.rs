@@ -142,6 +142,17 @@ impl Device for LabDevice {
         }
     }
 
+    fn open_ports(&mut self, index: u8) -> Result<LabRegisters, HwError> {
+        let bar = self.bars.iter().find(|bar| bar.index == index && bar.base != 0);
+        match bar.filter(|bar| bar.kind == BarKind::Io) {
+            Some(bar) => {
+                let len = usize::try_from(bar.bytes).unwrap_or(usize::MAX);
+                Ok(LabRegisters::ports(self.shared.qtest.clone(), bar.base, len))
+            }
+            None => Err(HwError::NoSuchRegion { bar: index, expected: "a region of ports" }),
+        }
+    }
+
     fn dma(&self) -> Arc<dyn DmaSpace> {
         Arc::new(self.shared.arena.clone())
     }

@@ -28,6 +28,7 @@ mod version;
 
 pub use config::{
     Bus, DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Media, VirtioConfig,
+    VirtioVersion,
 };
 pub use device::{LabDevice, LabInterrupts};
 pub use error::LabError;

@@ -1,6 +1,8 @@
 //! The machine: its command line, its memory map, its functions.
 
-use crate::config::{Bus, DiskConfig, DiskKind, FaultAt, LabConfig, Media, VirtioConfig};
+use crate::config::{
+    Bus, DiskConfig, DiskKind, FaultAt, LabConfig, Media, VirtioConfig, VirtioVersion,
+};
 use crate::device::{LabDevice, LabInterrupts, Shared};
 use crate::doorbell::{Doorbell, VECTORS};
 use crate::process::Process;
@@ -283,12 +285,14 @@ fn add_virtio(
         "read-only": disk.read_only,
     });
     command.arg("-blockdev").arg(node_of_image.to_string());
+    let on = |value| if value { "on" } else { "off" };
     let device = json!({
         "driver": "virtio-blk-pci",
         "drive": node,
         "addr": address,
         "serial": format!("LAB-{node}"),
-        "disable-legacy": "on",
+        "disable-legacy": on(virtio.version == VirtioVersion::Modern),
+        "disable-modern": virtio.version == VirtioVersion::Legacy,
         "packed": virtio.packed,
         "num-queues": virtio.queues,
         "queue-size": virtio.queue_entries,

@@ -10,17 +10,22 @@ use std::sync::Arc;
 pub(crate) const ECAM_BASE: u64 = 0xb000_0000;
 const ECAM_BYTES: usize = 256 << 20;
 
-/// A memory-mapped region of the lab's machine.
+/// A region of the lab's machine, memory-mapped or of ports.
 #[derive(Debug, Clone)]
 pub struct LabRegisters {
     qtest: Arc<Qtest>,
     base: u64,
     len: usize,
+    are_ports: bool,
 }
 
 impl LabRegisters {
     pub(crate) const fn new(qtest: Arc<Qtest>, base: u64, len: usize) -> Self {
-        Self { qtest, base, len }
+        Self { qtest, base, len, are_ports: false }
+    }
+
+    pub(crate) const fn ports(qtest: Arc<Qtest>, base: u64, len: usize) -> Self {
+        Self { qtest, base, len, are_ports: true }
     }
 
     pub(crate) const fn ecam(qtest: Arc<Qtest>) -> Self {
@@ -29,14 +34,25 @@ impl LabRegisters {
 
     fn read(&self, width: Width, bytes: usize, offset: usize) -> u64 {
         match self.place(bytes, offset) {
+            Some(address) if self.are_ports => match width {
+                // No processor has an instruction for that.
+                Width::Quad => u64::MAX,
+                _ => self.qtest.port_in(width, address as u16),
+            },
             Some(address) => self.qtest.read(width, address),
             None => u64::MAX,
         }
     }
 
     fn write(&self, width: Width, bytes: usize, offset: usize, value: u64) {
-        if let Some(address) = self.place(bytes, offset) {
-            self.qtest.write(width, address, value);
+        match self.place(bytes, offset) {
+            Some(address) if self.are_ports => {
+                if width != Width::Quad {
+                    self.qtest.port_out(width, address as u16, value);
+                }
+            }
+            Some(address) => self.qtest.write(width, address, value),
+            None => {}
         }
     }
 

@@ -78,6 +78,23 @@ impl VfioDevice {
         }
         Ok(count)
     }
+
+    /// A region of memory or of ports, which the kernel maps or accesses for us.
+    fn open_bar(&mut self, bar: u8, ports: bool) -> Result<VfioRegisters, HwError> {
+        let expected = if ports { "a region of ports" } else { "a memory region" };
+        let missing = HwError::NoSuchRegion { bar, expected };
+        let fits = |(kind, _)| (kind == BarKind::Io) == ports;
+        if bar >= 6 || !Bar::read(&mut self.config, bar).is_some_and(fits) {
+            return Err(missing);
+        }
+        let registers = VfioRegisters::map(self.opened.device.clone(), bar.into());
+        let registers = registers.map_err(|error| match error {
+            rustix::io::Errno::NODEV => HwError::Gone,
+            _ => HwError::Platform("the kernel refused to map the registers"),
+        })?;
+        let is_empty = outboard_hw::Registers::size_bytes(&registers) == 0;
+        if is_empty { Err(missing) } else { Ok(registers) }
+    }
 }
 
 impl Device for VfioDevice {
@@ -92,18 +109,11 @@ impl Device for VfioDevice {
     }
 
     fn map_bar(&mut self, bar: u8) -> Result<VfioRegisters, HwError> {
-        let missing = HwError::NoSuchRegion { bar, expected: "a memory region" };
-        let is_memory = |(kind, _)| kind != BarKind::Io;
-        if bar >= 6 || !Bar::read(&mut self.config, bar).is_some_and(is_memory) {
-            return Err(missing);
-        }
-        let registers = VfioRegisters::map(self.opened.device.clone(), bar.into());
-        let registers = registers.map_err(|error| match error {
-            rustix::io::Errno::NODEV => HwError::Gone,
-            _ => HwError::Platform("the kernel refused to map the registers"),
-        })?;
-        let is_empty = outboard_hw::Registers::size_bytes(&registers) == 0;
-        if is_empty { Err(missing) } else { Ok(registers) }
+        self.open_bar(bar, false)
+    }
+
+    fn open_ports(&mut self, bar: u8) -> Result<VfioRegisters, HwError> {
+        self.open_bar(bar, true)
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {

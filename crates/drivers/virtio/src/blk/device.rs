@@ -34,6 +34,8 @@ const MAX_TRANSFER_BYTES: u32 = 16 << 20;
 const MAX_SEGMENT_BYTES: u32 = 1 << 30;
 /// The most segments of a request whose descriptors are all in the ring.
 const DIRECT_SEGMENTS: u16 = 30;
+/// The most requests of a queue: a legacy device may have a queue of any length.
+const MAX_REQUESTS: u16 = 1024;
 /// Descriptors of a request beside its data: header and status.
 pub(super) const EXTRA_PIECES: u16 = 2;
 
@@ -79,7 +81,7 @@ impl<T: Transport> Blk<T> {
                 self.transport.set_status(Status::FAILED);
                 let reason = match error {
                     VirtioError::Hw(_) => FailedReason::NoMemory,
-                    VirtioError::FeaturesRefused | VirtioError::Legacy => {
+                    VirtioError::FeaturesRefused | VirtioError::Draft => {
                         FailedReason::Unsupported("a virtio device of another version")
                     }
                     _ => FailedReason::BadIdentity,
@@ -96,14 +98,20 @@ impl<T: Transport> Blk<T> {
         self.transport.set_status(status);
         let known = KNOWN.difference(self.config.without).bits() | KNOWN_BLK.bits();
         self.features = self.transport.offered_features() & known;
-        if !self.ring_features().contains(Features::VERSION_1) {
-            return Err(VirtioError::Legacy);
-        }
-        self.transport.accept_features(self.features);
-        status |= Status::FEATURES_OK;
-        self.transport.set_status(status);
-        if !self.transport.status().contains(Status::FEATURES_OK) {
-            return Err(VirtioError::FeaturesRefused);
+        if self.transport.is_legacy() {
+            // Half of the features are from later on, and nobody confirms the others (§3.1.2).
+            self.features &= u64::from(u32::MAX);
+            self.transport.accept_features(self.features);
+        } else {
+            if !self.ring_features().contains(Features::VERSION_1) {
+                return Err(VirtioError::Draft);
+            }
+            self.transport.accept_features(self.features);
+            status |= Status::FEATURES_OK;
+            self.transport.set_status(status);
+            if !self.transport.status().contains(Status::FEATURES_OK) {
+                return Err(VirtioError::FeaturesRefused);
+            }
         }
         let said = self.read()?;
         self.lay_out(&said)?;
@@ -138,12 +146,13 @@ impl<T: Transport> Blk<T> {
         }
         let count = said.queues.min(self.config.queues).max(1);
         let (mut depth, dma) = (0, self.transport.dma());
+        let legacy = self.transport.is_legacy();
         for number in 0..count {
             let limit = self.transport.queue_limit(number).min(MAX_ENTRIES);
             // Entries are a power of two; a limit of a packed ring need not be (§2.8.10.1).
-            let entries = limit.min(self.config.queue_entries.max(2));
-            let entries: u16 = entries.checked_ilog2().map_or(0, |log2| 1 << log2);
-            if entries < 2 {
+            let most = if legacy { limit } else { limit.min(self.config.queue_entries.max(2)) };
+            let entries: u16 = most.checked_ilog2().map_or(0, |log2| 1 << log2);
+            if entries < 2 || legacy && entries != limit {
                 return Err(VirtioError::NoQueue(number));
             }
             if !indirect {
@@ -151,7 +160,7 @@ impl<T: Transport> Blk<T> {
             }
             // Without tables a request takes three descriptors, or more.
             let requests = if indirect { entries } else { entries / (EXTRA_PIECES + 1) };
-            depth += requests.max(1);
+            depth += requests.clamp(1, MAX_REQUESTS);
             self.queues.push(Queue::new(&*dma, entries, self.ring_features())?);
         }
         if !indirect && self.queues.iter().any(|queue| queue.free() <= EXTRA_PIECES) {

@@ -14,6 +14,9 @@ use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace
 /// device writes from what the driver does elsewhere.
 const USED_ALIGNMENT: usize = 4096;
 
+/// Legacy devices are told the number of a page, in 32 bits (§4.1.5.1.3.1).
+const HIGHEST_ADDRESS: u64 = (1 << 44) - 1;
+
 #[derive(Debug)]
 pub(super) struct SplitQueue {
     memory: DmaBuffer,
@@ -50,7 +53,9 @@ impl SplitQueue {
         let available_bytes = AVAILABLE_RING + 2 * count + 2;
         let used = (available + available_bytes).next_multiple_of(USED_ALIGNMENT);
         let used_bytes = USED_RING + USED_BYTES * count + 2;
-        let constraints = Constraints::NONE.aligned(USED_ALIGNMENT as u64);
+        let highest_address = HIGHEST_ADDRESS;
+        let constraints = Constraints { highest_address, ..Constraints::NONE };
+        let constraints = constraints.aligned(USED_ALIGNMENT as u64);
         let memory = dma.allocate(used + used_bytes, &constraints)?;
         let mut queue = Self {
             memory,
