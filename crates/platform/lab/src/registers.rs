@@ -46,11 +46,8 @@ impl LabRegisters {
 
     fn write(&self, width: Width, bytes: usize, offset: usize, value: u64) {
         match self.place(bytes, offset) {
-            Some(address) if self.are_ports => {
-                if width != Width::Quad {
-                    self.qtest.port_out(width, address as u16, value);
-                }
-            }
+            Some(_) if self.are_ports && width == Width::Quad => {}
+            Some(address) if self.are_ports => self.qtest.port_out(width, address as u16, value),
             Some(address) => self.qtest.write(width, address, value),
             None => {}
         }
