@@ -40,10 +40,9 @@ const WANTED: &[&str] = &[
     "lpc_ich",
     // Ours.
     "vfio-pci",
-    "vfio_iommu_type1",
 ];
 /// What some kernels have as modules, and others within or not at all.
-const OPTIONAL: &[&str] = &["9pnet_fd", "iommufd", "ublk_drv"];
+const OPTIONAL: &[&str] = &["9pnet_fd", "iommufd", "ublk_drv", "vfio_iommu_type1"];
 
 /// Chosen modules, by their paths below `lib/modules/VERSION`, and the tables of `modprobe` for
 /// them.
