@@ -19,7 +19,7 @@ pub use step::Step;
 pub use unbind::UnbindOptions;
 
 /// The folder of the driver that hands functions to processes, once its module is loaded.
-const VFIO_FOLDER: &str = "/sys/bus/pci/drivers/vfio-pci";
+pub(crate) const VFIO_FOLDER: &str = "/sys/bus/pci/drivers/vfio-pci";
 
 /// A function that a plan moves.
 #[derive(Debug, Clone)]

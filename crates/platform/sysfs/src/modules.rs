@@ -1,5 +1,6 @@
 //! The kernel's modules that VFIO consists of.
 
+use crate::handover::VFIO_FOLDER;
 use crate::machine::text;
 use crate::{Machine, SysfsError};
 
@@ -9,10 +10,25 @@ use crate::{Machine, SysfsError};
 /// (busybox' does not), so it is loaded by name.
 pub(crate) const TYPE1_MODULE: &str = "vfio_iommu_type1";
 
+/// The file of VFIO's containers.
+pub(crate) const CONTAINER: &str = "/dev/vfio/vfio";
+/// The file of address spaces that need no containers.
+pub(crate) const IOMMUFD: &str = "/dev/iommu";
+
 impl Machine {
     /// Whether the module of containers is there: loaded, or a part of the kernel.
     pub(crate) fn has_type1(&self) -> bool {
         self.path("/sys/module").join(TYPE1_MODULE).is_dir()
+    }
+
+    /// Whether functions are used through `iommufd`: where VFIO has no containers, or will have none
+    /// when it is loaded.
+    pub(crate) fn goes_by_iommufd(&self) -> Result<bool, SysfsError> {
+        if self.path(CONTAINER).exists() || !self.path(IOMMUFD).exists() {
+            return Ok(false);
+        }
+        let is_loaded = self.path(VFIO_FOLDER).is_dir();
+        Ok(is_loaded || self.comes_with(TYPE1_MODULE)? != Some(true))
     }
 
     /// The version of the running kernel.

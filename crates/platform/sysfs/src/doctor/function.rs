@@ -13,7 +13,7 @@ pub(super) fn check(
 ) -> Result<(), SysfsError> {
     let address = function.address;
     if function.is_on_vfio() {
-        findings.extend(vfio::node(machine, function, viewer, system));
+        findings.extend(vfio::node(machine, function, viewer, system)?);
         let processes = Survey::take(machine)?.vfio_users(function);
         let text = match &processes[..] {
             [] => "no process has it".to_owned(),

@@ -1,7 +1,8 @@
 //! Whether there is an IOMMU, whether it is in use, and whether it sees to interrupts, too.
 
 use super::Finding;
-use crate::machine::text;
+use crate::machine::{attribute, text};
+use crate::modules::TYPE1_MODULE;
 use crate::{Machine, SysfsError};
 
 /// What the processors say of themselves, as far as it matters here.
@@ -102,16 +103,25 @@ fn missing(machine: &Machine, processors: &Processors, words: &[&str]) -> Findin
     }
 }
 
+impl Machine {
+    /// Whether the IOMMU checks interrupts, so that no device can send another's.
+    pub fn remaps_interrupts(&self) -> Result<bool, SysfsError> {
+        let interrupts = text(&self.path("/proc/interrupts"))?.unwrap_or_default();
+        // The names of interrupt controllers begin so behind the IOMMU: IR-IO-APIC, IR-PCI-MSI.
+        Ok(interrupts.split_whitespace().any(|word| word.starts_with("IR-")))
+    }
+}
+
 /// Whether the IOMMU checks interrupts, without which VFIO hands out no device: it could send any.
 fn interrupts(machine: &Machine, words: &[&str]) -> Result<Finding, SysfsError> {
     const TOPIC: &str = "interrupt remapping";
-    let interrupts = text(&machine.path("/proc/interrupts"))?.unwrap_or_default();
-    // The kernel's names of interrupt controllers begin so behind the IOMMU: IR-IO-APIC, IR-PCI-MSI.
-    if interrupts.split_whitespace().any(|word| word.starts_with("IR-")) {
+    if machine.remaps_interrupts()? {
         return Ok(Finding::good(TOPIC, "in use"));
     }
-    const UNSAFE: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
-    if text(&machine.path(UNSAFE))?.as_deref() == Some("Y") {
+    let module = if machine.goes_by_iommufd()? { "iommufd" } else { TYPE1_MODULE };
+    let folder = format!("/sys/module/{module}/parameters");
+    const UNSAFE: &str = "allow_unsafe_interrupts";
+    if attribute(&machine.path(&folder), UNSAFE).as_deref() == Some("Y") {
         let text = "not in use, and VFIO was told to do without (allow_unsafe_interrupts). A device \
                     can send this machine any interrupt";
         return Ok(Finding::note(TOPIC, text));
@@ -125,6 +135,6 @@ fn interrupts(machine: &Machine, words: &[&str]) -> Result<Finding, SysfsError> 
             .next("dmesg | grep -i -e remapping -e x2apic"),
     };
     Ok(finding.next(format!(
-        "or trust the device not to send wrong interrupts: modprobe vfio_iommu_type1; echo Y > {UNSAFE}"
+        "or trust the device not to send wrong interrupts: modprobe {module}; echo Y > {folder}/{UNSAFE}"
     )))
 }

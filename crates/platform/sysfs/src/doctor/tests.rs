@@ -147,11 +147,59 @@ fn missing_nodes_and_permissions_have_a_remedy() {
     assert_eq!(group.verdict, Verdict::Trouble);
     assert_eq!(group.next[0], "sudo chown eve /dev/vfio/7");
     assert!(group.next[1].contains(r#"SUBSYSTEM=="vfio", OWNER="eve""#), "{group:?}");
-    for node in ["vfio", "7"] {
-        std::fs::remove_file(made.path(format!("/dev/vfio/{node}"))).unwrap();
+    for node in ["vfio/vfio", "vfio/7", "iommu"] {
+        std::fs::remove_file(made.path(format!("/dev/{node}"))).unwrap();
     }
     trouble(&made, "/dev/vfio/vfio");
     assert!(trouble(&made, "group").text.contains("there is no /dev/vfio/7"));
+}
+
+#[test]
+fn where_there_is_iommufd_alone_its_nodes_are_looked_at() {
+    let made = healthy();
+    for node in ["vfio", "7"] {
+        std::fs::remove_file(made.path(format!("/dev/vfio/{node}"))).unwrap();
+    }
+    std::fs::create_dir_all(made.path(MadeUp::device(HBA)).join("vfio-dev/vfio3")).unwrap();
+    let missing = trouble(&made, "device file");
+    assert!(missing.text.contains("there is no /dev/vfio/devices/vfio3"), "{missing:?}");
+    made.write("/dev/vfio/devices/vfio3", "");
+    let findings = made.machine().diagnose(&root(), &FakeKernel::new(&made)).unwrap();
+    assert!(findings.iter().all(|one| one.verdict != Verdict::Trouble), "{findings:#?}");
+    let mut kernel = FakeKernel::new(&made);
+    kernel.is_superuser = false;
+    for (topic, node, rule) in [
+        ("iommufd", "/dev/iommu", r#"KERNEL=="iommu", OWNER="eve""#),
+        ("device file", "/dev/vfio/devices/vfio3", r#"SUBSYSTEM=="vfio-dev", OWNER="eve""#),
+    ] {
+        let finding = find(&made, &user(None), &kernel, topic);
+        assert_eq!(finding.verdict, Verdict::Trouble);
+        assert_eq!(finding.next[0], format!("sudo chown eve {node}"));
+        assert!(finding.next[1].contains(rule), "{finding:?}");
+    }
+    made.write("/proc/interrupts", "  0:  2  IO-APIC  2-edge  timer\n");
+    let unsafe_interrupts = "/sys/module/iommufd/parameters/allow_unsafe_interrupts";
+    assert!(
+        trouble(&made, "interrupt remapping").next.last().unwrap().ends_with(unsafe_interrupts)
+    );
+    made.write(unsafe_interrupts, "Y\n");
+    let finding = find(&made, &root(), &FakeKernel::new(&made), "interrupt remapping");
+    assert_eq!(finding.verdict, Verdict::Note);
+}
+
+#[test]
+fn where_containers_may_come_the_node_of_iommufd_is_not_missed() {
+    let made = healthy();
+    std::fs::remove_file(made.path("/dev/vfio/vfio")).unwrap();
+    std::fs::remove_file(made.path(MadeUp::device(HBA)).join("driver")).unwrap();
+    std::fs::remove_dir(made.path("/sys/bus/pci/drivers/vfio-pci")).unwrap();
+    let mut kernel = FakeKernel::new(&made);
+    kernel.is_superuser = false;
+    let verdict = || find(&made, &user(None), &kernel, "iommufd").verdict;
+    assert_eq!(verdict(), Verdict::Trouble, "the kernel has no containers");
+    let list = "kernel/drivers/vfio/vfio_iommu_type1.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n";
+    made.write("/lib/modules/6.12.0/modules.dep", list);
+    assert_eq!(verdict(), Verdict::Good, "VFIO was not loaded yet");
 }
 
 #[test]

@@ -3,8 +3,13 @@
 use super::{Finding, Viewer};
 use crate::function::VFIO_DRIVER;
 use crate::machine::{names, text};
-use crate::modules::TYPE1_MODULE;
+use crate::modules::{CONTAINER, IOMMUFD, TYPE1_MODULE};
 use crate::{Function, Machine, SysfsError, System};
+
+/// What there is to say about what is missing where `iommufd` is not.
+const UNNEEDED: &str = "not there; this kernel has iommufd, which does as well";
+/// What `udev` knows the nodes of groups by.
+const GROUPS: &str = "SUBSYSTEM==\"vfio\"";
 
 pub(super) fn check(
     machine: &Machine,
@@ -17,13 +22,9 @@ pub(super) fn check(
     findings.push(type1(machine)?);
     findings.push(container(machine, is_loaded, system));
     for function in machine.functions()?.iter().filter(|function| function.is_on_vfio()) {
-        findings.extend(node(machine, function, viewer, system));
+        findings.extend(node(machine, function, viewer, system)?);
     }
-    findings.push(if machine.path("/dev/iommu").exists() {
-        Finding::good("iommufd", "offered by this kernel (/dev/iommu)")
-    } else {
-        Finding::note("iommufd", "not offered by this kernel; groups and containers do as well")
-    });
+    findings.push(iommufd(machine, viewer, system)?);
     findings.extend(ids(machine)?);
     Ok(())
 }
@@ -66,7 +67,7 @@ fn type1(machine: &Machine) -> Result<Finding, SysfsError> {
     }
     let is_known = machine.comes_with(TYPE1_MODULE)? == Some(true);
     let is_missed = machine.functions()?.iter().any(Function::is_on_vfio);
-    let has_containers = machine.path("/dev/vfio/vfio").exists();
+    let has_containers = machine.path(CONTAINER).exists();
     Ok(match (is_known, is_missed) {
         (true, true) => {
             let text = "not loaded, and what is bound cannot be used without it";
@@ -75,9 +76,7 @@ fn type1(machine: &Machine) -> Result<Finding, SysfsError> {
         (true, false) => {
             Finding::note(TOPIC, "not loaded yet; `outboard bind` loads it").next(LOAD)
         }
-        (false, _) if machine.path("/dev/iommu").exists() => {
-            Finding::note(TOPIC, "not there; this kernel has iommufd, which does as well")
-        }
+        (false, _) if machine.path(IOMMUFD).exists() => Finding::note(TOPIC, UNNEEDED),
         (false, true) if has_containers => {
             let text = "not loaded, and the kernel's modules do not seem to have it; what is bound \
                         cannot be used without it";
@@ -91,10 +90,11 @@ fn type1(machine: &Machine) -> Result<Finding, SysfsError> {
 
 /// The node through which groups get an address space.
 fn container(machine: &Machine, is_loaded: bool, system: &dyn System) -> Finding {
-    const TOPIC: &str = "/dev/vfio/vfio";
-    let node = machine.path(TOPIC);
+    const TOPIC: &str = CONTAINER;
+    let node = machine.path(CONTAINER);
     if !node.exists() {
         return match is_loaded {
+            true if machine.path(IOMMUFD).exists() => Finding::note(TOPIC, UNNEEDED),
             true => Finding::trouble(TOPIC, "missing, though the module is loaded")
                 .next("in a container, pass /dev/vfio in; elsewhere: modprobe vfio_iommu_type1"),
             false => Finding::note(TOPIC, "missing; it comes with the module"),
@@ -107,34 +107,60 @@ fn container(machine: &Machine, is_loaded: bool, system: &dyn System) -> Finding
     Finding::good(TOPIC, "there, and you may open it")
 }
 
-/// The node of a function that is bound, if it cannot be opened.
+/// What does without groups and containers.
+fn iommufd(machine: &Machine, viewer: &Viewer, system: &dyn System) -> Result<Finding, SysfsError> {
+    const TOPIC: &str = "iommufd";
+    let node = machine.path(IOMMUFD);
+    if !node.exists() {
+        let text = "not offered by this kernel; groups and containers do as well";
+        return Ok(Finding::note(TOPIC, text));
+    }
+    if machine.goes_by_iommufd()? && !system.may_write(&node) {
+        let text = format!("you may not open {IOMMUFD}");
+        return Ok(forbidden(TOPIC, text, IOMMUFD, "KERNEL==\"iommu\"", &viewer.user));
+    }
+    Ok(Finding::good(TOPIC, format!("offered by this kernel ({IOMMUFD})")))
+}
+
+/// The node of a function that is bound, and whether it can be opened.
 pub(super) fn node(
     machine: &Machine,
     function: &Function,
     viewer: &Viewer,
     system: &dyn System,
-) -> Option<Finding> {
-    const TOPIC: &str = "group";
-    let group = function.group?;
-    let (address, name) = (function.address, format!("/dev/vfio/{group}"));
+) -> Result<Option<Finding>, SysfsError> {
+    let address = function.address;
+    let Some(group) = function.group else { return Ok(None) };
+    let goes_by_iommufd = machine.goes_by_iommufd()?;
     // Without an IOMMU the node has another name.
     let unsafe_name = format!("/dev/vfio/noiommu-{group}");
-    let name = if machine.path(&unsafe_name).exists() { unsafe_name } else { name };
+    let device = function.vfio_device.as_ref().filter(|_| goes_by_iommufd);
+    let (topic, name, rule) = match device {
+        Some(name) => {
+            ("device file", format!("/dev/vfio/devices/{name}"), "SUBSYSTEM==\"vfio-dev\"")
+        }
+        None if machine.path(&unsafe_name).exists() => ("group", unsafe_name, GROUPS),
+        None => ("group", format!("/dev/vfio/{group}"), GROUPS),
+    };
     let node = machine.path(&name);
     if !node.exists() {
         let text = format!("{address} is bound, and there is no {name}");
         let next = "in a container, pass it in; elsewhere, see that /dev is a devtmpfs";
-        return Some(Finding::trouble(TOPIC, text).next(next));
+        return Ok(Some(Finding::trouble(topic, text).next(next)));
     }
     if system.may_write(&node) {
-        return Some(Finding::good(TOPIC, format!("{address} is bound, and you may open {name}")));
+        let text = format!("{address} is bound, and you may open {name}");
+        return Ok(Some(Finding::good(topic, text)));
     }
-    let user = &viewer.user;
     let text = format!("{address} is bound, and you may not open {name}");
-    Some(Finding::trouble(TOPIC, text).next(format!("sudo chown {user} {name}")).next(format!(
-        "for good: echo 'SUBSYSTEM==\"vfio\", OWNER=\"{user}\"' | sudo tee \
-             /etc/udev/rules.d/70-outboard.rules"
-    )))
+    Ok(Some(forbidden(topic, text, &name, rule, &viewer.user)))
+}
+
+/// A node that the user may not open. `rule` is what `udev` knows such nodes by.
+fn forbidden(topic: &'static str, text: String, node: &str, rule: &str, user: &str) -> Finding {
+    Finding::trouble(topic, text).next(format!("sudo chown {user} {node}")).next(format!(
+        "for good: echo '{rule}, OWNER=\"{user}\"' | sudo tee -a /etc/udev/rules.d/70-outboard.rules"
+    ))
 }
 
 /// Functions that the module takes by itself, wherever it finds them.
