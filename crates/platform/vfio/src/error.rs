@@ -1,5 +1,6 @@
 //! Why a function could not be had, and what to do about it.
 
+use crate::Locked;
 use outboard_pci::Address;
 use std::io;
 use std::path::PathBuf;
@@ -47,14 +48,16 @@ pub enum VfioError {
     /// The function is bound, and the file by which it is used is missing.
     #[error(
         "{address} is bound to vfio-pci, but {} does not exist. In a container, pass it in \
-         (--device={} --device=/dev/vfio/vfio); elsewhere, see that /dev is a devtmpfs: mount -t \
-         devtmpfs dev /dev (as root)", .path.display(), .path.display()
+         (--device={} --device={}); elsewhere, see that /dev is a devtmpfs: mount -t devtmpfs dev \
+         /dev (as root)", .path.display(), .path.display(), .with.display()
     )]
     NoNode {
         /// The function.
         address: Address,
         /// The file.
         path: PathBuf,
+        /// The other file that it takes.
+        with: PathBuf,
     },
     /// An IOMMU confines the function, and was to be given up.
     #[error(
@@ -121,7 +124,7 @@ pub enum VfioError {
     Moved,
     /// The kernel's IOMMU is of a kind that is not known here.
     #[error(
-        "this kernel's VFIO offers neither type 1 version 2 nor iommufd. It needs the module \
+        "this kernel's VFIO offers no IOMMU of type 1 version 2. It needs the module \
          vfio_iommu_type1 (as root): modprobe vfio_iommu_type1"
     )]
     NoIommuKind,
@@ -169,10 +172,10 @@ pub enum VfioError {
     Twice(Address),
     /// The limit of locked memory is too low.
     #[error(
-        "{} MiB of memory for transfers have to be locked, and this process may lock {} KiB. Raise \
-         the limit for the shell that starts it: ulimit -l {} (beyond the hard limit as root; for \
-         a service of systemd: LimitMEMLOCK={}M), or run it as root{}",
-        .wanted >> 20, .limit >> 10, .needed >> 10, .needed >> 20,
+        "{} MiB of memory for transfers have to be locked, and this process may lock {} KiB{}. \
+         Raise the limit for the shell that starts it: ulimit -l {} (beyond the hard limit as \
+         root; for a service of systemd: LimitMEMLOCK={}M), or run it as root{}",
+        .wanted >> 20, .limit >> 10, .locked, .needed >> 10, .needed >> 20,
         .instead.map(|mib| format!(", or take less memory: --memory {mib}")).unwrap_or_default()
     )]
     LockedMemory {
@@ -180,6 +183,8 @@ pub enum VfioError {
         wanted: u64,
         /// Bytes allowed.
         limit: u64,
+        /// What is locked already.
+        locked: Locked,
         /// Bytes that the limit has to be at least.
         needed: u64,
         /// MiB that would be allowed, if that is enough to be of use.

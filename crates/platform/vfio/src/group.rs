@@ -3,7 +3,7 @@
 use crate::VfioError;
 use crate::device::Opened;
 use crate::ioctl;
-use crate::machine::{open_file, patiently};
+use crate::machine::{Purpose, open_file, patiently};
 use crate::space::Space;
 use outboard_pci::Address;
 use outboard_sysfs::{Function, Machine};
@@ -15,11 +15,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vfio_bindings::bindings::vfio::*;
 
-const CONTAINER: &str = "/dev/vfio/vfio";
+pub(crate) const CONTAINER: &str = "/dev/vfio/vfio";
+/// Why the kernel lets only root have functions, and only if it was told to.
+pub(crate) const FORGES_INTERRUPTS: &str = "the IOMMU does not remap interrupts, so the function \
+                                            could forge them. Switch interrupt remapping on in \
+                                            the firmware's setup";
 
 /// Whether the kernel has containers.
 pub(crate) fn is_there() -> bool {
     Path::new(CONTAINER).exists()
+}
+
+/// The file of a group behind an IOMMU.
+pub(crate) fn file(number: u32) -> PathBuf {
+    format!("/dev/vfio/{number}").into()
 }
 
 /// What a container's groups are behind.
@@ -41,7 +50,7 @@ impl Behind {
 
     fn group_file(self, number: u32) -> PathBuf {
         match self {
-            Self::Type1 => format!("/dev/vfio/{number}").into(),
+            Self::Type1 => file(number),
             Self::NoIommu => format!("/dev/vfio/noiommu-{number}").into(),
         }
     }
@@ -107,13 +116,11 @@ fn join(
     number: u32,
     address: Address,
 ) -> Result<OwnedFd, VfioError> {
-    let group = open_file(&behind.group_file(number), Some(address))?;
+    let purpose = Purpose { address, with: CONTAINER };
+    let group = open_file(&behind.group_file(number), Some(purpose))?;
     let flags = ioctl::group_flags(&group).map_err(VfioError::system("asking for the group"))?;
     if flags & VFIO_GROUP_FLAGS_VIABLE == 0 {
-        let members = Machine::here().group_members(number)?.into_iter();
-        let others = members.filter(|other| other.address != address && other.keeps_group());
-        let others =
-            others.map(|other| (other.address, other.driver.unwrap_or_default())).collect();
+        let others = used_by_kernel(address, &Machine::here().group_members(number)?);
         return Err(VfioError::NotViable { address, group: number, others });
     }
     match ioctl::set_container(&group, container.as_fd()) {
@@ -122,12 +129,14 @@ fn join(
         Err(Errno::PERM) if matches!(behind, Behind::NoIommu) => Err(VfioError::NotRoot),
         Err(Errno::PERM) => {
             // The kernel only lets root use an IOMMU that cannot keep messages apart.
-            Err(VfioError::Unusable {
-                address,
-                what: "the IOMMU does not remap interrupts, so the function could forge them. \
-                       Switch interrupt remapping on in the firmware's setup",
-            })
+            Err(VfioError::Unusable { address, what: FORGES_INTERRUPTS })
         }
         Err(error) => Err(VfioError::system("putting the group into a container")(error)),
     }
+}
+
+/// The members of a function's group that keep it from being used, with their drivers.
+pub(crate) fn used_by_kernel(address: Address, members: &[Function]) -> Vec<(Address, String)> {
+    let others = members.iter().filter(|other| other.address != address && other.keeps_group());
+    others.map(|other| (other.address, other.driver.clone().unwrap_or_default())).collect()
 }

@@ -2,19 +2,26 @@
 
 use crate::VfioError;
 use crate::device::Opened;
+use crate::group::{self, FORGES_INTERRUPTS};
 use crate::ioctl;
-use crate::machine::{open_file, patiently};
+use crate::machine::{Purpose, holder, open_file, patiently, retry};
 use crate::space::Space;
-use outboard_sysfs::Function;
-use std::os::fd::AsFd;
-use std::path::Path;
+use outboard_sysfs::{Function, Machine};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const IOMMUFD: &str = "/dev/iommu";
+pub(crate) const IOMMUFD: &str = "/dev/iommu";
 
 /// Whether the kernel has it.
 pub(crate) fn is_there() -> bool {
     Path::new(IOMMUFD).exists()
+}
+
+/// The file of a function, by the name that VFIO gives it.
+pub(crate) fn file(name: &str) -> PathBuf {
+    Path::new("/dev/vfio/devices").join(name)
 }
 
 /// Opens functions, all in one address space.
@@ -25,14 +32,105 @@ pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioE
     let mut opened = Vec::new();
     for function in functions {
         let address = function.address;
-        let what = "the kernel offers it neither in a group nor by itself";
+        let what = "there is no /dev/vfio/vfio (in a container, pass it in, with the file of the \
+                    function's group), and the kernel was built without CONFIG_VFIO_DEVICE_CDEV, \
+                    so it offers the function by no file of its own either";
         let name = function.vfio_device.as_ref();
-        let name = name.ok_or(VfioError::Unusable { address, what })?;
-        let path = Path::new("/dev/vfio/devices").join(name);
-        let device = open_file(&path, Some(address))?;
-        patiently(address, || ioctl::bind_iommufd(&device, descriptor.as_fd()))?;
+        let path = file(name.ok_or(VfioError::Unusable { address, what })?);
+        let device = open_file(&path, Some(Purpose { address, with: IOMMUFD }))?;
+        bind(&device, descriptor.as_fd(), function, &path)?;
         patiently(address, || ioctl::attach_ioas(&device, ioas))?;
         opened.push(Opened { address, device: Arc::new(device), _group: None });
     }
     Ok((Space::Iommufd { descriptor, ioas }, opened))
+}
+
+/// Binds a function whose file is open, which anybody may have open at the same time: it is here
+/// that the kernel finds out who has the function.
+fn bind(
+    device: &OwnedFd,
+    iommufd: BorrowedFd<'_>,
+    function: &Function,
+    path: &Path,
+) -> Result<(), VfioError> {
+    let attempt = || match ioctl::bind_iommufd(device, iommufd) {
+        // A function that is bound already. The kernel says the same of IOMMUs that leave caches
+        // out of step with memory, and of arguments that are wrong, neither of which a PC has.
+        Err(Errno::INVAL) => Err(Errno::BUSY),
+        result => result,
+    };
+    let error = match retry(attempt) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let machine = Machine::here();
+    let members = match function.group {
+        Some(group) => machine.group_members(group)?,
+        None => Vec::new(),
+    };
+    Err(match error {
+        Errno::BUSY => {
+            let of_group = || holder(&group::file(function.group?));
+            let holder = holder(path).or_else(of_group);
+            VfioError::Busy { address: function.address, holder }
+        }
+        Errno::PERM => not_permitted(function, &members, machine.remaps_interrupts()?),
+        error => return patiently(function.address, || Err(error)),
+    })
+}
+
+/// Why the kernel does not let a function be bound. It says the same whether the kernel itself
+/// uses others of the function's group, or a process does, or interrupts are not safe from it.
+fn not_permitted(function: &Function, members: &[Function], remaps_interrupts: bool) -> VfioError {
+    let address = function.address;
+    let others = group::used_by_kernel(address, members);
+    match function.group {
+        Some(group) if !others.is_empty() => VfioError::NotViable { address, group, others },
+        _ if !remaps_interrupts => VfioError::Unusable { address, what: FORGES_INTERRUPTS },
+        _ => {
+            let names = members.iter().filter_map(|member| member.vfio_device.as_deref());
+            let holder = names.map(file).find_map(|path| holder(&path));
+            VfioError::Busy { address, holder }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outboard_pci::{Address, Class, Identity};
+
+    fn function(number: u8, driver: &str) -> Function {
+        let class = Class { base: 1, sub: 6, interface: 1 };
+        let identity =
+            Identity { vendor: 0x8086, device: 0x2922, class, revision: 2, subsystem: None };
+        Function {
+            address: Address::new(0, 0, 0x1f, number),
+            identity,
+            driver: Some(driver.into()),
+            driver_override: None,
+            group: Some(7),
+            reset_methods: Vec::new(),
+            numa_node: None,
+            power_state: None,
+            modalias: None,
+            vfio_device: None,
+        }
+    }
+
+    #[test]
+    fn the_reasons_why_a_function_may_not_be_bound_are_told_apart() {
+        let explain = |other: &str, remaps_interrupts| {
+            let members = [function(2, "vfio-pci"), function(3, other)];
+            not_permitted(&members[0], &members, remaps_interrupts).to_string()
+        };
+        let error = explain("vfio-pci", true);
+        assert!(error.contains("0000:00:1f.2 is in use by another process"), "{error}");
+        let error = explain("vfio-pci", false);
+        assert!(error.contains("does not remap interrupts"), "{error}");
+        for remaps_interrupts in [true, false] {
+            let error = explain("i801_smbus", remaps_interrupts);
+            assert!(error.contains("outboard bind 0000:00:1f.3"), "{error}");
+        }
+    }
 }

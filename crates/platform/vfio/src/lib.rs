@@ -47,5 +47,6 @@ mod space;
 pub use device::VfioDevice;
 pub use error::VfioError;
 pub use interrupts::VfioInterrupts;
+pub use limit::Locked;
 pub use machine::{Confinement, OpenFunction, Vfio, VfioConfig};
 pub use region::VfioRegisters;

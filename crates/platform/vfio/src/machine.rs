@@ -84,6 +84,9 @@ impl Vfio {
         let len = config.dma_bytes.max(1).next_multiple_of(ARENA_GRANULE);
         let (arena, dma_bytes, opened, container) = match config.confinement {
             Confinement::Iommu => {
+                // Where there are both, containers: they are what `bind` loads a module for, and
+                // their locked memory is counted by process, that of iommufd by user. What else
+                // differs is of no use here, such as address spaces that several processes share.
                 let (space, opened) = match (group::is_there(), iommufd::is_there()) {
                     (false, true) => iommufd::open(&functions)?,
                     _ => group::open(&functions)?,
@@ -180,7 +183,14 @@ fn look_up(functions: &[Address], confinement: Confinement) -> Result<Vec<Functi
         }
         let function = machine.function(address)?;
         if !group::is_there() && !iommufd::is_there() {
-            return Err(VfioError::NoVfio("/dev/vfio/vfio".into()));
+            return Err(match function.vfio_device.as_deref() {
+                // VFIO gives functions names because there is an iommufd.
+                Some(name) => {
+                    let (path, with) = (iommufd::IOMMUFD.into(), iommufd::file(name));
+                    VfioError::NoNode { address, path, with }
+                }
+                None => VfioError::NoVfio(group::CONTAINER.into()),
+            });
         }
         let confined = function.group.is_some_and(|group| !machine.is_unconfined(group));
         match confinement {
@@ -204,20 +214,31 @@ fn look_up(functions: &[Address], confinement: Confinement) -> Result<Vec<Functi
     Ok(found)
 }
 
-/// Opens one of VFIO's files, `address` being the function that it is for.
-pub(crate) fn open_file(path: &Path, address: Option<Address>) -> Result<OwnedFd, VfioError> {
+/// What one of VFIO's files is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose {
+    /// The function.
+    pub(crate) address: Address,
+    /// The file of address spaces that goes with it.
+    pub(crate) with: &'static str,
+}
+
+/// Opens one of VFIO's files, which is one of address spaces, or serves a purpose.
+pub(crate) fn open_file(path: &Path, purpose: Option<Purpose>) -> Result<OwnedFd, VfioError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let open = || rustix::fs::open(path, flags, Mode::empty());
     let error = match retry(open) {
         Ok(file) => return Ok(file),
         Err(error) => error,
     };
-    Err(match (error, address) {
+    Err(match (error, purpose) {
         (Errno::ACCESS | Errno::PERM, _) => {
             VfioError::Permission { path: path.to_owned(), user: getuid().as_raw() }
         }
-        (Errno::BUSY, Some(address)) => VfioError::Busy { address, holder: holder(path) },
-        (Errno::NOENT, Some(address)) => missing_node(path, address),
+        (Errno::BUSY, Some(Purpose { address, .. })) => {
+            VfioError::Busy { address, holder: holder(path) }
+        }
+        (Errno::NOENT, Some(purpose)) => missing_node(path, purpose),
         (Errno::NOENT, None) => VfioError::NoVfio(path.to_owned()),
         (error, _) => VfioError::system("opening a file of VFIO's")(error),
     })
@@ -225,11 +246,12 @@ pub(crate) fn open_file(path: &Path, address: Option<Address>) -> Result<OwnedFd
 
 /// Why a function that is bound has no file: the kernel gives it another name if nothing confines
 /// the function.
-fn missing_node(path: &Path, address: Address) -> VfioError {
+fn missing_node(path: &Path, purpose: Purpose) -> VfioError {
+    let Purpose { address, with } = purpose;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match path.with_file_name(format!("noiommu-{name}")).exists() {
         true => VfioError::NoIommu(address),
-        false => VfioError::NoNode { address, path: path.to_owned() },
+        false => VfioError::NoNode { address, path: path.to_owned(), with: with.into() },
     }
 }
 
@@ -245,7 +267,7 @@ pub(crate) fn patiently<T>(
     })
 }
 
-fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..ATTEMPTS {
         match attempt() {
             Err(Errno::NODEV | Errno::BUSY | Errno::AGAIN) => std::thread::sleep(PAUSE),
@@ -256,10 +278,11 @@ fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     attempt()
 }
 
-/// The process that has a file open, where that can be seen.
-fn holder(path: &Path) -> Option<String> {
+/// The other process that has a file open, where that can be seen.
+pub(crate) fn holder(path: &Path) -> Option<String> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(|pid| {
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.filter(|pid| *pid != std::process::id()).find_map(|pid| {
         let mut files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
         files.find(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == path))?;
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
@@ -286,14 +309,14 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_told_from_a_missing_iommu() {
-        let address = Address::new(0, 0, 4, 0);
-        let path = Path::new("/nowhere/7");
-        let error = open_file(path, Some(address)).unwrap_err().to_string();
+        let purpose = Some(Purpose { address: Address::new(0, 0, 4, 0), with: "/nowhere/all" });
+        let error = open_file(Path::new("/nowhere/7"), purpose).unwrap_err().to_string();
         assert!(error.contains("/nowhere/7 does not exist"), "{error}");
+        assert!(error.contains("(--device=/nowhere/7 --device=/nowhere/all)"), "{error}");
         let folder = std::env::temp_dir().join(format!("outboard-node-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("noiommu-7"), "").unwrap();
-        let error = open_file(&folder.join("7"), Some(address)).unwrap_err();
+        let error = open_file(&folder.join("7"), purpose).unwrap_err();
         std::fs::remove_dir_all(folder).unwrap();
         assert!(matches!(error, VfioError::NoIommu(_)), "{error}");
     }

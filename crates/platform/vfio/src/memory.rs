@@ -31,7 +31,7 @@ pub(crate) fn arena(space: &Arc<Space>, len: usize) -> Result<Arena, VfioError> 
     // unmapped it (S1, S2, S3).
     match unsafe { space.map(cpu, iova, wanted) } {
         Ok(()) => {}
-        Err(Errno::NOMEM) => return Err(limit::explain(wanted)),
+        Err(Errno::NOMEM) => return Err(limit::explain(wanted, space.locked())),
         Err(error) => return Err(VfioError::system("mapping memory for transfers")(error)),
     }
     // SAFETY: as before; and the IOMMU leads from `iova` on to these very bytes (S4).

@@ -1,6 +1,6 @@
 //! An address space of the IOMMU.
 
-use crate::ioctl;
+use crate::{Locked, ioctl, limit};
 use rustix::io;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -32,6 +32,14 @@ impl Space {
                 let ranges = ioctl::ioas_ranges(descriptor, *ioas)?;
                 Ok(ranges.into_iter().map(|(first, last)| first..=last).collect())
             }
+        }
+    }
+
+    /// The memory that the kernel adds to when it looks whether more may be locked.
+    pub(crate) fn locked(&self) -> Locked {
+        match self {
+            Self::Container(_) => limit::of_process(),
+            Self::Iommufd { .. } => limit::of_user(),
         }
     }
 
