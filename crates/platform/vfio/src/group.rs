@@ -3,7 +3,7 @@
 use crate::VfioError;
 use crate::device::Opened;
 use crate::ioctl;
-use crate::machine::{Purpose, open_file, patiently};
+use crate::machine::{Purpose, holder_of, open_file, patiently};
 use crate::space::Space;
 use outboard_pci::Address;
 use outboard_sysfs::{Function, Machine};
@@ -125,7 +125,7 @@ fn join(
     }
     match ioctl::set_container(&group, container.as_fd()) {
         Ok(()) => Ok(group),
-        Err(Errno::BUSY) => Err(VfioError::Busy { address, holder: None }),
+        Err(Errno::BUSY) => Err(VfioError::Busy { address, holder: holder_of(address) }),
         Err(Errno::PERM) if matches!(behind, Behind::NoIommu) => Err(VfioError::NotRoot),
         Err(Errno::PERM) => {
             // The kernel only lets root use an IOMMU that cannot keep messages apart.

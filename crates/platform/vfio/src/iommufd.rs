@@ -4,7 +4,7 @@ use crate::VfioError;
 use crate::device::Opened;
 use crate::group::{self, FORGES_INTERRUPTS};
 use crate::ioctl;
-use crate::machine::{Purpose, holder, open_file, patiently, retry};
+use crate::machine::{Purpose, explained, holder_of, open_file, patiently, retry};
 use crate::space::Space;
 use outboard_sysfs::{Function, Machine};
 use rustix::io::Errno;
@@ -38,7 +38,7 @@ pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioE
         let name = function.vfio_device.as_ref();
         let path = file(name.ok_or(VfioError::Unusable { address, what })?);
         let device = open_file(&path, Some(Purpose { address, with: IOMMUFD }))?;
-        bind(&device, descriptor.as_fd(), function, &path)?;
+        bind(&device, descriptor.as_fd(), function)?;
         patiently(address, || ioctl::attach_ioas(&device, ioas))?;
         opened.push(Opened { address, device: Arc::new(device), _group: None });
     }
@@ -47,36 +47,22 @@ pub(crate) fn open(functions: &[Function]) -> Result<(Space, Vec<Opened>), VfioE
 
 /// Binds a function whose file is open, which anybody may have open at the same time: it is here
 /// that the kernel finds out who has the function.
-fn bind(
-    device: &OwnedFd,
-    iommufd: BorrowedFd<'_>,
-    function: &Function,
-    path: &Path,
-) -> Result<(), VfioError> {
+fn bind(device: &OwnedFd, iommufd: BorrowedFd<'_>, function: &Function) -> Result<(), VfioError> {
     let attempt = || match ioctl::bind_iommufd(device, iommufd) {
         // A function that is bound already. The kernel says the same of IOMMUs that leave caches
         // out of step with memory, and of arguments that are wrong, neither of which a PC has.
         Err(Errno::INVAL) => Err(Errno::BUSY),
         result => result,
     };
-    let error = match retry(attempt) {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    let machine = Machine::here();
-    let members = match function.group {
-        Some(group) => machine.group_members(group)?,
-        None => Vec::new(),
-    };
-    Err(match error {
-        Errno::BUSY => {
-            let of_group = || holder(&group::file(function.group?));
-            let holder = holder(path).or_else(of_group);
-            VfioError::Busy { address: function.address, holder }
+    match retry(attempt) {
+        Err(Errno::PERM) => {
+            let machine = Machine::here();
+            let members = function.group.map(|group| machine.group_members(group)).transpose()?;
+            let remaps_interrupts = machine.remaps_interrupts()?;
+            Err(not_permitted(function, &members.unwrap_or_default(), remaps_interrupts))
         }
-        Errno::PERM => not_permitted(function, &members, machine.remaps_interrupts()?),
-        error => return patiently(function.address, || Err(error)),
-    })
+        result => explained(function.address, result),
+    }
 }
 
 /// Why the kernel does not let a function be bound. It says the same whether the kernel itself
@@ -88,8 +74,7 @@ fn not_permitted(function: &Function, members: &[Function], remaps_interrupts: b
         Some(group) if !others.is_empty() => VfioError::NotViable { address, group, others },
         _ if !remaps_interrupts => VfioError::Unusable { address, what: FORGES_INTERRUPTS },
         _ => {
-            let names = members.iter().filter_map(|member| member.vfio_device.as_deref());
-            let holder = names.map(file).find_map(|path| holder(&path));
+            let holder = members.iter().find_map(|member| holder_of(member.address));
             VfioError::Busy { address, holder }
         }
     }

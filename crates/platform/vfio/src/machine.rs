@@ -236,7 +236,7 @@ pub(crate) fn open_file(path: &Path, purpose: Option<Purpose>) -> Result<OwnedFd
             VfioError::Permission { path: path.to_owned(), user: getuid().as_raw() }
         }
         (Errno::BUSY, Some(Purpose { address, .. })) => {
-            VfioError::Busy { address, holder: holder(path) }
+            VfioError::Busy { address, holder: holder(path).or_else(|| holder_of(address)) }
         }
         (Errno::NOENT, Some(purpose)) => missing_node(path, purpose),
         (Errno::NOENT, None) => VfioError::NoVfio(path.to_owned()),
@@ -260,8 +260,13 @@ pub(crate) fn patiently<T>(
     address: Address,
     attempt: impl FnMut() -> io::Result<T>,
 ) -> Result<T, VfioError> {
-    retry(attempt).map_err(|error| match error {
-        Errno::BUSY => VfioError::Busy { address, holder: None },
+    explained(address, retry(attempt))
+}
+
+/// Says what an error of an attempt means for the function.
+pub(crate) fn explained<T>(address: Address, result: io::Result<T>) -> Result<T, VfioError> {
+    result.map_err(|error| match error {
+        Errno::BUSY => VfioError::Busy { address, holder: holder_of(address) },
         Errno::NODEV => VfioError::Unusable { address, what: "the kernel says that it is gone" },
         error => VfioError::system("opening a function")(error),
     })
@@ -278,8 +283,16 @@ pub(crate) fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result
     attempt()
 }
 
+/// The other process that has a function, where that can be seen: by its group, or by itself.
+pub(crate) fn holder_of(address: Address) -> Option<String> {
+    let function = Machine::here().function(address).ok()?;
+    let device = function.vfio_device.as_deref().map(iommufd::file);
+    let files = [function.group.map(group::file), device];
+    files.into_iter().flatten().find_map(|path| holder(&path))
+}
+
 /// The other process that has a file open, where that can be seen.
-pub(crate) fn holder(path: &Path) -> Option<String> {
+fn holder(path: &Path) -> Option<String> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers.filter(|pid| *pid != std::process::id()).find_map(|pid| {
