@@ -132,7 +132,10 @@ fn read(folder: &Path, address: Address) -> Result<Option<Function>, SysfsError>
     let Some(identity) = identity(folder)? else { return Ok(None) };
     let driver_override = attribute(folder, "driver_override").filter(|name| name != "(null)");
     let methods = attribute(folder, "reset_method").unwrap_or_default();
-    let vfio_devices = names(&folder.join("vfio-dev"))?;
+    // VFIO names each function, also where it makes no files of these names.
+    let named = folder.join("vfio-dev");
+    let has_file = |name: &String| named.join(name).join("dev").exists();
+    let vfio_device = names(&named)?.into_iter().find(has_file);
     Ok(Some(Function {
         address,
         identity,
@@ -144,7 +147,7 @@ fn read(folder: &Path, address: Address) -> Result<Option<Function>, SysfsError>
         numa_node: attribute(folder, "numa_node").and_then(|node| node.parse().ok()),
         power_state: attribute(folder, "power_state"),
         modalias: attribute(folder, "modalias"),
-        vfio_device: vfio_devices.into_iter().next(),
+        vfio_device,
     }))
 }
 
@@ -208,6 +211,18 @@ mod tests {
         assert_eq!((nic.driver.clone(), nic.group, nic.numa_node), (None, None, Some(1)));
         assert_eq!(nic.driver_override.as_deref(), Some("vfio-pci"));
         assert!(nic.reset_methods.is_empty());
+    }
+
+    #[test]
+    fn a_name_by_which_vfio_makes_no_file_is_none() {
+        let made = MadeUp::new();
+        made.function("0000:00:1f.2", 0x8086_2922, 0x01_06_01);
+        let name = || made.machine().functions().unwrap().remove(0).vfio_device;
+        assert_eq!(name(), None);
+        made.attribute("0000:00:1f.2", "vfio-dev/vfio3/uevent", "");
+        assert_eq!(name(), None, "as in kernels without CONFIG_VFIO_DEVICE_CDEV");
+        made.attribute("0000:00:1f.2", "vfio-dev/vfio3/dev", "244:3");
+        assert_eq!(name().as_deref(), Some("vfio3"));
     }
 
     #[test]

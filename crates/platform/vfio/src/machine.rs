@@ -184,7 +184,7 @@ fn look_up(functions: &[Address], confinement: Confinement) -> Result<Vec<Functi
         let function = machine.function(address)?;
         if !group::is_there() && !iommufd::is_there() {
             return Err(match function.vfio_device.as_deref() {
-                // VFIO gives functions names because there is an iommufd.
+                // Functions have files of their own only in kernels that have iommufd.
                 Some(name) => {
                     let (path, with) = (iommufd::IOMMUFD.into(), iommufd::file(name));
                     VfioError::NoNode { address, path, with }

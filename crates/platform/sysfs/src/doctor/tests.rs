@@ -160,7 +160,7 @@ fn where_there_is_iommufd_alone_its_nodes_are_looked_at() {
     for node in ["vfio", "7"] {
         std::fs::remove_file(made.path(format!("/dev/vfio/{node}"))).unwrap();
     }
-    std::fs::create_dir_all(made.path(MadeUp::device(HBA)).join("vfio-dev/vfio3")).unwrap();
+    made.write(MadeUp::device(HBA).join("vfio-dev/vfio3/dev"), "244:3\n");
     let missing = trouble(&made, "device file");
     assert!(missing.text.contains("there is no /dev/vfio/devices/vfio3"), "{missing:?}");
     made.write("/dev/vfio/devices/vfio3", "");

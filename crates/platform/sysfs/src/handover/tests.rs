@@ -365,7 +365,7 @@ fn a_function_that_a_process_has_is_not_taken_from_it() {
         let made = machine();
         let mut kernel = kernel(&made);
         bind(&made, &[HBA], BindOptions::default(), &mut kernel).unwrap();
-        std::fs::create_dir_all(made.path(MadeUp::device(HBA)).join("vfio-dev/vfio0")).unwrap();
+        made.attribute(HBA, "vfio-dev/vfio0/dev", "244:0");
         made.process(4711, "outboard", node);
         let error = unbind(&made, false, &mut kernel).unwrap_err().to_string();
         assert!(error.contains("0000:00:1f.2 is with process 4711 (outboard)"), "{error}");
