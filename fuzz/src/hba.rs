@@ -11,22 +11,21 @@
 
 mod device;
 mod disk;
-mod input;
 mod model;
 mod requests;
 mod steps;
 
-use device::{Handle, Space};
-use input::Input;
+use crate::input::Input;
+use crate::ledger::Ledger;
+use crate::space::Space;
+use device::Handle;
 use model::{Model, PORTS};
 use outboard_ahci::spec::registers::{Capabilities, Capabilities2};
 use outboard_ahci::{AhciConfig, Hba, Reaping, Timeouts};
 use outboard_block::{BlockDriver, UnitId, UnitState};
 use outboard_hw::Instant;
-use outboard_hw::dma::{DeviceView, DmaSpace};
-use outboard_linux::SharedMemory;
-use requests::Requests;
-use std::sync::atomic::{AtomicBool, Ordering};
+use outboard_hw::dma::DmaSpace;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -47,10 +46,8 @@ const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
 
 /// One HBA and its memory, for all inputs.
 static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
-    let (_, arena) = SharedMemory::for_model("fuzz", ARENA_BYTES).expect("memory for the fuzzer");
-    let model = Model::new(DeviceView::new(arena.clone()));
-    let space = Space { arena, exhausted: AtomicBool::new(false) };
-    Handle { model: Arc::new(Mutex::new(model)), space: Arc::new(space) }
+    let (space, view) = Space::new(ARENA_BYTES);
+    Handle { model: Arc::new(Mutex::new(Model::new(view))), space: Arc::new(space) }
 });
 
 /// Runs the driver against the HBA that `input` describes.
@@ -62,7 +59,7 @@ pub fn hba(input: &[u8]) {
     let Ok(driver) = Hba::new(handle.clone(), setup.config) else {
         return assert!(!handle.model().bus_master, "a driver that failed left the HBA on the bus");
     };
-    let requests = Requests::new();
+    let requests = Ledger::new();
     let mut bench = Bench { driver, handle, now: Instant::ORIGIN, requests };
     if !setup.by_hand {
         bench.boot();
@@ -155,7 +152,7 @@ struct Bench {
     driver: Hba<Handle>,
     handle: Handle,
     now: Instant,
-    requests: Requests,
+    requests: Ledger,
 }
 
 impl Bench {
@@ -230,7 +227,7 @@ impl Bench {
             }
             4 => self.kick(),
             kind @ 5..=9 => {
-                self.requests.submit(kind, small, input, &mut self.driver);
+                requests::submit(&mut self.requests, kind, small, input, &mut self.driver);
                 if small & 4 == 0 {
                     self.kick();
                 }

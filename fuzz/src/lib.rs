@@ -2,12 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod hba;
+mod input;
+mod ledger;
 #[allow(dead_code, reason = "the parts that are for tests only")]
 #[path = "../../crates/class/block/tests/support/memory.rs"]
 mod memory;
 mod messages;
 mod partitions;
+mod space;
+mod virtio;
 
 pub use hba::hba;
 pub use messages::messages;
 pub use partitions::partitions;
+pub use virtio::virtio;

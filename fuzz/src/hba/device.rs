@@ -1,14 +1,14 @@
 //! The fuzzed HBA as the driver sees it: a PCI function.
 
 use super::model::{Model, REGISTER_BYTES};
+use crate::space::Space;
 use outboard_ahci::spec::registers::ABAR;
 use outboard_hw::HwError;
-use outboard_hw::dma::{Arena, Constraints, DmaBuffer, DmaError, DmaSpace, DmaStatistics};
+use outboard_hw::dma::DmaSpace;
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
 use outboard_hw::registers::DwordRegisters;
 use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
 use outboard_pci::{Class, Device, Identity, header};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Subsystem of QEMU's devices, whose faults the driver knows.
@@ -25,25 +25,6 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The arena, which may be out of memory.
-pub(super) struct Space {
-    pub(super) arena: Arena,
-    pub(super) exhausted: AtomicBool,
-}
-
-impl DmaSpace for Space {
-    fn allocate(&self, len: usize, constraints: &Constraints) -> Result<DmaBuffer, DmaError> {
-        if self.exhausted.load(Ordering::Relaxed) {
-            return Err(DmaError::Exhausted { requested: len, free: 0 });
-        }
-        self.arena.allocate(len, constraints)
-    }
-
-    fn statistics(&self) -> DmaStatistics {
-        self.arena.statistics()
     }
 }
 

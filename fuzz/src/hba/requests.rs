@@ -1,88 +1,43 @@
-//! What is asked of the driver, and what has become of it.
+//! What is asked of the driver.
 
 use super::device::Handle;
-use super::input::Input;
+use crate::input::Input;
+use crate::ledger::Ledger;
 use outboard_ahci::Hba;
 use outboard_block::manage::{LinkPower, Management, Password, Power, SelfTest};
-use outboard_block::{BlockDriver, Completion, Durability, Operation, Request, Tag, UnitId};
+use outboard_block::{BlockDriver, Durability, Operation, Request, UnitId};
 use outboard_hw::dma::{Constraints, SgList};
 
-/// Requests that are made at most.
-const MAX_REQUESTS: usize = 128;
 /// The most bytes that are put into one piece of memory.
 const MAX_PIECE: usize = 128 << 10;
 
-/// A request that was accepted, and has not completed.
-#[derive(Clone, Copy)]
-struct Pending {
-    unit: UnitId,
-    bytes: usize,
-}
-
-/// All requests, by tag.
-pub(super) struct Requests {
-    pending: [Option<Pending>; MAX_REQUESTS],
-    made: usize,
-}
-
-impl Requests {
-    pub(super) const fn new() -> Self {
-        Self { pending: [None; MAX_REQUESTS], made: 0 }
-    }
-
-    pub(super) fn complete(&mut self, completion: Completion) {
-        let pending = self.pending.get_mut(completion.tag.0 as usize).and_then(Option::take);
-        let pending = pending.expect("a request that is under way completes, and once");
-        assert_eq!(completion.unit, pending.unit);
-        assert_eq!(completion.data.bytes(), pending.bytes);
-    }
-
-    pub(super) fn assert_all_completed(&self) {
-        assert!(self.pending.iter().all(Option::is_none), "a request did not complete");
-    }
-
-    /// Submits what a step asks for.
-    pub(super) fn submit(
-        &mut self,
-        kind: u8,
-        small: u8,
-        input: &mut Input<'_>,
-        driver: &mut Hba<Handle>,
-    ) {
-        let port = u16::from(small & 1);
-        let many = if small & 2 == 0 { 1 } else { 4 };
-        let operand = input.byte();
-        for index in 0..many {
-            let lba = u64::from(operand) + index;
-            let request = match kind {
-                5 => Some(transfer(driver, port, Operation::Read, lba, 1, 1)),
-                6 => {
-                    let durability =
-                        if operand & 1 == 0 { Durability::Cached } else { Durability::Durable };
-                    Some(transfer(driver, port, Operation::Write(durability), lba, 1, 1))
-                }
-                7 if operand & 1 == 0 => Some(Request::flush()),
-                7 => Some(Request::discard(lba, 1 + lba * 997)),
-                8 => Some(odd(driver, port, operand, input)),
-                _ => Some(manage(driver, operand, input)),
-            };
-            let Some(request) = request else { return };
-            self.accept(driver, UnitId(port), request);
-        }
-    }
-
-    fn accept(&mut self, driver: &mut Hba<Handle>, unit: UnitId, request: Request) {
-        if self.made == MAX_REQUESTS {
-            return;
-        }
-        let (tag, bytes) = (self.made, request.data.bytes());
-        match driver.submit(unit, Tag(tag as u64), request) {
-            Ok(()) => {
-                self.pending[tag] = Some(Pending { unit, bytes });
-                self.made += 1;
+/// Submits what a step asks for.
+pub(super) fn submit(
+    ledger: &mut Ledger,
+    kind: u8,
+    small: u8,
+    input: &mut Input<'_>,
+    driver: &mut Hba<Handle>,
+) {
+    let port = u16::from(small & 1);
+    let many = if small & 2 == 0 { 1 } else { 4 };
+    let operand = input.byte();
+    for index in 0..many {
+        let lba = u64::from(operand) + index;
+        let request = match kind {
+            5 => Some(transfer(driver, port, Operation::Read, lba, 1, 1)),
+            6 => {
+                let durability =
+                    if operand & 1 == 0 { Durability::Cached } else { Durability::Durable };
+                Some(transfer(driver, port, Operation::Write(durability), lba, 1, 1))
             }
-            Err(refused) => assert_eq!(refused.request.data.bytes(), bytes),
-        }
+            7 if operand & 1 == 0 => Some(Request::flush()),
+            7 => Some(Request::discard(lba, 1 + lba * 997)),
+            8 => Some(odd(driver, port, operand, input)),
+            _ => Some(manage(driver, operand, input)),
+        };
+        let Some(request) = request else { return };
+        ledger.submit(driver, UnitId(port), request);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the fuzzer makes of the HBA, step by step.
 
 use super::disk;
-use super::input::Input;
 use super::model::{Lie, Model, Outcome, REGISTERS, bits, stuck};
+use crate::input::Input;
 use outboard_ahci::spec::registers::{port_base, serial_error};
 
 impl Model {

@@ -155,10 +155,11 @@ impl<T: Transport> Blk<T> {
         }
     }
 
-    /// Gives the device up; what it had fails at the next look.
+    /// Gives the device up; what it had fails at the next look, when it reaches no memory any more.
     fn give_up(&mut self, now: Instant, reason: FailedReason) {
+        self.transport.cut_off();
         self.events.record(now, Event::GivenUp(reason));
-        self.phase = Phase::Ended;
+        (self.phase, self.check_at) = (Phase::Ended, None);
         self.unit.generation += 1;
         self.changes += 1;
         self.set_state(UnitState::Failed(reason));

@@ -62,6 +62,9 @@ pub trait Transport: Send {
     /// Lets the device reach memory, and tell of changes of its configuration.
     fn start(&mut self) -> Result<(), VirtioError>;
 
+    /// Takes the device off the bus, whatever state it is in: it no longer reaches memory.
+    fn cut_off(&mut self);
+
     /// Gives the device a queue. A reset takes it away again.
     fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError>;
 

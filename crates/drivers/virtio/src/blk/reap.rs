@@ -12,27 +12,29 @@ use outboard_hw::Instant;
 impl<T: Transport> Blk<T> {
     /// Does whatever is due.
     pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
-        self.advance(now);
+        self.advance(now, done);
         self.look_again = false;
-        if matches!(self.phase, Phase::Running | Phase::Identifying) {
-            let cause = core::mem::replace(&mut self.cause, Cause::NONE);
-            if cause.config {
-                self.look_at_device(now);
-            }
-            self.reap(now, done);
-            self.check_time(now);
+        let cause = core::mem::replace(&mut self.cause, Cause::NONE);
+        if self.is_up() && cause.config {
+            self.look_at_device(now);
         }
-        if matches!(self.phase, Phase::Resetting { .. }) {
-            self.end_hopeless(now, done);
-        }
+        self.reap(now, done);
+        self.check_time(now);
         if self.phase == Phase::Running {
             self.do_own(now, done);
             self.issue(now);
-            self.begin_close(now);
+        }
+        if self.is_up() {
+            self.begin_close(now, done);
         }
         if self.phase == Phase::Ended && self.slots.in_use() > 0 {
             self.fail_all(now, done);
         }
+    }
+
+    /// Whether the device has queues.
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Identifying)
     }
 
     /// Takes all that is done, and asks to be told of what comes.
@@ -40,16 +42,13 @@ impl<T: Transport> Blk<T> {
         for number in 0..self.queues.len() {
             // More than there are can only be done by a device that answers as fast as it is asked.
             let mut left = self.slots.own() + 1;
-            while left > 0 {
+            while left > 0 && self.is_up() {
                 left -= 1;
                 match self.queues[number].take() {
                     Some(Ok(used)) => self.finish(now, used.token, done),
                     Some(Err(why)) => return self.reset(now, ResetCause::Broken(why)),
                     None if self.masked || !self.queues[number].listen() => break,
                     None => {}
-                }
-                if !matches!(self.phase, Phase::Running | Phase::Identifying) {
-                    return;
                 }
             }
         }

@@ -19,21 +19,17 @@ const MOST_RESETS: u8 = 5;
 
 impl<T: Transport> Blk<T> {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Resetting { .. } | Phase::Closing { .. } => {
-                self.check_at.or(Some(Instant::ORIGIN))
-            }
-            Phase::Ended if self.slots.in_use() > 0 => Some(Instant::ORIGIN),
-            Phase::Ended => None,
-            _ if self.look_again || !self.own.is_empty() || self.stopping && self.is_idle() => {
-                Some(Instant::ORIGIN)
-            }
-            _ => self.check_at,
-        }
+        let at_once = match self.phase {
+            Phase::Resetting { .. } | Phase::Closing { .. } => self.check_at.is_none(),
+            Phase::Identifying => self.look_again || self.may_close(),
+            Phase::Running => self.look_again || self.may_close() || !self.own.is_empty(),
+            Phase::Ended => self.slots.in_use() > 0,
+        };
+        if at_once { Some(Instant::ORIGIN) } else { self.check_at }
     }
 
     /// Goes on with what waits for a reset.
-    pub(super) fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         let (Phase::Resetting { until } | Phase::Closing { until }) = self.phase else { return };
         let closing = matches!(self.phase, Phase::Closing { .. });
         let status = self.transport.status();
@@ -44,7 +40,10 @@ impl<T: Transport> Blk<T> {
             self.check_at = None;
             match closing || self.stopping {
                 true => self.phase = Phase::Ended,
-                false => self.bring_up(now),
+                false => {
+                    self.end_hopeless(now, done);
+                    self.bring_up(now);
+                }
             }
             return;
         }
@@ -70,9 +69,7 @@ impl<T: Transport> Blk<T> {
 
     /// Looks whether a request is overdue.
     pub(super) fn check_time(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Running | Phase::Identifying)
-            || self.check_at.is_none_or(|at| !now.reached(at))
-        {
+        if !self.is_up() || self.check_at.is_none_or(|at| !now.reached(at)) {
             return;
         }
         let status = self.transport.status();
@@ -124,8 +121,8 @@ impl<T: Transport> Blk<T> {
         self.waiting.make_contiguous().sort_by_key(number);
     }
 
-    /// Ends what was tried too often.
-    pub(super) fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    /// Ends what was tried too often, of a device that was reset: it lets go of memory only then.
+    fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         for slot in 0..self.slots.own() {
             if self.slots.peek(slot).is_none_or(|job| job.tries < MOST_TRIES) {
                 continue;
@@ -148,13 +145,17 @@ impl<T: Transport> Blk<T> {
         }
     }
 
+    fn may_close(&self) -> bool {
+        self.stopping && self.is_idle()
+    }
+
     /// Brings the device to rest, once nothing is left to do and that was asked for.
-    pub(super) fn begin_close(&mut self, now: Instant) {
-        if self.stopping && self.is_idle() {
+    pub(super) fn begin_close(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        if self.may_close() {
             self.transport.set_status(Status::empty());
             self.phase = Phase::Closing { until: now + self.config.reset_time };
             self.check_at = Some(now);
-            self.advance(now);
+            self.advance(now, done);
         }
     }
 }

@@ -132,6 +132,10 @@ impl<D: Device> Transport for PciTransport<D> {
         either!(&mut self.face, start(vector))
     }
 
+    fn cut_off(&mut self) {
+        self.claimed.stop_bus_master();
+    }
+
     fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError> {
         let vector = self.vector(Some(queue));
         either!(&mut self.face, enable_queue(queue, areas, vector))

@@ -1,7 +1,7 @@
 //! The fuzzer's bytes, taken from the front.
 
 /// Input that is read byte by byte; zeros follow its end.
-pub(super) struct Input<'a>(pub(super) &'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 /// Values of registers that mean something somewhere.
 const VALUES: [u32; 16] = [
@@ -24,11 +24,11 @@ const VALUES: [u32; 16] = [
 ];
 
 impl Input<'_> {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         match self.0.split_first() {
             Some((first, rest)) => {
                 self.0 = rest;
@@ -38,12 +38,12 @@ impl Input<'_> {
         }
     }
 
-    pub(super) fn half(&mut self) -> u16 {
+    pub(crate) fn half(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
     /// What a register that has the value `now` is to be instead: mostly in one byte.
-    pub(super) fn value(&mut self, now: u32) -> u32 {
+    pub(crate) fn value(&mut self, now: u32) -> u32 {
         let code = self.byte();
         let bit = 1 << (code & 0x1f);
         match code >> 5 {
@@ -58,7 +58,7 @@ impl Input<'_> {
     }
 
     /// The next bytes, at most `most`.
-    pub(super) fn bytes(&mut self, most: usize) -> &[u8] {
+    pub(crate) fn bytes(&mut self, most: usize) -> &[u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));
         self.0 = rest;
         taken
