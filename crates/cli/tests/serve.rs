@@ -174,8 +174,9 @@ fn the_end_of_qemu_ends_the_server_with_a_reason() {
 fn a_qemu_that_stops_answering_ends_the_server_with_a_reason() {
     let mut server = Server::start(&["null:1048576"]);
     let qemu = server.qemu();
-    kill_process(qemu, Signal::STOP).unwrap();
+    // The server may have something to ask of QEMU before it sees a client that comes later.
     let mut client = server.client();
+    kill_process(qemu, Signal::STOP).unwrap();
     let reading = std::thread::spawn(move || {
         let fid = client.walk("sdC0/data")?;
         client.open(&fid, outboard_ninep::client::Mode::Read)?;

@@ -419,7 +419,7 @@ fn explain(process: &mut Process, qtest: &Qtest, disks: &[DiskConfig]) -> LabErr
 /// QEMU says "Failed to get "write" lock" and the like, but not of which image.
 fn name_busy_image(error: LabError, disks: &[DiskConfig]) -> LabError {
     let LabError::Ended { stderr: Some(text), .. } = &error else { return error };
-    if !text.contains("\" lock") {
+    if !text.contains(" lock") {
         return error;
     }
     let mut images = disks.iter().filter_map(|disk| match &disk.media {
