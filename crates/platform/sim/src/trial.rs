@@ -114,6 +114,8 @@ struct Trial {
     driver: Option<Hba<SimDevice>>,
     dma: std::sync::Arc<dyn DmaSpace>,
     clients: Vec<Client>,
+    /// The port with a multiplier.
+    multiplied: Option<u8>,
     now: Instant,
     random: Random,
     /// Decides when interrupts are masked, where they ever are.
@@ -169,7 +171,20 @@ impl Trial {
         let mut masking = random.fork();
         let masking = masking.once_in(2).then_some(masking);
         let masked = false;
-        Self { seed, device, driver, dma, clients, now, random, masking, masked, violations }
+        let multiplied = scenario.multiplier.map(|(port, _)| port);
+        Self {
+            seed,
+            device,
+            driver,
+            dma,
+            clients,
+            multiplied,
+            now,
+            random,
+            masking,
+            masked,
+            violations,
+        }
     }
 
     fn violation(&mut self, what: &str) {
@@ -187,6 +202,12 @@ impl Trial {
         let (interrupt, struck) = {
             let mut hba = self.device.hba();
             hba.advance(self.now);
+            if let Some(port) = self.multiplied {
+                let resets = hba.resets() + hba.link_resets(port);
+                let behind = |client: &&mut Client| client.unit.0 % UNIT_STRIDE == port.into();
+                let behind = self.clients.iter_mut().filter(behind);
+                behind.for_each(|client| client.multiplier_was_reset(resets));
+            }
             (hba.take_interrupt(), hba.take_struck())
         };
         for struck in struck {

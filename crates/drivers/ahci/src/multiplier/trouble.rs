@@ -333,6 +333,10 @@ impl<R: Registers> Multiplier<R> {
     }
 
     /// Nothing of the devices' hold on memory is left; all of them begin anew.
+    ///
+    /// The multiplier was reset as well, or will be. That makes it forget what has happened to its
+    /// links since it was last asked, and resets them: whether a device was cut off meanwhile, nobody
+    /// can tell any more.
     pub(crate) fn hba_was_reset(
         &mut self,
         context: &Context<'_>,
@@ -345,6 +349,7 @@ impl<R: Registers> Multiplier<R> {
         for behind in self.all() {
             behind.sent = 0;
             behind.face.reset();
+            behind.port.doubt_cache();
             behind.port.hba_was_reset(&context.behind(behind.lag), done);
         }
     }

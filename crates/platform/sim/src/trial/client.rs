@@ -63,6 +63,11 @@ impl Client {
         self.pending.is_empty() && (self.left == 0 || self.over)
     }
 
+    /// The multiplier that the disk is behind was reset so often.
+    pub(super) const fn multiplier_was_reset(&mut self, times: u32) {
+        self.oracle.multiplier_was_reset(times);
+    }
+
     pub(super) fn struck(&mut self, struck: Struck) {
         let mut pending: Vec<_> = self.pending.values_mut().collect();
         self.oracle.struck(struck, &mut pending);

@@ -66,6 +66,13 @@ pub(super) struct Oracle {
     faults: Vec<Struck>,
     /// Faults of the disk's or the controller's kind among them.
     fatal: bool,
+    /// How often the multiplier that it is behind was reset.
+    multiplier_resets: u32,
+    /// It was reset after something was written: it has forgotten whether the disk was cut off
+    /// before, so the driver may well doubt its cache.
+    in_doubt: bool,
+    /// A write was submitted.
+    written: bool,
 }
 
 /// So many faults may well make a driver give a disk up, for a while or for good: its port is reset
@@ -83,6 +90,9 @@ impl Oracle {
             told: 0,
             faults: Vec::new(),
             fatal: false,
+            multiplier_resets: 0,
+            in_doubt: false,
+            written: false,
         }
     }
 
@@ -100,6 +110,11 @@ impl Oracle {
             sector.acknowledged.0 = sector.acknowledged.0.min(sector.durable);
             sector.floor = sector.floor.min(sector.durable);
         }
+    }
+
+    pub(super) const fn multiplier_was_reset(&mut self, times: u32) {
+        self.in_doubt |= times != self.multiplier_resets && self.written;
+        self.multiplier_resets = times;
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -142,6 +157,7 @@ impl Oracle {
                 pending.versions = self.sectors[range].iter().map(|s| (s.floor, 0)).collect();
             }
             Operation::Write(_) => {
+                self.written = true;
                 let (disk, bytes) = (self.disk, self.sector_bytes);
                 let range = self.range(lba, sectors);
                 let chunks = data.chunks_exact_mut(bytes);
@@ -307,7 +323,7 @@ impl Oracle {
             BlockError::Transport | BlockError::Timeout => {
                 since.len() >= 3 || self.fatal || damaged
             }
-            BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.was_mute(),
+            BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.in_doubt,
             // Away for the twelve seconds that it has, which two faults together can bring about.
             BlockError::Gone => self.fatal || since.len() >= 2 || self.faults.len() > MANY,
             _ => false,
@@ -322,14 +338,6 @@ impl Oracle {
             pending.sectors,
             since.len()
         ))
-    }
-
-    /// Whether the multiplier may have left so many questions in a row unanswered that it was reset:
-    /// nobody knows then what has happened to the links behind it.
-    fn was_mute(&self) -> bool {
-        let unanswered =
-            [Fault::RegisterAborted, Fault::RegisterNeverEnds, Fault::WrongMultiplierPort];
-        self.faults.iter().filter(|fault| unanswered.contains(&fault.fault)).count() > MANY
     }
 
     /// Whether the disk may be out of use.
