@@ -247,6 +247,11 @@ impl<R: Registers> Port<R> {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether its device was identified once, and has not been gone since.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// Whether its device may be spinning up.
     pub(crate) const fn is_spinning_up(&self) -> bool {
         matches!(

@@ -320,12 +320,66 @@ fn plugged_disks_spin_up_one_after_the_other_where_the_hba_asks_for_it() {
     assert_eq!(bench.state(0), UnitState::Ready);
 }
 
+/// A request to the disk at this port that needs a reset of the HBA.
+fn submit_trouble(bench: &mut SimBench, port: u8) {
+    bench.disk(port, |disk| disk.script_at(16, 1, Mishap::Hang));
+    bench.inject(port, Fault::EngineStuck, 1);
+    bench.submit(port.into(), 16, 1);
+}
+
+/// A bench on an HBA that spins disks up one after the other, with a disk at the last port only.
+fn with_listening_ports(ports: u8) -> SimBench {
+    let mut config = HbaConfig::new(ports);
+    config.capabilities.set_staggered(true);
+    let disks = (1..=ports).map(|port| (port == ports).then(|| disk(512))).collect();
+    let mut bench = SimBench::starting_at(config, disks, |_| ());
+    bench.run_until(|bench| bench.state(u16::from(ports) - 1) == UnitState::Ready);
+    bench.pass(Duration::from_secs(2));
+    bench
+}
+
+#[test]
+fn a_disk_that_came_while_the_hba_was_reset_is_found() {
+    let mut bench = with_listening_ports(2);
+    submit_trouble(&mut bench, 1);
+    bench.run_until(|bench| bench.device.hba().resets() == 2);
+    bench.device.hba().attach(0, Box::new(disk(512)));
+    until(&mut bench, UnitState::Ready);
+    bench.finish().into_iter().for_each(good);
+    assert_eq!(bench.device.hba().resets(), 2);
+}
+
+#[test]
+fn a_disk_that_got_its_power_after_the_hba_was_reset_is_found() {
+    let mut bench = with_listening_ports(2);
+    let other = disk_as(DiskConfig { serial: "AWAY".into(), ..DiskConfig::modern(512) });
+    bench.device.hba().attach(0, Box::new(other));
+    bench.run_until(|bench| bench.state(0) == UnitState::Ready);
+    bench.inject(0, Fault::PowerCut, 1);
+    bench.run_until(|bench| bench.state(0) != UnitState::Ready);
+    submit_trouble(&mut bench, 1);
+    bench.finish().into_iter().for_each(good);
+    assert!(bench.device.hba().resets() >= 2);
+    until(&mut bench, UnitState::Ready);
+}
+
+#[test]
+fn after_a_reset_of_the_hba_empty_places_wait_for_the_disk_that_is_known() {
+    let mut bench = with_listening_ports(8);
+    submit_trouble(&mut bench, 7);
+    bench.run_until(|bench| bench.device.hba().resets() == 2);
+    let began = bench.now;
+    bench.run_until(|bench| bench.state(7) == UnitState::Ready);
+    assert!(bench.now.since(began) < Duration::from_millis(50), "{:?}", bench.now.since(began));
+    bench.finish().into_iter().for_each(good);
+    bench.run_until(|bench| (0..7).all(|port| bench.state(port) == UnitState::Absent));
+    assert_eq!(bench.counter(0, "unplugs"), 0);
+}
+
 #[test]
 fn a_reset_of_the_hba_does_not_end_the_watch() {
     let mut bench = SimBench::new(vec![None, Some(disk(512))]);
-    bench.disk(1, |disk| disk.script_at(16, 1, Mishap::Hang));
-    bench.inject(1, Fault::EngineStuck, 1);
-    bench.submit(1, 16, 1);
+    submit_trouble(&mut bench, 1);
     bench.finish().into_iter().for_each(good);
     assert_eq!(bench.device.hba().resets(), 2);
     bench.pass(Duration::from_secs(2));

@@ -417,7 +417,9 @@ impl HbaModel {
         }
         self.control.set_reset(false);
         for port in 0..MAX_PORTS as u8 {
-            if !self.config.capabilities.staggered() {
+            if self.config.capabilities.staggered() {
+                self.keep_announcement(port);
+            } else {
                 self.begin_link(port, HOST);
             }
         }

@@ -274,6 +274,21 @@ impl Trial {
         true
     }
 
+    /// The work does not end: of whose disk, and what it waits for.
+    fn unended(&mut self) {
+        let Some(driver) = &self.driver else { return };
+        let due = (driver.next_deadline(), self.device.hba().next_event());
+        let waiting = self.clients.iter().filter(|client| !client.is_done());
+        let waiting: Vec<_> = waiting.map(|client| client.waits_for(driver)).collect();
+        let text = format!(
+            "the work does not end: {}; due are {:?} of the driver and {:?} of the HBA",
+            waiting.join(", "),
+            due.0,
+            due.1,
+        );
+        self.violation(&text);
+    }
+
     /// Runs until all clients have done their work, or can do no more.
     fn work(&mut self) {
         let mut turns_now = 0;
@@ -290,7 +305,7 @@ impl Trial {
                 return self.violation("the driver is busy with nothing");
             }
             if self.now.reached(end) {
-                return self.violation("the work does not end");
+                return self.unended();
             }
         }
     }

@@ -137,10 +137,16 @@ impl<D: Device> Hba<D> {
         let staggered = self.capabilities.staggered();
         let (context, ports) = self.split(now);
         // One at a time if spinning up all disks at once would be too much for the power supply.
+        // Those whose disk is known come first: somebody waits for it, and may wait for many places
+        // that are empty otherwise.
         let mut spinning = ports.iter().flatten().any(Port::is_spinning_up);
+        let awaited = ports.iter().flatten().any(|port| port.is_idle() && port.is_known());
         for port in ports.iter_mut().flatten().filter(|port| port.is_idle()) {
             if staggered && spinning {
                 break;
+            }
+            if staggered && awaited && !port.is_known() {
+                continue;
             }
             port.start(&context, done);
             spinning = true;

@@ -189,6 +189,13 @@ impl<R: Registers> Port<R> {
         // The HBA has let go of all memory.
         self.memory = None;
         match place {
+            // A device that has announced itself around the reset was not heard, and need not do so
+            // again (asynchronous signal recovery is optional): where the port only listened, it
+            // has to ask.
+            Place::Empty { .. } if context.capabilities.staggered() => {
+                self.unit.state = UnitState::Starting;
+                (self.state, self.look_at) = (State::Idle, None);
+            }
             Place::Empty { .. } => self.prepare_place(place, context),
             Place::Occupied { .. } => self.begin_watch(occupied(context.now), context),
         }

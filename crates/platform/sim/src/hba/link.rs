@@ -25,6 +25,17 @@ impl HbaModel {
         self.link_up_after(index, at, LINK_UP, epoch);
     }
 
+    /// A device that is without power announces itself once it has it, whatever was done to the
+    /// port in the meantime.
+    pub(super) fn keep_announcement(&mut self, index: u8) {
+        let now = self.now;
+        let Some(seat) = self.seat_mut(index, HOST) else { return };
+        if seat.device.is_some() && !now.reached(seat.away_until) {
+            let epoch = seat.link_epoch;
+            self.link_up_after(index, HOST, LINK_UP, epoch);
+        }
+    }
+
     /// The link comes up after a while, if the device is not away for longer.
     fn link_up_after(&mut self, index: u8, at: u8, time: Duration, epoch: u32) {
         let earliest = self.now + time;
@@ -107,9 +118,7 @@ impl HbaModel {
             return;
         }
         if !powered {
-            // A port that listens only reports it (AHCI §10.10).
-            seat.errors |= serial_error::EXCHANGED;
-            return self.update_pending(index);
+            return self.announced(index);
         }
         let limit = SataControl::from(seat.control).speed();
         seat.link = Link::Up(if limit == 0 { most } else { limit.min(most) });
@@ -237,12 +246,19 @@ impl HbaModel {
         self.update_pending(index);
     }
 
-    /// A device was plugged in. A port that listens only reports it (AHCI §10.10).
+    /// A device announces itself to a port that listens, which only reports it (AHCI §10.10). An
+    /// HBA that is being reset does not hear it.
+    fn announced(&mut self, index: u8) {
+        if !self.control.reset() {
+            self.set_errors(index, serial_error::EXCHANGED);
+        }
+    }
+
+    /// A device was plugged in.
     pub(super) fn plugged(&mut self, index: u8, at: u8) {
         let Some(port) = self.port_mut(index) else { return };
         if at == HOST && !port.command.spin_up() && port.seat.device.is_some() {
-            port.seat.errors |= serial_error::EXCHANGED;
-            self.update_pending(index);
+            self.announced(index);
         }
         self.begin_link(index, at);
     }

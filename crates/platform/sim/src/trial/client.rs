@@ -63,6 +63,18 @@ impl Client {
         self.pending.is_empty() && (self.left == 0 || self.over)
     }
 
+    /// What it still has to do, for whoever looks for the reason.
+    pub(super) fn waits_for(&self, driver: &dyn BlockDriver) -> String {
+        let state = driver.unit(self.unit).map(|unit| (unit.state, unit.generation));
+        format!(
+            "unit {} is {state:?}, {} requests under way and {} to come, seen as generation {}",
+            self.unit.0,
+            self.pending.len(),
+            self.left,
+            self.generation
+        )
+    }
+
     /// The multiplier that the disk is behind was reset so often.
     pub(super) const fn multiplier_was_reset(&mut self, times: u32) {
         self.oracle.multiplier_was_reset(times);
