@@ -46,6 +46,9 @@ pub enum Broken {
     /// A request done that was not there, or once more.
     #[error("the device says that a request is done which it does not have")]
     Unknown,
+    /// A request done before others that it had got earlier, although it has promised an order.
+    #[error("the device says that a request is done before those that come first")]
+    OutOfOrder,
     /// More bytes written than there were.
     #[error("the device says that it has written more bytes than it was given")]
     TooLong,
@@ -72,6 +75,16 @@ struct InFlight {
     descriptors: u16,
     /// Bytes that the device may write.
     writable_bytes: u32,
+}
+
+/// A used entry that stands for all requests up to the one that it names (§2.7.9, §2.8.9), as far
+/// as they were not taken yet.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    /// The request that it names.
+    last: u16,
+    /// What it says of that one. Those before it count as used completely.
+    bytes: u32,
 }
 
 impl InFlight {
@@ -113,11 +126,10 @@ macro_rules! either {
 impl Queue {
     /// A queue of `entries`, a power of two, laid out as `features` say.
     pub fn new(dma: &dyn DmaSpace, entries: u16, features: Features) -> Result<Self, DmaError> {
-        let event_index = features.contains(Features::EVENT_INDEX);
         Ok(Self(if features.contains(Features::PACKED) {
-            Layout::Packed(PackedQueue::new(dma, entries, event_index)?)
+            Layout::Packed(PackedQueue::new(dma, entries, features)?)
         } else {
-            Layout::Split(SplitQueue::new(dma, entries, event_index)?)
+            Layout::Split(SplitQueue::new(dma, entries, features)?)
         }))
     }
 
@@ -194,6 +206,16 @@ impl Queue {
         either!(&mut self.0, publish())
     }
 
+    /// Where the next entry will be, as notifications say it (`VIRTIO_F_NOTIFICATION_DATA`, §2.9):
+    /// `next_off`, with `next_wrap` as bit 15.
+    #[inline]
+    pub const fn next_entry(&self) -> u16 {
+        match &self.0 {
+            Layout::Split(queue) => queue.next_entry(),
+            Layout::Packed(queue) => queue.next_entry(),
+        }
+    }
+
     /// The next request that the device has done.
     #[inline]
     pub fn take(&mut self) -> Option<Result<Used, Broken>> {
@@ -212,7 +234,7 @@ impl Queue {
     }
 }
 
-/// A list of numbers below `entries`, each leading to the next.
+/// A list of numbers below `entries`, each leading to the next, and the last one to the first.
 fn free_list(entries: u16) -> Box<[u16]> {
-    (1..=entries).collect()
+    (1..entries).chain([0]).collect()
 }

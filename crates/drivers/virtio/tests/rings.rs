@@ -4,8 +4,9 @@ mod support;
 
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace, Segment};
 use outboard_linux::SharedMemory;
-use outboard_virtio::queue::{Piece, Queue};
+use outboard_virtio::queue::{Broken, Piece, Queue};
 use outboard_virtio::spec::features::Features;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::AsFd;
 use support::peer::{Chain, PackedPeer, Peer, SplitPeer};
@@ -39,8 +40,11 @@ struct Rig {
     /// The question that is in each slot.
     asked: Vec<Option<u64>>,
     /// What the device has and has not answered yet.
-    held: Vec<Chain>,
+    held: VecDeque<Chain>,
     indirect: bool,
+    in_order: bool,
+    /// Where the next entry will be, as the last notification would have said it.
+    told: u16,
     /// Whether either side waits to be told.
     device_sleeps: bool,
     driver_sleeps: bool,
@@ -69,8 +73,10 @@ impl Rig {
             lot: Lot(seed | 1),
             free: (0..entries).collect(),
             asked: vec![None; entries.into()],
-            held: Vec::new(),
+            held: VecDeque::new(),
             indirect: features.contains(Features::INDIRECT),
+            in_order: features.contains(Features::IN_ORDER),
+            told: queue_start(features),
             device_sleeps: false,
             driver_sleeps: false,
             answered: 0,
@@ -119,6 +125,7 @@ impl Rig {
             self.device_sleeps = false;
         }
         assert!(!self.queue.has_new());
+        self.told = self.queue.next_entry();
     }
 
     /// The device takes what there is, and sleeps if it likes.
@@ -128,31 +135,32 @@ impl Rig {
         }
         self.peer.wake();
         while let Some(chain) = self.peer.pop() {
-            self.held.push(chain);
+            self.held.push_back(chain);
         }
+        assert_eq!(self.peer.next_entry(), self.told);
         if self.lot.below(2) == 0 {
             self.device_sleeps = !self.peer.sleep();
         }
     }
 
-    /// The device answers some of what it has, in any order; whether it interrupts.
+    /// The device answers some of what it has, in any order or in that which it has promised;
+    /// whether it interrupts.
     fn answer(&mut self) -> bool {
         let count = self.lot.below(self.held.len() as u64 + 1);
-        for _ in 0..count {
+        let mut batch = Vec::new();
+        for left in (0..count).rev() {
+            if self.in_order {
+                batch.extend(self.held.pop_front());
+                batch.last().into_iter().for_each(|chain| answer(&self.memory, chain));
+                if left == 0 || self.lot.below(3) == 0 {
+                    self.peer.push_batch(&batch, 8);
+                    batch.clear();
+                }
+                continue;
+            }
             let which = self.lot.below(self.held.len() as u64) as usize;
-            let chain = self.held.swap_remove(which);
-            let (mut question, mut place) = (Vec::new(), 0);
-            for (address, bytes, _) in chain.pieces.iter().filter(|piece| !piece.2) {
-                let mut part = vec![0; *bytes as usize];
-                self.memory.read_slice(&mut part, GuestAddress(*address)).unwrap();
-                question.extend(part);
-            }
-            let answer = (!u64::from_le_bytes(question.try_into().unwrap())).to_le_bytes();
-            for (address, bytes, _) in chain.pieces.iter().filter(|piece| piece.2) {
-                let part = &answer[place..][..*bytes as usize];
-                self.memory.write_slice(part, GuestAddress(*address)).unwrap();
-                place += part.len();
-            }
+            let chain = self.held.swap_remove_back(which).unwrap();
+            answer(&self.memory, &chain);
             self.peer.push(&chain, 8);
         }
         let woken = count > 0 && self.peer.interrupts();
@@ -214,10 +222,31 @@ impl Rig {
     }
 }
 
+/// Answers the question of a request in its memory.
+fn answer(memory: &GuestMemoryMmap, chain: &Chain) {
+    let (mut question, mut place) = (Vec::new(), 0);
+    for (address, bytes, _) in chain.pieces.iter().filter(|piece| !piece.2) {
+        let mut part = vec![0; *bytes as usize];
+        memory.read_slice(&mut part, GuestAddress(*address)).unwrap();
+        question.extend(part);
+    }
+    let answer = (!u64::from_le_bytes(question.try_into().unwrap())).to_le_bytes();
+    for (address, bytes, _) in chain.pieces.iter().filter(|piece| piece.2) {
+        let part = &answer[place..][..*bytes as usize];
+        memory.write_slice(part, GuestAddress(*address)).unwrap();
+        place += part.len();
+    }
+}
+
+/// Where the first entry is, as notifications say it: the wrap counter of a packed ring begins as 1.
+fn queue_start(features: Features) -> u16 {
+    u16::from(features.contains(Features::PACKED)) << 15
+}
+
 /// Every combination of features.
 fn combinations() -> impl Iterator<Item = Features> {
-    let all = [Features::PACKED, Features::INDIRECT, Features::EVENT_INDEX];
-    (0..8).map(move |bits| {
+    let all = [Features::PACKED, Features::INDIRECT, Features::EVENT_INDEX, Features::IN_ORDER];
+    (0..16).map(move |bits| {
         let chosen = all.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
         chosen.fold(Features::VERSION_1, |sum, (_, one)| sum | *one)
     })
@@ -247,6 +276,20 @@ fn indices_wrap() {
         rig.drain();
         assert!(rig.answered > 1 << 16, "{}", rig.answered);
     }
+}
+
+#[test]
+fn a_device_that_breaks_the_order_that_it_promised_is_found_out() {
+    let mut rig = Rig::new(5, 16, Features::IN_ORDER);
+    while rig.asked.iter().flatten().count() < 2 {
+        rig.ask();
+    }
+    rig.publish();
+    rig.serve();
+    // The later one, with a used index that has moved by one entry.
+    let later = rig.held.pop_back().unwrap();
+    rig.peer.push(&later, 8);
+    assert_eq!(rig.queue.take(), Some(Err(Broken::OutOfOrder)));
 }
 
 #[test]

@@ -24,6 +24,7 @@ const KNOWN: Features = Features::INDIRECT
     .union(Features::VERSION_1)
     .union(Features::ACCESS_PLATFORM)
     .union(Features::PACKED)
+    .union(Features::IN_ORDER)
     .union(Features::ORDER_PLATFORM);
 /// The features of disks that it knows.
 const KNOWN_BLK: BlkFeatures = BlkFeatures::all();

@@ -1,6 +1,7 @@
 //! Rings in the packed layout (§2.8).
 
-use super::{Areas, Broken, Full, InFlight, Piece, Used, free_list};
+use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
+use crate::spec::features::Features;
 use crate::spec::packed::{
     Descriptor, EVENT_AT, EVENT_BYTES, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS,
     EVENT_WRAP,
@@ -46,12 +47,18 @@ pub(super) struct PackedQueue {
     memory: DmaBuffer,
     entries: u16,
     event_index: bool,
+    /// The device keeps to the order (§2.8.9), and buffer IDs go round: that of the oldest request
+    /// is behind the free ones.
+    in_order: bool,
     /// Which buffer ID comes after each free one.
     links: Box<[u16]>,
     /// By buffer ID.
     in_flight: Box<[InFlight]>,
     first_free: u16,
     free: u16,
+    /// In order: the buffer ID of the oldest request, and what is done of those behind it.
+    oldest: u16,
+    batch: Option<Batch>,
     /// Where the next descriptor goes.
     next: Place,
     /// The first descriptor that the device was not shown, with its flags: it stops there until
@@ -69,7 +76,7 @@ impl PackedQueue {
     pub(super) fn new(
         dma: &dyn DmaSpace,
         entries: u16,
-        event_index: bool,
+        features: Features,
     ) -> Result<Self, DmaError> {
         let count = usize::from(entries);
         let bytes = Self::device_event(entries) + EVENT_BYTES;
@@ -77,11 +84,14 @@ impl PackedQueue {
         let mut queue = Self {
             memory,
             entries,
-            event_index,
+            event_index: features.contains(Features::EVENT_INDEX),
+            in_order: features.contains(Features::IN_ORDER),
             links: free_list(entries),
             in_flight: vec![InFlight::default(); count].into(),
             first_free: 0,
             free: entries,
+            oldest: 0,
+            batch: None,
             next: Place::START,
             held: None,
             added: 0,
@@ -117,6 +127,7 @@ impl PackedQueue {
         self.links = free_list(self.entries);
         self.in_flight.fill(InFlight::default());
         (self.first_free, self.free) = (0, self.entries);
+        (self.oldest, self.batch) = (0, None);
         (self.next, self.next_used) = (Place::START, Place::START);
         (self.held, self.added) = (None, 0);
         self.ignore();
@@ -207,6 +218,11 @@ impl PackedQueue {
     }
 
     #[inline]
+    pub(super) const fn next_entry(&self) -> u16 {
+        self.next.event()
+    }
+
+    #[inline]
     pub(super) fn publish(&mut self) -> bool {
         let Some((index, flags)) = self.held.take() else { return false };
         let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
@@ -239,6 +255,9 @@ impl PackedQueue {
 
     #[inline]
     pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
+        if let Some(batch) = self.batch {
+            return Some(Ok(self.take_oldest(batch)));
+        }
         // Where nothing is in flight, what is there is the driver's own.
         if self.free == self.entries || !self.is_used() {
             return None;
@@ -250,6 +269,10 @@ impl PackedQueue {
             return Some(Err(Broken::Unknown));
         };
         let checked = request.check(descriptor.bytes.get());
+        if let (true, Ok(Used { bytes, .. })) = (self.in_order, checked) {
+            // All that are in flight follow each other, so the oldest one leads to it.
+            return Some(Ok(self.take_oldest(Batch { last: id, bytes })));
+        }
         if checked.is_ok() {
             self.next_used = self.next_used.after(request.descriptors, self.entries);
             self.in_flight[usize::from(id)].descriptors = 0;
@@ -258,6 +281,17 @@ impl PackedQueue {
             self.free += request.descriptors;
         }
         Some(checked)
+    }
+
+    fn take_oldest(&mut self, batch: Batch) -> Used {
+        let id = self.oldest;
+        let request = &mut self.in_flight[usize::from(id)];
+        let InFlight { token, descriptors, writable_bytes } = core::mem::take(request);
+        let is_last = id == batch.last;
+        self.batch = if is_last { None } else { Some(batch) };
+        (self.oldest, self.free) = (self.links[usize::from(id)], self.free + descriptors);
+        self.next_used = self.next_used.after(descriptors, self.entries);
+        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
     }
 
     #[inline]
@@ -276,7 +310,7 @@ impl PackedQueue {
         self.listening = Some(self.next_used);
         // What was asked for is out before it is looked whether that is there (§2.8.14).
         fence(Ordering::SeqCst);
-        self.free != self.entries && self.is_used()
+        self.batch.is_some() || self.free != self.entries && self.is_used()
     }
 
     pub(super) fn ignore(&mut self) {

@@ -1,6 +1,7 @@
 //! Rings in the split layout (§2.7).
 
-use super::{Areas, Broken, Full, InFlight, Piece, Used, free_list};
+use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
+use crate::spec::features::Features;
 use crate::spec::split::{
     AVAILABLE_FLAGS, AVAILABLE_INDEX, AVAILABLE_RING, Descriptor, NO_INTERRUPT, NO_NOTIFY,
     USED_BYTES, USED_FLAGS, USED_INDEX, USED_RING, UsedElement, is_due,
@@ -26,12 +27,18 @@ pub(super) struct SplitQueue {
     /// Where the used ring is.
     used: usize,
     event_index: bool,
+    /// The device keeps to the order, and descriptors are used in the ring's (§2.7.9): those of the
+    /// oldest request are behind the free ones.
+    in_order: bool,
     /// Which descriptor comes after each, in a chain or among the free ones.
     links: Box<[u16]>,
     /// By first descriptor.
     in_flight: Box<[InFlight]>,
     first_free: u16,
     free: u16,
+    /// In order: the first descriptor of the oldest request, and what is done of those behind it.
+    oldest: u16,
+    batch: Option<Batch>,
     /// Index of the next available entry, and what of them the device was shown.
     next_available: u16,
     published: u16,
@@ -46,7 +53,7 @@ impl SplitQueue {
     pub(super) fn new(
         dma: &dyn DmaSpace,
         entries: u16,
-        event_index: bool,
+        features: Features,
     ) -> Result<Self, DmaError> {
         let count = usize::from(entries);
         let available = Descriptor::BYTES * count;
@@ -62,11 +69,14 @@ impl SplitQueue {
             entries,
             available,
             used,
-            event_index,
+            event_index: features.contains(Features::EVENT_INDEX),
+            in_order: features.contains(Features::IN_ORDER),
             links: free_list(entries),
             in_flight: vec![InFlight::default(); count].into(),
             first_free: 0,
             free: entries,
+            oldest: 0,
+            batch: None,
             next_available: 0,
             published: 0,
             next_used: 0,
@@ -92,6 +102,7 @@ impl SplitQueue {
         self.links = free_list(self.entries);
         self.in_flight.fill(InFlight::default());
         (self.first_free, self.free) = (0, self.entries);
+        (self.oldest, self.batch) = (0, None);
         (self.next_available, self.published) = (0, 0);
         (self.next_used, self.seen_used) = (0, 0);
         self.ignore();
@@ -171,6 +182,11 @@ impl SplitQueue {
     }
 
     #[inline]
+    pub(super) const fn next_entry(&self) -> u16 {
+        self.next_available
+    }
+
+    #[inline]
     pub(super) fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.next_available);
         if old == new {
@@ -190,12 +206,15 @@ impl SplitQueue {
 
     #[inline]
     pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
+        if let Some(batch) = self.batch {
+            return Some(Ok(self.take_oldest(batch)));
+        }
         if self.next_used == self.seen_used {
             self.seen_used = self.memory.load_u16(self.used + USED_INDEX);
             if self.next_used == self.seen_used {
                 return None;
             }
-            if self.seen_used.wrapping_sub(self.next_used) > self.entries - self.free {
+            if self.seen_used.wrapping_sub(self.next_used) > self.requests() {
                 return Some(Err(Broken::TooMany));
             }
         }
@@ -206,11 +225,50 @@ impl SplitQueue {
             request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
         let Some((head, request)) = request else { return Some(Err(Broken::Unknown)) };
         let checked = request.check(element.bytes.get());
+        if let (true, Ok(used)) = (self.in_order, checked) {
+            return Some(self.take_in_order(head, used.bytes));
+        }
         if checked.is_ok() {
             self.next_used = self.next_used.wrapping_add(1);
             self.give_back(head, request.descriptors);
         }
         Some(checked)
+    }
+
+    /// How many requests the device was shown and has not given back.
+    const fn requests(&self) -> u16 {
+        self.published.wrapping_sub(self.next_used)
+    }
+
+    /// Takes the oldest of all requests up to the one that begins at `last`, if the used index has
+    /// come that far.
+    fn take_in_order(&mut self, last: u16, bytes: u32) -> Result<Used, Broken> {
+        let (mut head, mut left) = (self.oldest, self.seen_used.wrapping_sub(self.next_used));
+        while head != last {
+            left -= 1;
+            if left == 0 {
+                return Err(Broken::OutOfOrder);
+            }
+            head = self.behind(head);
+        }
+        Ok(self.take_oldest(Batch { last, bytes }))
+    }
+
+    /// The first descriptor behind those of the request that begins at `head`, in order.
+    fn behind(&self, head: u16) -> u16 {
+        let count = self.in_flight[usize::from(head)].descriptors;
+        head.wrapping_add(count) & (self.entries - 1)
+    }
+
+    fn take_oldest(&mut self, batch: Batch) -> Used {
+        let (head, behind) = (self.oldest, self.behind(self.oldest));
+        let request = &mut self.in_flight[usize::from(head)];
+        let InFlight { token, descriptors, writable_bytes } = core::mem::take(request);
+        let is_last = head == batch.last;
+        self.batch = if is_last { None } else { Some(batch) };
+        (self.oldest, self.free) = (behind, self.free + descriptors);
+        self.next_used = self.next_used.wrapping_add(1);
+        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
     }
 
     #[inline]

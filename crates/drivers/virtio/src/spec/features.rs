@@ -17,9 +17,19 @@ bitflags! {
         const ACCESS_PLATFORM = 1 << 33;
         /// The packed layout of rings (`VIRTIO_F_RING_PACKED`).
         const PACKED = 1 << 34;
+        /// The device uses buffers in the order in which they were made available, and may say so
+        /// of many at once (`VIRTIO_F_IN_ORDER`).
+        const IN_ORDER = 1 << 35;
         /// The device is hardware, before which stores have to be ordered as for any device
         /// (`VIRTIO_F_ORDER_PLATFORM`).
         const ORDER_PLATFORM = 1 << 36;
+        /// Notifications say where the next entry will be (`VIRTIO_F_NOTIFICATION_DATA`).
+        const NOTIFICATION_DATA = 1 << 38;
+        /// Notifications name a queue as the device wants it named
+        /// (`VIRTIO_F_NOTIF_CONFIG_DATA`).
+        const NOTIF_CONFIG_DATA = 1 << 39;
+        /// A queue can be reset alone (`VIRTIO_F_RING_RESET`).
+        const RING_RESET = 1 << 40;
         const _ = !0;
     }
 }

@@ -73,6 +73,12 @@ pub const QUEUE_DRIVER: Register<u32, ReadWrite> = Register::at(0x28);
 pub const QUEUE_DEVICE: Register<u32, ReadWrite> = Register::at(0x30);
 /// Bytes of the structure up to here.
 pub const COMMON_BYTES: usize = 0x38;
+/// `queue_notify_data`: how notifications name the queue, with `VIRTIO_F_NOTIF_CONFIG_DATA`.
+pub const QUEUE_NOTIFY_DATA: Register<u16, ReadOnly> = Register::at(0x38);
+/// `queue_reset`, with `VIRTIO_F_RING_RESET`: 1 begins the reset and is read until it is done.
+pub const QUEUE_RESET: Register<u16, ReadWrite> = Register::at(0x3a);
+/// Bytes of the structure with the registers of these two features.
+pub const COMMON_BYTES_WITH_RESET: usize = 0x3c;
 
 /// ISR status; reading clears it (§4.1.4.5).
 pub const ISR: Register<u8, ReadOnly> = Register::at(0);

@@ -4,7 +4,8 @@ use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::packed::{
     Descriptor, EVENT_AT, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS, EVENT_WRAP,
 };
-use outboard_virtio::spec::split::{self, is_due};
+use outboard_virtio::spec::split::{self, USED_BYTES, USED_INDEX, USED_RING, UsedElement, is_due};
+use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
@@ -21,6 +22,10 @@ pub struct Chain {
 pub trait Peer {
     fn pop(&mut self) -> Option<Chain>;
     fn push(&mut self, chain: &Chain, bytes: u32);
+    /// Gives back several, in the order in which they came, by one entry.
+    fn push_batch(&mut self, chains: &[Chain], bytes: u32);
+    /// Where the next entry will be, as notifications say it.
+    fn next_entry(&self) -> u16;
     /// Whether to interrupt for what was pushed since it was last asked.
     fn interrupts(&mut self) -> bool;
     /// Asks for notifications; whether there is something already.
@@ -32,6 +37,8 @@ pub trait Peer {
 pub struct SplitPeer {
     queue: Queue,
     memory: GuestMemoryMmap,
+    /// Entries of the used ring that were made for batches since it was asked for interrupts.
+    skipped: u16,
 }
 
 impl SplitPeer {
@@ -49,7 +56,7 @@ impl SplitPeer {
         queue.set_event_idx(event_index);
         queue.set_ready(true);
         assert!(queue.is_valid(&memory));
-        Self { queue, memory }
+        Self { queue, memory, skipped: 0 }
     }
 }
 
@@ -65,8 +72,39 @@ impl Peer for SplitPeer {
         self.queue.add_used(&self.memory, chain.id, bytes).unwrap();
     }
 
+    fn push_batch(&mut self, chains: &[Chain], bytes: u32) {
+        let Some(last) = chains.last() else { return };
+        let (used, next) = (self.queue.used_ring(), self.queue.next_used());
+        let place = u64::from(next & (self.queue.size() - 1));
+        let at = used + USED_RING as u64 + USED_BYTES as u64 * place;
+        let element = UsedElement { id: u32::from(last.id).into(), bytes: bytes.into() };
+        self.memory.write_slice(element.as_bytes(), GuestAddress(at)).unwrap();
+        let next = next.wrapping_add(chains.len() as u16);
+        let index = GuestAddress(used + USED_INDEX as u64);
+        self.memory.store(next, index, Ordering::Release).unwrap();
+        self.queue.set_next_used(next);
+        self.skipped += chains.len() as u16;
+    }
+
+    fn next_entry(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
     fn interrupts(&mut self) -> bool {
-        self.queue.needs_notification(&self.memory).unwrap()
+        let skipped = std::mem::take(&mut self.skipped);
+        if skipped == 0 {
+            return self.queue.needs_notification(&self.memory).unwrap();
+        }
+        // The library knows of no batches.
+        let now = self.queue.next_used();
+        if self.queue.event_idx_enabled() {
+            let at = self.queue.avail_ring() + 4 + 2 * u64::from(self.queue.size());
+            let event = self.memory.load(GuestAddress(at), Ordering::SeqCst).unwrap();
+            is_due(event, now, now.wrapping_sub(skipped))
+        } else {
+            let at = GuestAddress(self.queue.avail_ring());
+            self.memory.load::<u16>(at, Ordering::SeqCst).unwrap() & split::NO_INTERRUPT == 0
+        }
     }
 
     fn sleep(&mut self) -> bool {
@@ -154,19 +192,30 @@ impl Peer for PackedPeer {
     }
 
     fn push(&mut self, chain: &Chain, bytes: u32) {
+        self.push_batch(std::slice::from_ref(chain), bytes);
+    }
+
+    fn push_batch(&mut self, chains: &[Chain], bytes: u32) {
+        let Some(last) = chains.last() else { return };
         let (index, wrap) = self.used;
         let at = self.at(index);
         let both = Descriptor::AVAILABLE | Descriptor::USED;
         let used = Descriptor {
             address: 0xdead.into(),
             bytes: bytes.into(),
-            id: chain.id.into(),
+            id: last.id.into(),
             flags: self.descriptor(at).flags,
         };
         self.memory.write_slice(used.as_bytes(), GuestAddress(at)).unwrap();
         self.set_word(at + Descriptor::FLAGS as u64, if wrap { both } else { 0 });
-        self.used = Self::after(self.used, chain.entries, self.areas.entries);
-        self.pushed += chain.entries;
+        let entries = chains.iter().map(|chain| chain.entries).sum();
+        self.used = Self::after(self.used, entries, self.areas.entries);
+        self.pushed += entries;
+    }
+
+    fn next_entry(&self) -> u16 {
+        let (index, wrap) = self.next;
+        index | u16::from(wrap) << 15
     }
 
     fn interrupts(&mut self) -> bool {
