@@ -103,6 +103,8 @@ impl Model {
         features.set(Features::PACKED, has(rings, 0));
         features.set(Features::INDIRECT, !has(rings, 1));
         features.set(Features::EVENT_INDEX, has(rings, 2));
+        features.set(Features::IN_ORDER, has(capacity, 0));
+        features.set(Features::RING_RESET, has(capacity, 1));
         let mut disks = BlkFeatures::empty();
         disks.set(BlkFeatures::MULTI_QUEUE, has(rings, 3));
         disks.set(BlkFeatures::FLUSH, !has(disk, 0));
@@ -269,10 +271,21 @@ impl Transport for Handle {
         Ok(())
     }
 
-    fn notify(&mut self, queue: u16) {
+    fn notify(&mut self, queue: u16, _: u16) {
         let model = self.access();
         let enabled = model.rings[usize::from(queue)].is_some();
         assert!(enabled || model.reset_asked, "queue {queue} is not enabled");
+    }
+
+    fn reset_queue(&mut self, queue: u16) {
+        let mut model = self.access();
+        if model.slow_reset == 0 {
+            model.rings[usize::from(queue)] = None;
+        }
+    }
+
+    fn is_queue_reset(&mut self, queue: u16) -> bool {
+        self.access().rings[usize::from(queue)].is_none()
     }
 
     fn cause(&mut self, vector: u16) -> Cause {

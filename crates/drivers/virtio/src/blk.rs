@@ -6,6 +6,7 @@ mod event;
 mod issue;
 mod reap;
 mod recovery;
+mod ring_reset;
 mod slots;
 
 use crate::VirtioError;
@@ -36,7 +37,8 @@ pub struct BlkConfig {
     pub queue_entries: u16,
     /// The most segments of a request.
     pub segments: u16,
-    /// Features to leave alone even where the device has them.
+    /// Features to leave alone even where the device has them. `RING_RESET` is one of them unless
+    /// the device is known to keep to it: QEMU's disks do not (see `ring_reset.rs`).
     pub without: Features,
     /// How long a request may take before the device is reset.
     pub request_time: Duration,
@@ -50,7 +52,7 @@ impl Default for BlkConfig {
             queues: 8,
             queue_entries: 256,
             segments: 126,
-            without: Features::empty(),
+            without: Features::RING_RESET,
             request_time: Duration::from_secs(30),
             reset_time: Duration::from_secs(10),
         }
@@ -66,6 +68,8 @@ enum Phase {
     Identifying,
     /// Requests are served.
     Running,
+    /// One of the queues is being reset, while the others keep what they have.
+    ResettingQueue { queue: u16, until: Instant },
     /// The device is being reset for good.
     Closing { until: Instant },
     /// At rest, or lost.

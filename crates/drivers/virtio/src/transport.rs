@@ -40,7 +40,7 @@ pub trait Transport: Send {
         false
     }
 
-    /// The features that the device offers.
+    /// The features that the device offers, without those that this transport has no way to use.
     fn offered_features(&mut self) -> u64;
 
     /// Tells the device which of its features the driver uses.
@@ -68,8 +68,21 @@ pub trait Transport: Send {
     /// Gives the device a queue. A reset takes it away again.
     fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError>;
 
-    /// Tells the device that there is something new in a queue that was enabled.
-    fn notify(&mut self, queue: u16);
+    /// Tells the device that there is something new in a queue that was enabled. `next` is where the
+    /// queue's next entry will be ([`Queue::next_entry`](crate::queue::Queue::next_entry)), for
+    /// devices with `VIRTIO_F_NOTIFICATION_DATA`.
+    fn notify(&mut self, queue: u16, next: u16);
+
+    /// Begins to reset one queue (§2.6.1). Only for devices with `VIRTIO_F_RING_RESET`, which a
+    /// transport that cannot do this leaves out of
+    /// [`offered_features`](Self::offered_features).
+    fn reset_queue(&mut self, _queue: u16) {}
+
+    /// Whether a queue whose reset was begun is at rest: it no longer reaches memory, and can be
+    /// enabled again.
+    fn is_queue_reset(&mut self, _queue: u16) -> bool {
+        false
+    }
 
     /// What an interrupt is about. On some transports, finding out is what ends it.
     fn cause(&mut self, vector: u16) -> Cause;

@@ -18,6 +18,7 @@ pub(super) struct Counters {
     pub(super) requeued: u64,
     pub(super) device_errors: u64,
     pub(super) timeouts: u64,
+    pub(super) queue_resets: u64,
     pub(super) device_resets: u64,
 }
 
@@ -36,6 +37,7 @@ impl Counters {
             requeued,
             device_errors,
             timeouts,
+            queue_resets,
             device_resets,
         } = *self;
         counter("reads", reads);
@@ -50,6 +52,7 @@ impl Counters {
         counter("requeued", requeued);
         counter("device-errors", device_errors);
         counter("timeouts", timeouts);
+        counter("queue-resets", queue_resets);
         counter("device-resets", device_resets);
     }
 }

@@ -25,7 +25,10 @@ const KNOWN: Features = Features::INDIRECT
     .union(Features::ACCESS_PLATFORM)
     .union(Features::PACKED)
     .union(Features::IN_ORDER)
-    .union(Features::ORDER_PLATFORM);
+    .union(Features::ORDER_PLATFORM)
+    .union(Features::NOTIFICATION_DATA)
+    .union(Features::NOTIF_CONFIG_DATA)
+    .union(Features::RING_RESET);
 /// The features of disks that it knows.
 const KNOWN_BLK: BlkFeatures = BlkFeatures::all();
 /// The most bytes of a transfer: a request's bytes have to fit into 32 bits, and a time-out counts
@@ -63,7 +66,7 @@ impl<T: Transport> Blk<T> {
         !self.unit.identity.model.is_empty()
     }
 
-    const fn ring_features(&self) -> Features {
+    pub(super) const fn ring_features(&self) -> Features {
         Features::from_bits_retain(self.features)
     }
 
@@ -288,7 +291,7 @@ impl<T: Transport> Blk<T> {
         let Some(queue) = self.queues.first_mut() else { return };
         let added = queue.add(own, pieces.len() as u16, pieces.into_iter());
         if added.is_ok() && queue.publish() {
-            self.transport.notify(0);
+            self.transport.notify(0, queue.next_entry());
         }
         self.identifying_since = Some(now);
         self.check_at = Some(now + CHECK_STEP);

@@ -7,6 +7,8 @@ use outboard_block::{BlockError, FailedReason};
 /// Something out of the ordinary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
+    /// One of its queues is reset, and why.
+    QueueReset { queue: u16, cause: Cause },
     /// The device is reset, and why.
     Reset(Cause),
     /// It is ready again.
@@ -36,6 +38,12 @@ impl fmt::Display for Event {
             Self::Reset(Cause::Wish) => f.write_str("the device asks for a reset, and is reset"),
             Self::Reset(Cause::Overdue) => f.write_str("a request timed out: the device is reset"),
             Self::Reset(Cause::Broken(why)) => write!(f, "{why}: it is reset"),
+            Self::QueueReset { queue, cause: Cause::Broken(why) } => {
+                write!(f, "{why}: its queue {queue} is reset")
+            }
+            Self::QueueReset { queue, .. } => {
+                write!(f, "a request timed out: its queue {queue} is reset")
+            }
             Self::Recovered => f.write_str("ready again"),
             Self::Failed { lba, sectors, error } => {
                 write!(f, "{sectors} sectors from {lba} on: {error}")

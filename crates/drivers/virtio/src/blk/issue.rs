@@ -31,8 +31,8 @@ impl<T: Transport> Blk<T> {
         let manage = matches!(request.operation, Operation::Manage(_));
         self.accepted += 1;
         let number = self.accepted;
-        let (stage, tries, since) = (Stage::Main, 0, None);
-        let job = Job { tag, request, segments, stage, tries, since, number };
+        let (stage, tries, since, queue) = (Stage::Main, 0, None, 0);
+        let job = Job { tag, request, segments, stage, tries, since, queue, number };
         match self.slots.put(job) {
             Ok(slot) if manage => self.own.push_back(slot),
             Ok(slot) => self.waiting.push_back(slot),
@@ -113,7 +113,7 @@ impl<T: Transport> Blk<T> {
                 self.counters.kicks += 1;
                 if queue.publish() {
                     self.counters.notifications += 1;
-                    self.transport.notify(number as u16);
+                    self.transport.notify(number as u16, queue.next_entry());
                 }
             }
             if self.waiting.is_empty() {
@@ -170,7 +170,7 @@ impl<T: Transport> Blk<T> {
         } else {
             queue.add(slot, count, pieces)?;
         }
-        job.since = Some(now);
+        (job.since, job.queue) = (Some(now), number as u16);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ impl<T: Transport> Blk<T> {
     /// Does whatever is due.
     pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         self.advance(now, done);
+        self.advance_queue(now, done);
         self.look_again = false;
         let cause = core::mem::replace(&mut self.cause, Cause::NONE);
         if self.is_up() && cause.config {
@@ -46,7 +47,9 @@ impl<T: Transport> Blk<T> {
                 left -= 1;
                 match self.queues[number].take() {
                     Some(Ok(used)) => self.finish(now, used.token, done),
-                    Some(Err(why)) => return self.reset(now, ResetCause::Broken(why)),
+                    Some(Err(why)) => {
+                        return self.recover(now, number as u16, ResetCause::Broken(why));
+                    }
                     None if self.masked || !self.queues[number].listen() => break,
                     None => {}
                 }

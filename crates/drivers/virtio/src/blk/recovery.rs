@@ -1,6 +1,7 @@
 //! Time, trouble and the end.
 
 use super::event::Cause;
+use super::slots::Job;
 use super::{Blk, Event, Phase};
 use crate::spec::status::Status;
 use crate::transport::Transport;
@@ -9,7 +10,7 @@ use outboard_block::{BlockError, Completion, FailedReason, UnitState};
 use outboard_hw::Instant;
 
 /// How often a device that is being reset is looked at.
-const RESET_STEP: Duration = Duration::from_millis(1);
+pub(super) const RESET_STEP: Duration = Duration::from_millis(1);
 /// How often a device that has something to do is looked at, interrupt or not.
 pub(super) const CHECK_STEP: Duration = Duration::from_secs(1);
 /// How often a request is issued in all.
@@ -20,7 +21,9 @@ const MOST_RESETS: u8 = 5;
 impl<T: Transport> Blk<T> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let at_once = match self.phase {
-            Phase::Resetting { .. } | Phase::Closing { .. } => self.check_at.is_none(),
+            Phase::Resetting { .. } | Phase::ResettingQueue { .. } | Phase::Closing { .. } => {
+                self.check_at.is_none()
+            }
             Phase::Identifying => self.look_again || self.may_close(),
             Phase::Running => self.look_again || self.may_close() || !self.own.is_empty(),
             Phase::Ended => self.slots.in_use() > 0,
@@ -79,12 +82,13 @@ impl<T: Transport> Blk<T> {
         if status.contains(Status::NEEDS_RESET) {
             return self.reset(now, Cause::Wish);
         }
-        let asked = self.identifying_since;
-        let oldest = self.slots.iter_mut().filter_map(|(_, job)| job.since).chain(asked).min();
+        let asked = self.identifying_since.map(|since| (since, 0));
+        let since = |(_, job): (_, &mut Job)| Some((job.since?, job.queue));
+        let oldest = self.slots.iter_mut().filter_map(since).chain(asked).min();
         match oldest {
-            Some(since) if now.reached(since + self.config.request_time) => {
+            Some((since, queue)) if now.reached(since + self.config.request_time) => {
                 self.counters.timeouts += 1;
-                self.reset(now, Cause::Overdue);
+                self.recover(now, queue, Cause::Overdue);
             }
             Some(_) => self.check_at = Some(now + CHECK_STEP),
             None => self.check_at = None,
@@ -107,7 +111,13 @@ impl<T: Transport> Blk<T> {
         if !self.stopping {
             self.set_state(UnitState::Recovering);
         }
-        for (_, job) in self.slots.iter_mut() {
+        self.take_back(|_| true);
+    }
+
+    /// Takes requests that the device has lost or is going to lose back among those that wait, in
+    /// the order in which they were accepted.
+    pub(super) fn take_back(&mut self, lost: impl Fn(&Job) -> bool) {
+        for (_, job) in self.slots.iter_mut().filter(|(_, job)| lost(job)) {
             if job.since.take().is_some() {
                 job.tries += 1;
                 self.counters.requeued += 1;
@@ -115,14 +125,15 @@ impl<T: Transport> Blk<T> {
         }
         self.waiting.clear();
         let own = &self.own;
-        let slots = self.slots.iter_mut().filter(|(slot, _)| !own.contains(slot));
+        let waits = |(slot, job): &(u16, &mut Job)| job.since.is_none() && !own.contains(slot);
+        let slots = self.slots.iter_mut().filter(waits);
         self.waiting.extend(slots.map(|(slot, _)| slot));
         let number = |slot: &u16| self.slots.peek(*slot).map(|job| job.number);
         self.waiting.make_contiguous().sort_by_key(number);
     }
 
     /// Ends what was tried too often, of a device that was reset: it lets go of memory only then.
-    fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         for slot in 0..self.slots.own() {
             if self.slots.peek(slot).is_none_or(|job| job.tries < MOST_TRIES) {
                 continue;

@@ -37,6 +37,8 @@ pub(super) struct Job {
     pub(super) tries: u8,
     /// When it was issued; `None` if the device does not have it.
     pub(super) since: Option<Instant>,
+    /// The queue that it was issued to.
+    pub(super) queue: u16,
     /// Grows from request to request: the order to issue them in again.
     pub(super) number: u64,
 }

@@ -142,8 +142,24 @@ impl<D: Device> Transport for PciTransport<D> {
     }
 
     #[inline]
-    fn notify(&mut self, queue: u16) {
-        either!(&mut self.face, notify(queue));
+    fn notify(&mut self, queue: u16, next: u16) {
+        match &mut self.face {
+            Face::Modern(face) => face.notify(queue, next),
+            Face::Legacy(face) => face.notify(queue),
+        }
+    }
+
+    fn reset_queue(&mut self, queue: u16) {
+        if let Face::Modern(face) = &mut self.face {
+            face.reset_queue(queue);
+        }
+    }
+
+    fn is_queue_reset(&mut self, queue: u16) -> bool {
+        match &mut self.face {
+            Face::Modern(face) => face.is_queue_reset(queue),
+            Face::Legacy(_) => false,
+        }
     }
 
     fn cause(&mut self, vector: u16) -> Cause {
