@@ -91,8 +91,22 @@ pub enum Operation {
     Flush,
     /// The sectors' content is no longer needed. What they read as afterwards is undefined.
     Discard,
+    /// The sectors read as zeros afterwards.
+    WriteZeroes(Room),
+    /// The sectors' content is destroyed, wherever the device has kept copies of it. What they read
+    /// as afterwards is undefined.
+    SecureErase,
     /// Something beside the data. Lba and sectors are 0, and the memory is empty but for a password.
     Manage(Management),
+}
+
+/// What becomes of the room that sectors take on the medium when zeros are written to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// They keep it: later writes to them need none.
+    Keep,
+    /// The device may give it back, as it may after a discard.
+    GiveBack,
 }
 
 /// When a write may complete.
@@ -275,6 +289,11 @@ impl Request {
 
     /// A discard of `sectors` from `lba` on.
     pub const fn discard(lba: u64, sectors: u64) -> Self {
-        Self { operation: Operation::Discard, lba, sectors, data: SgList::EMPTY }
+        Self::clear(Operation::Discard, lba, sectors)
+    }
+
+    /// An operation on `sectors` from `lba` on that takes no data.
+    pub const fn clear(operation: Operation, lba: u64, sectors: u64) -> Self {
+        Self { operation, lba, sectors, data: SgList::EMPTY }
     }
 }

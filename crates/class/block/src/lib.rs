@@ -14,7 +14,7 @@ mod unit;
 
 pub use driver::{
     BlockDriver, BlockError, Completion, Durability, Operation, Refused, RefusedReason, Request,
-    Tag,
+    Room, Tag,
 };
 pub use manage::{Features, Health, Management};
 pub use unit::{FailedReason, Geometry, Identity, Medium, Unit, UnitId, UnitState};

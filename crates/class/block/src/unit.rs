@@ -1,5 +1,6 @@
 //! A disk behind a controller.
 
+use crate::driver::Operation;
 use crate::manage::Features;
 use core::fmt;
 use heapless::String;
@@ -128,6 +129,10 @@ pub struct Geometry {
     pub max_transfer_sectors: u32,
     /// The most sectors in one discard; 0 if the device cannot.
     pub max_discard_sectors: u64,
+    /// The most sectors to which zeros are written at once without data; 0 if the device cannot.
+    pub max_zero_sectors: u64,
+    /// The most sectors in one secure erasure; 0 if the device cannot.
+    pub max_erase_sectors: u64,
     /// Requests that the device works on at once.
     pub queue_depth: u16,
     /// Whether writes may complete before they are durable.
@@ -148,12 +153,25 @@ impl Geometry {
         sectors: 0,
         max_transfer_sectors: 0,
         max_discard_sectors: 0,
+        max_zero_sectors: 0,
+        max_erase_sectors: 0,
         queue_depth: 0,
         write_cache: false,
         durable_writes: false,
         read_only: false,
         medium: Medium::Unknown,
     };
+
+    /// The most sectors of an operation; 0 if the device cannot do it, or it is not about sectors.
+    pub const fn max_sectors(&self, operation: Operation) -> u64 {
+        match operation {
+            Operation::Read | Operation::Write(_) => self.max_transfer_sectors as u64,
+            Operation::Discard => self.max_discard_sectors,
+            Operation::WriteZeroes(_) => self.max_zero_sectors,
+            Operation::SecureErase => self.max_erase_sectors,
+            Operation::Flush | Operation::Manage(_) => 0,
+        }
+    }
 
     /// Size of the disk in bytes.
     pub const fn bytes(&self) -> u64 {

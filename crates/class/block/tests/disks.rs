@@ -6,7 +6,7 @@ mod memory;
 use memory::{Memory, SECTOR, Shared};
 use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
 use outboard_block::partition::Scheme;
-use outboard_block::{Durability, Operation, UnitId, UnitState};
+use outboard_block::{Durability, Operation, Room, UnitId, UnitState};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, Constraints, DmaSpace};
 use outboard_linux::SharedMemory;
@@ -337,6 +337,20 @@ fn long_discards_go_in_pieces_and_nonsense_is_refused() {
     for (lba, sectors) in [(0, 0), (1000, 1), (999, 2), (u64::MAX, 2)] {
         let refused = bench.disks.discard(DISK, lba, sectors, Token(1));
         assert_eq!(refused.unwrap_err(), Refusal::OutOfRange);
+    }
+}
+
+#[test]
+fn zeros_are_written_in_pieces_if_the_device_can_and_only_then() {
+    let mut bench = Bench::simple(1000);
+    let zeros = Operation::WriteZeroes(Room::GiveBack);
+    bench.disks.clear(DISK, zeros, 10, 100, Token(1)).unwrap();
+    assert!(matches!(bench.finish()[0].result, Ok(Outcome::Finished)));
+    assert_eq!(bench.shared().log, [(zeros, 10, 60), (zeros, 70, 40)]);
+    assert!(bench.shared().content[10 * 512..110 * 512].iter().all(|byte| *byte == 0));
+    for operation in [Operation::SecureErase, Operation::Read, Operation::Flush] {
+        let refused = bench.disks.clear(DISK, operation, 0, 1, Token(1));
+        assert_eq!(refused.unwrap_err(), Refusal::Unsupported);
     }
 }
 

@@ -27,6 +27,8 @@ fn ready(generation: u32) -> Unit {
         sectors: 64,
         max_transfer_sectors: 8,
         max_discard_sectors: 100,
+        max_zero_sectors: 0,
+        max_erase_sectors: 0,
         queue_depth: 2,
         ..Geometry::NONE
     };

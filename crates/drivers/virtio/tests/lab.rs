@@ -3,8 +3,8 @@
 mod support;
 
 use outboard_block::{
-    BlockDriver, BlockError, Durability, FailedReason, Management, RefusedReason, Request, Tag,
-    UnitId, UnitState,
+    BlockDriver, BlockError, Durability, FailedReason, Management, Operation, RefusedReason,
+    Request, Room, Tag, UnitId, UnitState,
 };
 use outboard_hw::dma::SgList;
 use outboard_hw::interrupt::InterruptKind;
@@ -13,6 +13,8 @@ use outboard_linux::now;
 use outboard_virtio::BlkConfig;
 use outboard_virtio::spec::features::Features;
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use support::{Bench, noise};
 use tempfile::NamedTempFile;
@@ -279,6 +281,70 @@ fn what_is_discarded_is_given_back() {
     bench.one(Request::flush()).unwrap();
     let after = file.path().metadata().unwrap().blocks();
     assert!(after + 8192 <= before, "{before} blocks before, {after} after");
+}
+
+#[test]
+fn zeros_are_written_without_data_and_with_or_without_giving_room_back() {
+    use std::os::unix::fs::MetadataExt;
+    let mut content = noise(12, 8 << 20);
+    let file = image(&content);
+    let mut bench = Bench::new(disk(file.path()));
+    let blocks = || file.path().metadata().unwrap().blocks();
+    let before = blocks();
+    for (room, lba, sectors) in [(Room::Keep, 1024, 1024), (Room::GiveBack, 4096, 8192)] {
+        bench.one(Request::clear(Operation::WriteZeroes(room), lba, sectors)).unwrap();
+        content[lba as usize * 512..][..sectors as usize * 512].fill(0);
+    }
+    bench.one(Request::flush()).unwrap();
+    assert_eq!(bench.counter("zeros"), 2);
+    let after = blocks();
+    // What was to be given back is, but for what the file system needs itself.
+    assert!(after + 8000 <= before, "{before} blocks before, {after} after");
+    assert!(after + 8600 > before, "what was to keep its room did: {before}, {after}");
+    drop(bench);
+    assert!(std::fs::read(file.path()).unwrap() == content);
+}
+
+/// Says one thing to QEMU's monitor, and waits for the answer.
+fn tell(monitor: &Path, what: &str) {
+    let stream = UnixStream::connect(monitor).unwrap();
+    let mut answers = BufReader::new(&stream).lines();
+    for command in [r#"{"execute": "qmp_capabilities"}"#, what] {
+        (&stream).write_all(command.as_bytes()).unwrap();
+        let answer = answers.find(|line| line.as_ref().is_ok_and(|line| !line.contains("QMP")));
+        assert!(answer.unwrap().unwrap().contains("return"), "{command}");
+    }
+}
+
+#[test]
+fn another_size_is_another_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let monitor = folder.path().join("monitor");
+    for packed in [false, true] {
+        let file = image(&noise(14, 2 << 20));
+        let virtio = VirtioConfig { packed, ..VirtioConfig::default() };
+        let socket = format!("socket,id=qmp,path={},server=on,wait=off", monitor.display());
+        let lab = LabConfig::new(vec![disk(file.path()).over(virtio)]);
+        let lab = lab.with_arguments(["-chardev", &socket, "-mon", "chardev=qmp,mode=control"]);
+        let mut bench = Bench::with(lab, BlkConfig::default());
+        let was = bench.driver.unit(UnitId(0)).unwrap().generation;
+        for (bytes, generation) in [(4 << 20, was + 1), (1 << 20, was + 2)] {
+            let size = format!(r#"{{"node-name": "disk0.0", "size": {bytes}}}"#);
+            tell(&monitor, &format!(r#"{{"execute": "block_resize", "arguments": {size}}}"#));
+            bench.run_until(|bench| {
+                let unit = bench.driver.unit(UnitId(0)).unwrap();
+                (unit.geometry.bytes(), unit.generation) == (bytes, generation)
+            });
+            let last = bytes / 512 - 1;
+            bench.write(last, &noise(15, 512), Durability::Durable).unwrap();
+            assert!(bench.read(last, 1).unwrap() == noise(15, 512));
+            let buffer = bench.buffer(512);
+            let behind = Request::read(last + 1, 1, SgList::single(buffer, 0..512));
+            let refused = bench.driver.submit(UnitId(0), Tag(1), behind).unwrap_err();
+            assert_eq!(refused.reason, RefusedReason::OutOfRange { sectors: last + 1 });
+        }
+        assert_eq!(bench.counter("device-resets"), 0);
+    }
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(super) enum Kind {
     Read,
     Write(Durability),
     Flush,
-    Discard,
+    /// An operation on sectors without data.
+    Clear(Operation),
     /// Looking for partitions.
     Scan(Box<Scanner>),
     /// Something beside the data.
@@ -96,9 +97,9 @@ impl Job {
                 let data = password.map(|buffer| SgList::single(buffer, 0..PASSWORD_BYTES));
                 Request { operation, lba: 0, sectors: 0, data: data.unwrap_or(SgList::EMPTY) }
             }
-            (Kind::Discard, _) => {
+            (Kind::Clear(operation), _) => {
                 self.piece = (self.sectors - self.moved).min(self.max_piece);
-                Request::discard(lba + self.moved, self.piece)
+                Request::clear(*operation, lba + self.moved, self.piece)
             }
             (_, Phase::ReadFirst) => Request::read(lba, 1, self.scratch(0)),
             (_, Phase::ReadLast) => Request::read(lba + self.sectors - 1, 1, self.scratch(1)),
@@ -244,7 +245,7 @@ impl Job {
                 None => return Err(DiskError { error: BlockError::Gone, lba: None }),
             },
             Kind::Write(_) => Outcome::Written(len),
-            Kind::Flush | Kind::Discard | Kind::Scan(_) | Kind::Manage(_) => Outcome::Finished,
+            Kind::Flush | Kind::Clear(_) | Kind::Scan(_) | Kind::Manage(_) => Outcome::Finished,
         })
     }
 }

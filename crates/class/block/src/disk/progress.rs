@@ -255,7 +255,7 @@ impl Disks {
             Kind::Read => latencies.reads.record(taken),
             Kind::Write(_) => latencies.writes.record(taken),
             Kind::Flush => latencies.flushes.record(taken),
-            Kind::Discard | Kind::Scan(_) | Kind::Manage(_) => {}
+            Kind::Clear(_) | Kind::Scan(_) | Kind::Manage(_) => {}
         }
         match &result {
             Ok(Outcome::Read(data)) => {

@@ -6,7 +6,7 @@ use super::locks::Claims;
 use super::statistics::{DiskCounters, Latencies};
 use super::volume::{Volume, VolumeError, Volumes};
 use super::{DiskId, DiskInfo, Done, Outcome, ReadData, Refusal, Token};
-use crate::driver::{BlockDriver, Completion, Durability};
+use crate::driver::{BlockDriver, Completion, Durability, Operation};
 use crate::partition::{Scanner, Table};
 use crate::unit::{Geometry, Identity, Unit, UnitId, UnitState};
 use alloc::boxed::Box;
@@ -182,6 +182,8 @@ impl Disks {
             sectors: device.sectors / factor,
             max_transfer_sectors: device.max_transfer_sectors / factor as u32,
             max_discard_sectors: device.max_discard_sectors / factor,
+            max_zero_sectors: device.max_zero_sectors / factor,
+            max_erase_sectors: device.max_erase_sectors / factor,
             read_only: device.read_only || options.read_only,
             ..device
         })
@@ -296,21 +298,38 @@ impl Disks {
         sectors: u64,
         token: Token,
     ) -> Result<JobId, Refusal> {
+        self.clear(disk, Operation::Discard, lba, sectors, token)
+    }
+
+    /// Does what takes no data to `sectors` from `lba` on: a discard, zeros, a secure erasure.
+    pub fn clear(
+        &mut self,
+        disk: DiskId,
+        operation: Operation,
+        lba: u64,
+        sectors: u64,
+        token: Token,
+    ) -> Result<JobId, Refusal> {
         let geometry = self.geometry(disk).ok_or(Refusal::NoDisk)?;
         if geometry.read_only {
             return Err(Refusal::ReadOnly);
         }
-        if geometry.max_discard_sectors == 0 {
+        let clears = matches!(
+            operation,
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase
+        );
+        if !clears || geometry.max_sectors(operation) == 0 {
             return Err(Refusal::Unsupported);
         }
         let end = lba.checked_add(sectors).filter(|end| *end <= geometry.sectors);
         if sectors == 0 || end.is_none() {
             return Err(Refusal::OutOfRange);
         }
-        let mut job = self.job(disk, Kind::Discard, Some(token))?;
+        let mut job = self.job(disk, Kind::Clear(operation), Some(token))?;
         let factor = u64::from(geometry.sector_bytes) / job.sector_bytes as u64;
         (job.first_lba, job.sectors) = (lba * factor, sectors * factor);
-        job.max_piece = self.unit(disk).ok_or(Refusal::NoDisk)?.geometry.max_discard_sectors;
+        let device = self.unit(disk).ok_or(Refusal::NoDisk)?.geometry;
+        job.max_piece = device.max_sectors(operation);
         job.phase = Phase::Claiming;
         Ok(self.start(job))
     }

@@ -59,6 +59,8 @@ impl Memory {
             sectors: (content.len() / SECTOR) as u64,
             max_transfer_sectors,
             max_discard_sectors: 100,
+            max_zero_sectors: 60,
+            max_erase_sectors: 0,
             queue_depth: depth,
             ..Geometry::NONE
         };
@@ -136,6 +138,10 @@ impl Memory {
         }
         let bytes = lba as usize * SECTOR..(lba + sectors) as usize * SECTOR;
         let range = shared.content.get_mut(bytes.clone()).unwrap();
+        if matches!(operation, Operation::WriteZeroes(_)) {
+            range.fill(0);
+            return Ok(());
+        }
         let data = std::mem::take(&mut request.data);
         let segments: Vec<_> = data.segments(&Constraints::NONE).collect();
         if operation == Operation::Flush || operation == Operation::Discard {
@@ -175,8 +181,7 @@ impl BlockDriver for Memory {
     }
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let Unit { geometry, state, .. } = self.units[usize::from(unit.0)];
-        let most = u64::from(geometry.max_transfer_sectors);
-        assert!(request.sectors <= most || request.operation == Operation::Discard);
+        assert!(request.sectors <= geometry.max_sectors(request.operation));
         let state = if self.stopped { UnitState::Stopping } else { state };
         let managed = matches!(request.operation, Operation::Manage(_));
         if state != UnitState::Ready && (self.stopped || !managed) {

@@ -129,7 +129,8 @@ impl Command {
             }
             Operation::Flush if device.flush_ext => RegisterH2d::command(command::FLUSH_CACHE_EXT),
             Operation::Flush | Operation::Manage(_) => RegisterH2d::command(command::FLUSH_CACHE),
-            Operation::Discard => {
+            // The others are refused.
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase => {
                 let fis = RegisterH2d::command(command::DATA_SET_MANAGEMENT);
                 fis.features(DSM_TRIM).count(1)
             }
@@ -147,8 +148,8 @@ impl Command {
             Operation::Read | Operation::Write(_) => {
                 Data::Segments(self.request.data.segments(constraints))
             }
-            Operation::Flush | Operation::Manage(_) => Data::None,
             Operation::Discard => Data::Trim,
+            _ => Data::None,
         }
     }
 
@@ -156,7 +157,7 @@ impl Command {
     pub(crate) const fn expected_bytes(&self) -> Option<usize> {
         match self.operation() {
             Operation::Read | Operation::Write(_) => Some(self.request.data.bytes()),
-            Operation::Flush | Operation::Discard | Operation::Manage(_) => None,
+            _ => None,
         }
     }
 }

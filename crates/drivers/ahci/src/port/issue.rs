@@ -57,10 +57,13 @@ impl<R: Registers> Port<R> {
         }
         let most = match request.operation {
             Operation::Read | Operation::Write(_) => geometry.max_transfer_sectors.into(),
-            Operation::Discard if geometry.max_discard_sectors == 0 => {
-                return Err(RefusedReason::Unsupported);
+            // ATA's way to write zeros (ACS-4) is rare, and it has none to erase a part.
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase => {
+                match geometry.max_sectors(request.operation) {
+                    0 => return Err(RefusedReason::Unsupported),
+                    most => most,
+                }
             }
-            Operation::Discard => geometry.max_discard_sectors,
             Operation::Flush => 0,
             Operation::Manage(what) => return self.admit_management(what, request),
         };
@@ -72,7 +75,7 @@ impl<R: Registers> Port<R> {
             Operation::Read | Operation::Write(_) => {
                 request.sectors as usize * geometry.sector_bytes as usize
             }
-            Operation::Flush | Operation::Discard | Operation::Manage(_) => 0,
+            _ => 0,
         };
         let empty = request.sectors == 0 && request.operation != Operation::Flush;
         if empty || request.data.bytes() != bytes {
@@ -138,7 +141,9 @@ impl<R: Registers> Port<R> {
         let timeouts = &context.config.timeouts;
         let timeout = match command.operation() {
             Operation::Read | Operation::Write(_) => timeouts.transfer,
-            Operation::Discard => timeouts.discard,
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase => {
+                timeouts.discard
+            }
             Operation::Flush => timeouts.flush,
             Operation::Manage(_) if self.drive.is_some() => timeouts.flush,
             Operation::Manage(_) => return self.prepare_order(slot, context),
@@ -171,7 +176,7 @@ impl<R: Registers> Port<R> {
                 self.unflushed |= device.write_cache && !command.is_forced(&device)
             }
             Operation::Flush => self.unflushed = false,
-            Operation::Read | Operation::Discard | Operation::Manage(_) => {}
+            _ => {}
         }
         if command.needs_flush(&device) && !self.left_out.has(Sabotage::FlushAfterWrite) {
             command.step = Step::FlushAfterWrite;
@@ -188,7 +193,9 @@ impl<R: Registers> Port<R> {
             Operation::Read => (&mut counters.reads, Some(&mut counters.sectors_read)),
             Operation::Write(_) => (&mut counters.writes, Some(&mut counters.sectors_written)),
             Operation::Flush => (&mut counters.flushes, None),
-            Operation::Discard => (&mut counters.discards, None),
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase => {
+                (&mut counters.discards, None)
+            }
             // Ends in `managed`.
             Operation::Manage(_) => (&mut counters.manage, None),
         };

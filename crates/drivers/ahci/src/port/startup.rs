@@ -297,6 +297,8 @@ impl<R: Registers> Port<R> {
                 false => most_sectors,
             },
             max_discard_sectors: if identify.has_trim() { ranges } else { 0 },
+            max_zero_sectors: 0,
+            max_erase_sectors: 0,
             queue_depth: queue_depth.into(),
             write_cache: device.write_cache,
             durable_writes: device.fua,

@@ -7,6 +7,8 @@ pub(super) struct Counters {
     pub(super) writes: u64,
     pub(super) flushes: u64,
     pub(super) discards: u64,
+    pub(super) zeros: u64,
+    pub(super) erasures: u64,
     pub(super) sectors_read: u64,
     pub(super) sectors_written: u64,
     /// Batches shown to the device.
@@ -29,6 +31,8 @@ impl Counters {
             writes,
             flushes,
             discards,
+            zeros,
+            erasures,
             sectors_read,
             sectors_written,
             kicks,
@@ -44,6 +48,8 @@ impl Counters {
         counter("writes", writes);
         counter("flushes", flushes);
         counter("discards", discards);
+        counter("zeros", zeros);
+        counter("erasures", erasures);
         counter("sectors-read", sectors_read);
         counter("sectors-written", sectors_written);
         counter("kicks", kicks);

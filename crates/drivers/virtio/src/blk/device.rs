@@ -6,8 +6,9 @@ use super::{Blk, Event, Phase};
 use crate::VirtioError;
 use crate::queue::{Piece, Queue};
 use crate::spec::blk::{
-    BLK_SIZE, BlkFeatures, CAPACITY, GET_ID, Header, ID_BYTES, MAX_DISCARD_SECTORS, NUM_QUEUES,
-    PHYSICAL_BLOCK_EXP, SECTOR_BYTES, SEG_MAX, SIZE_MAX, STATUS_OK, WRITEBACK,
+    BLK_SIZE, BlkFeatures, CAPACITY, GET_ID, Header, ID_BYTES, MAX_DISCARD_SECTORS,
+    MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP,
+    SECTOR_BYTES, SEG_MAX, SIZE_MAX, STATUS_OK, WRITEBACK,
 };
 use crate::spec::features::Features;
 use crate::spec::split::MAX_ENTRIES;
@@ -54,6 +55,8 @@ struct Said {
     write_cache: bool,
     queues: u16,
     discard_sectors: u32,
+    zero_sectors: u32,
+    erase_sectors: u32,
 }
 
 impl<T: Transport> Blk<T> {
@@ -209,6 +212,8 @@ impl<T: Transport> Blk<T> {
                     1
                 },
                 discard_sectors: when(BlkFeatures::DISCARD, MAX_DISCARD_SECTORS, 0),
+                zero_sectors: when(BlkFeatures::WRITE_ZEROES, MAX_WRITE_ZEROES_SECTORS, 0),
+                erase_sectors: when(BlkFeatures::SECURE_ERASE, MAX_SECURE_ERASE_SECTORS, 0),
             }
         });
         let mut said = said.ok_or(VirtioError::RestlessConfig)?;
@@ -241,6 +246,8 @@ impl<T: Transport> Blk<T> {
             sectors: said.capacity / u64::from(factor),
             max_transfer_sectors: (transfer / u64::from(said.sector_bytes)) as u32,
             max_discard_sectors: u64::from(said.discard_sectors / factor),
+            max_zero_sectors: u64::from(said.zero_sectors / factor),
+            max_erase_sectors: u64::from(said.erase_sectors / factor),
             queue_depth: was.queue_depth,
             write_cache: said.write_cache,
             durable_writes: false,

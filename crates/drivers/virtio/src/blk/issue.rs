@@ -4,12 +4,13 @@ use super::slots::{Job, Stage};
 use super::{Blk, Phase};
 use crate::queue::{Full, Piece};
 use crate::spec::blk::{
-    BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES,
+    BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES, SECURE_ERASE,
+    WRITE_ZEROES,
 };
 use crate::spec::features::Features;
 use crate::transport::Transport;
 use outboard_block::{
-    Management, Operation, Refused, RefusedReason, Request, Tag, UnitId, UnitState,
+    Management, Operation, Refused, RefusedReason, Request, Room, Tag, UnitId, UnitState,
 };
 use outboard_hw::Instant;
 
@@ -59,14 +60,15 @@ impl<T: Transport> Blk<T> {
                 }
                 request.sectors * u64::from(geometry.sector_bytes)
             }
-            Operation::Discard => {
+            Operation::Discard | Operation::WriteZeroes(_) | Operation::SecureErase => {
                 if geometry.read_only {
                     return Err(RefusedReason::WriteProtected);
                 }
-                if geometry.max_discard_sectors == 0 {
+                let most = geometry.max_sectors(request.operation);
+                if most == 0 {
                     return Err(RefusedReason::Unsupported);
                 }
-                if request.sectors == 0 || request.sectors > geometry.max_discard_sectors {
+                if request.sectors == 0 || request.sectors > most {
                     return Err(RefusedReason::TooLong);
                 }
                 0
@@ -139,22 +141,27 @@ impl<T: Transport> Blk<T> {
             Operation::Read => (IN, true),
             Operation::Write(_) => (OUT, false),
             Operation::Discard => (DISCARD, false),
+            Operation::WriteZeroes(_) => (WRITE_ZEROES, false),
+            Operation::SecureErase => (SECURE_ERASE, false),
             Operation::Flush | Operation::Manage(_) => (FLUSH, false),
         };
         let segments = if main { *segments } else { 0 };
-        let count = segments + EXTRA_PIECES + u16::from(kind == DISCARD);
+        let clears = matches!(kind, DISCARD | WRITE_ZEROES | SECURE_ERASE);
+        let count = segments + EXTRA_PIECES + u16::from(clears);
         if queue.free() < if indirect { 1 } else { count } {
             return Err(Full);
         }
-        // What is discarded is named by a segment of its own, a flush names nothing.
+        // What is cleared is named by a segment of its own, a flush names nothing.
         let sector = if matches!(kind, IN | OUT) { request.lba * factor } else { 0 };
         let header = Header { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
         let (header, status) = memory.begin(&header);
-        let discard = (kind == DISCARD).then(|| {
+        let unmap = request.operation == Operation::WriteZeroes(Room::GiveBack);
+        let flags = if unmap { DiscardSegment::UNMAP } else { 0 };
+        let discard = clears.then(|| {
             memory.discard(&DiscardSegment {
                 sector: (request.lba * factor).into(),
                 sectors: ((request.sectors * factor) as u32).into(),
-                flags: 0.into(),
+                flags: flags.into(),
             })
         });
         let read = |segment| Piece { segment, writable: false };

@@ -128,6 +128,8 @@ impl<T: Transport> Blk<T> {
             }
             (Ok(()), Operation::Flush) => counters.flushes += 1,
             (Ok(()), Operation::Discard) => counters.discards += 1,
+            (Ok(()), Operation::WriteZeroes(_)) => counters.zeros += 1,
+            (Ok(()), Operation::SecureErase) => counters.erasures += 1,
             (Ok(()), Operation::Manage(_)) => {}
         }
         request.data.sync_for_cpu();

@@ -26,6 +26,10 @@ bitflags! {
         const MULTI_QUEUE = 1 << 12;
         /// Discards.
         const DISCARD = 1 << 13;
+        /// Writes of zeros.
+        const WRITE_ZEROES = 1 << 14;
+        /// Secure erasures.
+        const SECURE_ERASE = 1 << 16;
     }
 }
 
@@ -45,6 +49,10 @@ pub const WRITEBACK: usize = 32;
 pub const NUM_QUEUES: usize = 34;
 /// `max_discard_sectors`: 32 bits.
 pub const MAX_DISCARD_SECTORS: usize = 36;
+/// `max_write_zeroes_sectors`: 32 bits.
+pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
+/// `max_secure_erase_sectors`: 32 bits.
+pub const MAX_SECURE_ERASE_SECTORS: usize = 60;
 
 /// Bytes in the sectors that positions and sizes are counted in, whatever the logical sectors are.
 pub const SECTOR_BYTES: u32 = 512;
@@ -74,11 +82,15 @@ pub const FLUSH: u32 = 4;
 pub const GET_ID: u32 = 8;
 /// Discard.
 pub const DISCARD: u32 = 11;
+/// Write zeros.
+pub const WRITE_ZEROES: u32 = 13;
+/// Erase securely.
+pub const SECURE_ERASE: u32 = 14;
 
 /// Bytes of a serial number; shorter ones end with a zero.
 pub const ID_BYTES: usize = 20;
 
-/// What a discard is about (§5.2.6).
+/// What a discard, a write of zeros or a secure erasure is about (§5.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DiscardSegment {
@@ -86,8 +98,13 @@ pub struct DiscardSegment {
     pub sector: U64,
     /// How many.
     pub sectors: U32,
-    /// Bit 0: may be unmapped, of writes of zeros.
+    /// See [`UNMAP`](Self::UNMAP).
     pub flags: U32,
+}
+
+impl DiscardSegment {
+    /// The sectors may be unmapped; of writes of zeros alone.
+    pub const UNMAP: u32 = 1 << 0;
 }
 
 /// Bytes of one.

@@ -6,7 +6,9 @@ use outboard_linux::SharedMemory;
 use outboard_virtio::VirtioError;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::blk::{
-    FLUSH, GET_ID, IN, NUM_QUEUES, OUT, STATUS_OK, STATUS_UNSUPPORTED,
+    DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, IN, MAX_DISCARD_SECTORS,
+    MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, OUT, SECURE_ERASE, STATUS_OK,
+    STATUS_UNSUPPORTED, WRITE_ZEROES,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
@@ -16,6 +18,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use zerocopy::FromBytes;
 
 const MEMORY_BYTES: usize = 16 << 20;
 pub const SECTOR: usize = 512;
@@ -39,6 +42,8 @@ pub struct Model {
     /// Notifications, each with the queue and where the next entry would be.
     pub notified: Vec<(u16, u16)>,
     pub resets: u32,
+    /// What was discarded, zeroed and erased.
+    pub cleared: Vec<(u32, DiscardSegment)>,
 }
 
 /// The driver's end of it.
@@ -57,6 +62,9 @@ impl ModelTransport {
         let mut config = vec![0; 128];
         config[..8].copy_from_slice(&(content.len() as u64 / SECTOR as u64).to_le_bytes());
         config[NUM_QUEUES..][..2].copy_from_slice(&queues.to_le_bytes());
+        for most in [MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, MAX_SECURE_ERASE_SECTORS] {
+            config[most..][..4].copy_from_slice(&(most as u32).to_le_bytes());
+        }
         let model = Model {
             memory: GuestMemoryMmap::from_ranges_with_files(ranges).unwrap(),
             features: features | Features::VERSION_1.bits(),
@@ -71,6 +79,7 @@ impl ModelTransport {
             resetting: None,
             notified: Vec::new(),
             resets: 0,
+            cleared: Vec::new(),
         };
         Self { model: Arc::new(Mutex::new(model)), arena }
     }
@@ -126,6 +135,12 @@ impl Model {
                 (Vec::new(), STATUS_OK)
             }
             FLUSH => (Vec::new(), STATUS_OK),
+            DISCARD | WRITE_ZEROES | SECURE_ERASE => {
+                assert_eq!((sector, data.len()), (0, DISCARD_BYTES));
+                let segment = DiscardSegment::read_from_bytes(data).unwrap();
+                self.cleared.push((kind, segment));
+                (Vec::new(), STATUS_OK)
+            }
             GET_ID => (b"model\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(), STATUS_OK),
             _ => (Vec::new(), STATUS_UNSUPPORTED),
         };

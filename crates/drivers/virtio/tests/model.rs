@@ -1,11 +1,16 @@
-//! A queue in trouble is reset alone, if the device can do that.
+//! The driver on a disk in this process: what QEMU's disks cannot do, or do wrong.
 
 mod support;
 
-use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
+use outboard_block::{
+    BlockDriver, Completion, Durability, Operation, RefusedReason, Request, Room, Tag, UnitId,
+    UnitState,
+};
 use outboard_hw::Instant;
 use outboard_hw::dma::SgList;
-use outboard_virtio::spec::blk::BlkFeatures;
+use outboard_virtio::spec::blk::{
+    BlkFeatures, DISCARD, DiscardSegment, SECURE_ERASE, WRITE_ZEROES,
+};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::{Blk, BlkConfig};
 use std::time::Duration;
@@ -29,6 +34,10 @@ impl Rig {
 
     fn with(features: Features, queues: u16, config: BlkConfig) -> Self {
         let features = features.bits() | BlkFeatures::MULTI_QUEUE.bits();
+        Self::of(features, queues, config)
+    }
+
+    fn of(features: u64, queues: u16, config: BlkConfig) -> Self {
         let device = ModelTransport::new(features, queues, noise(1, SECTORS * SECTOR));
         let driver = Blk::new(device.clone(), config).unwrap();
         let mut rig = Self { driver, device, now: Instant::ORIGIN, done: Vec::new() };
@@ -191,4 +200,41 @@ fn notifications_say_where_the_next_entry_will_be() {
     // Three entries for the serial number, which has no table; then the ring begins anew.
     let last = rig.device.model().notified.split_off(59);
     assert_eq!(last, [(0, 63 | 1 << 15), (0, 0), (0, 1)]);
+}
+
+#[test]
+fn what_takes_no_data_is_named_by_a_segment() {
+    let clears = BlkFeatures::DISCARD | BlkFeatures::WRITE_ZEROES | BlkFeatures::SECURE_ERASE;
+    for layout in [Features::empty(), Features::INDIRECT, Features::PACKED] {
+        let features = layout.bits() | clears.bits();
+        let mut rig = Rig::of(features, 1, BlkConfig::default());
+        let operations = [
+            (Operation::Discard, DISCARD, 0),
+            (Operation::WriteZeroes(Room::Keep), WRITE_ZEROES, 0),
+            (Operation::WriteZeroes(Room::GiveBack), WRITE_ZEROES, DiscardSegment::UNMAP),
+            (Operation::SecureErase, SECURE_ERASE, 0),
+        ];
+        let geometry = rig.driver.unit(UnitId(0)).unwrap().geometry;
+        let mut expected = Vec::new();
+        for (operation, kind, flags) in operations {
+            let most = geometry.max_sectors(operation);
+            let mut submit = |sectors| {
+                let request = Request::clear(operation, 7, sectors);
+                rig.driver.submit(UnitId(0), Tag(0), request).map_err(|refused| refused.reason)
+            };
+            assert_eq!(submit(most), Ok(()));
+            assert_eq!(submit(most + 1), Err(RefusedReason::TooLong));
+            let (sector, sectors) = (7.into(), (most as u32).into());
+            expected.push((kind, DiscardSegment { sector, sectors, flags: flags.into() }));
+        }
+        rig.driver.kick(rig.now);
+        rig.turn();
+        assert!(rig.done.iter().all(|completion| completion.result.is_ok()));
+        assert_eq!(rig.device.model().cleared, expected);
+    }
+    let mut rig = Rig::of(0, 1, BlkConfig::default());
+    for operation in [Operation::WriteZeroes(Room::Keep), Operation::SecureErase] {
+        let refused = rig.driver.submit(UnitId(0), Tag(0), Request::clear(operation, 0, 1));
+        assert_eq!(refused.unwrap_err().reason, RefusedReason::Unsupported);
+    }
 }
