@@ -320,12 +320,32 @@ impl FromStr for DiskConfig {
     }
 }
 
+/// What kind of machine a lab is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Machine {
+    /// A PC (`q35`): its devices are PCI functions.
+    #[default]
+    Pc,
+    /// QEMU's `microvm`, without PCI: its disks are virtio devices at fixed addresses, with registers
+    /// of version 1.
+    MicroV1,
+    /// The same with registers of version 2.
+    MicroV2,
+}
+
+impl Machine {
+    /// The most devices at fixed addresses.
+    pub const MMIO_DEVICES: usize = 8;
+}
+
 /// A lab to be started.
 #[derive(Debug, Clone)]
 pub struct LabConfig {
     /// Disks, which get the ports of as many AHCI controllers as they need, or are devices of their
     /// own; see [`controllers`](Self::controllers).
     pub disks: Vec<DiskConfig>,
+    /// The machine that they are attached to.
+    pub machine: Machine,
     /// Bytes of DMA memory, at most [`MAX_DMA_BYTES`](Self::MAX_DMA_BYTES); pages count only once
     /// they are touched.
     pub dma_bytes: usize,
@@ -349,6 +369,7 @@ impl LabConfig {
     pub const fn new(disks: Vec<DiskConfig>) -> Self {
         Self {
             disks,
+            machine: Machine::Pc,
             dma_bytes: Self::DMA_BYTES,
             interrupts: None,
             program: None,

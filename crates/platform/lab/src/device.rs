@@ -208,6 +208,11 @@ pub struct LabInterrupts {
 }
 
 impl LabInterrupts {
+    /// Those of a device at a fixed address, whose line is watched already.
+    pub(crate) fn pin(shared: Arc<Shared>) -> Self {
+        Self { shared, wiring: Arc::new(Mutex::new(Wiring::Pin)) }
+    }
+
     /// The doorbell's vectors; `None` if a pin is used, or nothing is.
     fn messages(&self) -> Option<Range<u16>> {
         match &*self.wiring.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -134,6 +134,16 @@ pub enum LabError {
         /// How many fit.
         most: usize,
     },
+    /// A machine without PCI has other disks than virtio ones, or too many.
+    #[error(
+        "a machine without PCI has up to {} virtio disks and no others: attach each with \
+         DiskConfig::over",
+        crate::Machine::MMIO_DEVICES
+    )]
+    NotOverMmio,
+    /// There is no device at a fixed address of this number.
+    #[error("the lab has no place {0} for devices at fixed addresses")]
+    NoPlace(usize),
     /// More DMA memory than the machine has in one piece.
     #[error(
         "{wanted} bytes of DMA memory are more than the {most} that one lab holds; ask for less"

@@ -27,9 +27,10 @@ mod registers;
 mod version;
 
 pub use config::{
-    Bus, DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Media, VirtioConfig,
+    Bus, DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Machine, Media, VirtioConfig,
     VirtioVersion,
 };
 pub use device::{LabDevice, LabInterrupts};
 pub use error::LabError;
 pub use machine::Lab;
+pub use registers::LabRegisters;

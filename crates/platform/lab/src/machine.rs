@@ -1,7 +1,9 @@
 //! The machine: its command line, its memory map, its functions.
 
+mod mmio;
+
 use crate::config::{
-    Bus, DiskConfig, DiskKind, FaultAt, LabConfig, Media, VirtioConfig, VirtioVersion,
+    Bus, DiskConfig, DiskKind, FaultAt, LabConfig, Machine, Media, VirtioConfig, VirtioVersion,
 };
 use crate::device::{LabDevice, LabInterrupts, Shared};
 use crate::doorbell::{Doorbell, VECTORS};
@@ -76,9 +78,14 @@ impl Lab {
         let mut command = Command::new(program);
         let inherited = [memory.as_fd(), rom.as_fd(), qtest_there.as_fd(), doorbell_there.as_fd()];
         let inherited = inherited.map(|fd| fd.as_raw_fd());
-        command.args(machine_arguments(ram, inherited));
-        for (number, disks) in LabConfig::controllers(&config.disks).enumerate() {
-            add_controller(&mut command, number, disks);
+        command.args(machine_arguments(config.machine, ram, inherited));
+        match config.machine {
+            Machine::Pc => {
+                for (number, disks) in LabConfig::controllers(&config.disks).enumerate() {
+                    add_controller(&mut command, number, disks);
+                }
+            }
+            Machine::MicroV1 | Machine::MicroV2 => mmio::add_disks(&mut command, &config.disks)?,
         }
         command.args(&config.arguments);
         let process = Process::start(command, inherited.to_vec())?;
@@ -100,6 +107,12 @@ impl Lab {
         if qtest.greet().is_none() {
             return Err(explain(&mut process, &qtest, &config.disks));
         }
+        let (interrupts, open) = (config.interrupts, Mutex::default());
+        if config.machine != Machine::Pc {
+            let shared = Shared { qtest, doorbell, doorbell_base: 0, arena, interrupts, open };
+            let (functions, assigned) = Default::default();
+            return Ok(Self { shared: Arc::new(shared), process, functions, assigned });
+        }
         let mut ports = PortConfig::new(LabPorts(qtest.clone()));
         let host_bridge = Address::new(0, 0, 0, 0);
         ports.write_u32(host_bridge, PCIEXBAR, ECAM_BASE as u32 | 1);
@@ -113,8 +126,6 @@ impl Lab {
         let Some(doorbell_base) = doorbell_base.filter(|_| qtest.death().is_none()) else {
             return Err(explain(&mut process, &qtest, &config.disks));
         };
-        let interrupts = config.interrupts;
-        let open = Mutex::default();
         let shared = Shared { qtest, doorbell, doorbell_base, arena, interrupts, open };
         Ok(Self { shared: Arc::new(shared), process, functions, assigned })
     }
@@ -156,6 +167,12 @@ impl Lab {
         let bars = self.assigned.of(address).copied().collect();
         let config = LabConfigSpace::new(ecam(&self.shared.qtest), address);
         Ok(LabDevice::new(self.shared.clone(), function.clone(), bars, config))
+    }
+
+    /// Takes the virtio device at a fixed address, of a machine without PCI, for a driver: the disks
+    /// come first, in their order. Whoever takes one twice has two drivers in each other's way.
+    pub fn open_mmio(&self, place: usize) -> Result<(LabRegisters, LabInterrupts), LabError> {
+        mmio::open(&self.shared, place).ok_or(LabError::NoPlace(place))
     }
 
     /// Readable once QEMU has ended.
@@ -203,7 +220,7 @@ fn rom() -> rustix::io::Result<SharedMemory> {
     Ok(rom)
 }
 
-fn machine_arguments(ram: usize, inherited: [i32; 4]) -> Vec<String> {
+fn machine_arguments(machine: Machine, ram: usize, inherited: [i32; 4]) -> Vec<String> {
     let [memory, rom, qtest, doorbell] = inherited;
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -213,8 +230,11 @@ fn machine_arguments(ram: usize, inherited: [i32; 4]) -> Vec<String> {
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
     );
     add("-display", "none".into());
-    let off = "sata=off,usb=off,vmport=off,smm=off,hpet=off";
-    add("-machine", format!("q35,accel=tcg,memory-backend=ram,{off}"));
+    let kind = match machine {
+        Machine::Pc => "q35,sata=off,usb=off,vmport=off,smm=off,hpet=off",
+        Machine::MicroV1 | Machine::MicroV2 => mmio::MACHINE,
+    };
+    add("-machine", format!("{kind},accel=tcg,memory-backend=ram"));
     add("-m", format!("{}k", ram >> 10));
     let ram =
         format!("memory-backend-file,id=ram,size={ram},mem-path=/proc/self/fd/{memory},share=on");
@@ -223,8 +243,13 @@ fn machine_arguments(ram: usize, inherited: [i32; 4]) -> Vec<String> {
     add("-chardev", format!("socket,id=qtest,fd={qtest}"));
     add("-qtest", "chardev:qtest".into());
     add("-qtest-log", "none".into());
-    add("-chardev", format!("socket,id=doorbell,fd={doorbell}"));
-    add("-device", format!("ivshmem-doorbell,chardev=doorbell,vectors={VECTORS},addr=0x1e"));
+    if machine == Machine::Pc {
+        add("-chardev", format!("socket,id=doorbell,fd={doorbell}"));
+        add("-device", format!("ivshmem-doorbell,chardev=doorbell,vectors={VECTORS},addr=0x1e"));
+    } else {
+        let legacy = if machine == Machine::MicroV1 { "on" } else { "off" };
+        add("-global", format!("virtio-mmio.force-legacy={legacy}"));
+    }
     ["-nodefaults", "-no-user-config"].map(str::to_owned).into_iter().chain(arguments).collect()
 }
 
@@ -276,6 +301,22 @@ fn add_virtio(
     disk: &DiskConfig,
     virtio: &VirtioConfig,
 ) {
+    let on = |value| if value { "on" } else { "off" };
+    let mut device = virtio_disk(command, node, disk, virtio);
+    device["driver"] = "virtio-blk-pci".into();
+    device["addr"] = address.into();
+    device["disable-legacy"] = on(virtio.version == VirtioVersion::Modern).into();
+    device["disable-modern"] = (virtio.version == VirtioVersion::Legacy).into();
+    command.arg("-device").arg(device.to_string());
+}
+
+/// Adds what is behind a virtio disk; the device, without what depends on how it is attached.
+fn virtio_disk(
+    command: &mut Command,
+    node: &str,
+    disk: &DiskConfig,
+    virtio: &VirtioConfig,
+) -> Value {
     let (format, file) = (format_name(disk), storage(disk));
     let node_of_image = json!({
         "driver": format,
@@ -285,14 +326,9 @@ fn add_virtio(
         "read-only": disk.read_only,
     });
     command.arg("-blockdev").arg(node_of_image.to_string());
-    let on = |value| if value { "on" } else { "off" };
-    let device = json!({
-        "driver": "virtio-blk-pci",
+    json!({
         "drive": node,
-        "addr": address,
         "serial": format!("LAB-{node}"),
-        "disable-legacy": on(virtio.version == VirtioVersion::Modern),
-        "disable-modern": virtio.version == VirtioVersion::Legacy,
         "packed": virtio.packed,
         "num-queues": virtio.queues,
         "queue-size": virtio.queue_entries,
@@ -304,8 +340,7 @@ fn add_virtio(
         "share-rw": false,
         "rerror": "report",
         "werror": "report",
-    });
-    command.arg("-device").arg(device.to_string());
+    })
 }
 
 /// Adds a CD drive with a disc in it. Such drives take read-only images.
