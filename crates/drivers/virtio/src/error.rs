@@ -11,6 +11,12 @@ pub enum VirtioError {
     /// The function says nowhere where these registers are, or they cannot be mapped.
     #[error("the device does not say where its {0} is, nor does it have the ports of an older one")]
     MissingStructure(&'static str),
+    /// What is there is no virtio device, or none at all.
+    #[error("there is no virtio device at these registers")]
+    NoDevice,
+    /// The device has registers of a version that nobody has described yet.
+    #[error("the device's registers are of version {0}, and 1 and 2 are what is known")]
+    UnknownVersion(u32),
     /// The device has the registers of virtio 1.0, and does not follow it.
     #[error("the device has the registers of virtio 1.0, but does not offer to follow it")]
     Draft,

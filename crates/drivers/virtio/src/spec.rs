@@ -6,6 +6,7 @@
 
 pub mod blk;
 pub mod features;
+pub mod mmio;
 pub mod packed;
 pub mod pci;
 pub mod split;

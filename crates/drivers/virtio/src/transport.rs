@@ -1,7 +1,9 @@
 //! How a driver reaches its device (§4).
 
+mod mmio;
 mod pci;
 
+pub use mmio::MmioTransport;
 pub use pci::PciTransport;
 
 use crate::VirtioError;

@@ -8,10 +8,13 @@ use outboard_block::{
 };
 use outboard_hw::dma::SgList;
 use outboard_hw::interrupt::InterruptKind;
-use outboard_lab::{DiskConfig, Fault, LabConfig, VirtioConfig, VirtioVersion};
+use outboard_lab::{
+    DiskConfig, Fault, Lab, LabConfig, LabError, Machine, VirtioConfig, VirtioVersion,
+};
 use outboard_linux::now;
-use outboard_virtio::BlkConfig;
 use outboard_virtio::spec::features::Features;
+use outboard_virtio::transport::{MmioTransport, Transport};
+use outboard_virtio::{BlkConfig, VirtioError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -31,7 +34,7 @@ fn disk(path: &Path) -> DiskConfig {
 
 /// Writes and reads all over a disk, many requests at a time and of all sizes, some in several
 /// pieces; what the image has to hold afterwards.
-fn exercise(bench: &mut Bench, mut content: Vec<u8>) -> Vec<u8> {
+fn exercise<T: Transport>(bench: &mut Bench<T>, mut content: Vec<u8>) -> Vec<u8> {
     let sector = bench.sector_bytes();
     let sectors = (content.len() / sector) as u64;
     let depth = usize::from(bench.driver.unit(UnitId(0)).unwrap().geometry.queue_depth);
@@ -146,6 +149,50 @@ fn devices_from_before_the_specification_carry_data() {
             assert!(std::fs::read(file.path()).unwrap() == content, "{virtio:?}");
         }
     }
+}
+
+/// A lab without PCI.
+fn micro(machine: Machine, disk: DiskConfig) -> Lab {
+    Lab::start(&LabConfig { machine, ..LabConfig::new(vec![disk]) }).unwrap()
+}
+
+#[test]
+fn devices_at_fixed_addresses_carry_data() {
+    let cases = [
+        (Machine::MicroV1, false, 1, true),
+        (Machine::MicroV1, false, 4, false),
+        (Machine::MicroV2, false, 1, true),
+        (Machine::MicroV2, false, 4, false),
+        (Machine::MicroV2, true, 1, false),
+        (Machine::MicroV2, true, 4, true),
+    ];
+    for (machine, packed, queues, indirect) in cases {
+        let virtio = VirtioConfig { packed, queues, indirect, ..VirtioConfig::default() };
+        let content = noise(3, 2 << 20);
+        let file = image(&content);
+        let lab = micro(machine, disk(file.path()).over(virtio));
+        let mut bench = Bench::on_mmio(lab, BlkConfig::default());
+        assert_eq!(bench.state(), UnitState::Ready, "{machine:?}: {:?}", bench.events);
+        let content = exercise(&mut bench, content);
+        for on in [false, true] {
+            bench.one(Request::manage(Management::SetWriteCache(on))).unwrap();
+        }
+        assert_eq!(bench.counter("device-resets"), 0, "{machine:?}: {:?}", bench.events);
+        drop(bench);
+        assert!(std::fs::read(file.path()).unwrap() == content, "{machine:?}");
+    }
+}
+
+#[test]
+fn places_without_a_device_are_told_from_those_with_one() {
+    let lab = micro(Machine::MicroV2, DiskConfig::null(1 << 20).over(VirtioConfig::default()));
+    let (registers, _) = lab.open_mmio(1).unwrap();
+    let nothing = MmioTransport::new(registers, lab.dma()).unwrap_err();
+    assert_eq!(nothing, VirtioError::NoDevice);
+    assert!(matches!(lab.open_mmio(8), Err(LabError::NoPlace(8))));
+    let other = LabConfig::new(vec![DiskConfig::null(1 << 20)]);
+    let refused = Lab::start(&LabConfig { machine: Machine::MicroV1, ..other });
+    assert!(matches!(refused, Err(LabError::NotOverMmio)));
 }
 
 #[test]

@@ -9,18 +9,19 @@ use outboard_block::{
 };
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_hw::registers::AccessCounts;
-use outboard_lab::{DiskConfig, Lab, LabConfig, LabDevice, LabInterrupts};
+use outboard_lab::{DiskConfig, Lab, LabConfig, LabDevice, LabInterrupts, LabRegisters};
 use outboard_linux::{InterruptSource, now};
 use outboard_pci::Counting;
-use outboard_virtio::transport::PciTransport;
+use outboard_virtio::spec::pci::KIND_BLOCK;
+use outboard_virtio::transport::{MmioTransport, PciTransport, Transport};
 use outboard_virtio::{Blk, BlkConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The driver of a lab's first virtio disk, and what it takes to run it.
-pub struct Bench {
-    pub driver: Blk<PciTransport<Counting<LabDevice>>>,
+pub struct Bench<T: Transport = PciTransport<Counting<LabDevice>>> {
+    pub driver: Blk<T>,
     pub interrupts: LabInterrupts,
     pub counts: Arc<AccessCounts>,
     pub events: Vec<String>,
@@ -47,6 +48,28 @@ impl Bench {
         let (device, interrupts) = lab.open(disk.address).unwrap();
         let counts = Arc::new(AccessCounts::default());
         let transport = PciTransport::new(Counting::new(device, counts.clone())).unwrap();
+        Self::drive(lab, transport, interrupts, counts, config)
+    }
+}
+
+impl Bench<MmioTransport<LabRegisters>> {
+    /// The driver of the first disk of a lab without PCI.
+    pub fn on_mmio(lab: Lab, config: BlkConfig) -> Self {
+        let (registers, interrupts) = lab.open_mmio(0).unwrap();
+        let transport = MmioTransport::new(registers, lab.dma()).unwrap();
+        assert_eq!(transport.kind(), u32::from(KIND_BLOCK));
+        Self::drive(lab, transport, interrupts, Arc::default(), config)
+    }
+}
+
+impl<T: Transport> Bench<T> {
+    fn drive(
+        lab: Lab,
+        transport: T,
+        interrupts: LabInterrupts,
+        counts: Arc<AccessCounts>,
+        config: BlkConfig,
+    ) -> Self {
         let driver = Blk::new(transport, config).unwrap();
         let (events, done) = (Vec::new(), Vec::new());
         let mut bench = Self { driver, interrupts, counts, events, done, lab, deaf: false };
