@@ -349,8 +349,12 @@ impl<R: Registers> Port<R> {
         if own || self.left_out.has(Sabotage::CutOffs) {
             return false;
         }
+        // It is not asked again: an answer that is none does not count.
+        let errors = match self.registers.get(PX_SERR) {
+            ALL_ONES => self.registers.get(PX_SERR),
+            errors => errors,
+        };
         // Where the bits mean tags, this one means tag 26.
-        let errors = self.registers.get(PX_SERR);
         let announced = !context.quirks.queued_failure_in_serr
             && errors != ALL_ONES
             && errors & serial_error::EXCHANGED != 0;
