@@ -11,3 +11,4 @@ pub mod packed;
 pub mod pci;
 pub mod split;
 pub mod status;
+pub mod vhost_user;

@@ -42,6 +42,13 @@ pub trait Transport: Send {
         false
     }
 
+    /// Whether the device is not there at present, but may come back. Whoever gets it back also bounds
+    /// how long that takes, and goes on with it whenever this is asked. What was asked of the device
+    /// stays with the driver; its status asks for a reset.
+    fn is_away(&mut self) -> bool {
+        false
+    }
+
     /// The features that the device offers, without those that this transport has no way to use.
     fn offered_features(&mut self) -> u64;
 

@@ -221,6 +221,10 @@ impl<T: Transport> Blk<T> {
         if !bytes.is_power_of_two() || !(SECTOR_BYTES..=64 << 10).contains(&bytes) {
             return Err(VirtioError::BadConfig("its logical sectors have an impossible size"));
         }
+        // QEMU's storage daemon offers a limit, and says that it is 0.
+        if said.segment_bytes == 0 {
+            said.segment_bytes = MAX_SEGMENT_BYTES;
+        }
         if said.segment_bytes < bytes || said.segments == 0 {
             return Err(VirtioError::BadConfig("a sector does not fit into a segment"));
         }

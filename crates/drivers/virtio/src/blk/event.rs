@@ -26,6 +26,8 @@ pub(super) enum Event {
 pub(super) enum Cause {
     /// It says that it needs it.
     Wish,
+    /// The way to it was lost.
+    Lost,
     /// A request is overdue.
     Overdue,
     /// It has broken the rules of a queue.
@@ -36,6 +38,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset(Cause::Wish) => f.write_str("the device asks for a reset, and is reset"),
+            Self::Reset(Cause::Lost) => f.write_str("the device is away: its requests are kept"),
             Self::Reset(Cause::Overdue) => f.write_str("a request timed out: the device is reset"),
             Self::Reset(Cause::Broken(why)) => write!(f, "{why}: it is reset"),
             Self::QueueReset { queue, cause: Cause::Broken(why) } => {

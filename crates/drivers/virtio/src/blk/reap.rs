@@ -16,10 +16,11 @@ impl<T: Transport> Blk<T> {
         self.advance_queue(now, done);
         self.look_again = false;
         let cause = core::mem::replace(&mut self.cause, Cause::NONE);
+        // What was done before a device was lost is done.
+        self.reap(now, done);
         if self.is_up() && cause.config {
             self.look_at_device(now);
         }
-        self.reap(now, done);
         self.check_time(now);
         if self.phase == Phase::Running {
             self.do_own(now, done);

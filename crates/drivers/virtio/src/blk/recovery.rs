@@ -11,6 +11,8 @@ use outboard_hw::Instant;
 
 /// How often a device that is being reset is looked at.
 pub(super) const RESET_STEP: Duration = Duration::from_millis(1);
+/// How often it is asked for a device that is away.
+const AWAY_STEP: Duration = Duration::from_millis(10);
 /// How often a device that has something to do is looked at, interrupt or not.
 pub(super) const CHECK_STEP: Duration = Duration::from_secs(1);
 /// How often a request is issued in all.
@@ -40,13 +42,14 @@ impl<T: Transport> Blk<T> {
             return self.give_up(now, FailedReason::Removed);
         }
         if status.is_empty() {
-            self.check_at = None;
-            match closing || self.stopping {
-                true => self.phase = Phase::Ended,
-                false => {
-                    self.end_hopeless(now, done);
-                    self.bring_up(now);
-                }
+            if closing || self.stopping {
+                (self.phase, self.check_at) = (Phase::Ended, None);
+            } else if self.transport.is_away() {
+                self.check_at = Some(now + AWAY_STEP);
+            } else {
+                self.check_at = None;
+                self.end_hopeless(now, done);
+                self.bring_up(now);
             }
             return;
         }
@@ -65,7 +68,7 @@ impl<T: Transport> Blk<T> {
             return self.give_up(now, FailedReason::Removed);
         }
         if status.contains(Status::NEEDS_RESET) {
-            return self.reset(now, Cause::Wish);
+            return self.reset_as_asked(now);
         }
         self.configuration_changed(now);
     }
@@ -80,7 +83,7 @@ impl<T: Transport> Blk<T> {
             return self.give_up(now, FailedReason::Removed);
         }
         if status.contains(Status::NEEDS_RESET) {
-            return self.reset(now, Cause::Wish);
+            return self.reset_as_asked(now);
         }
         let asked = self.identifying_since.map(|since| (since, 0));
         let since = |(_, job): (_, &mut Job)| Some((job.since?, job.queue));
@@ -93,6 +96,12 @@ impl<T: Transport> Blk<T> {
             Some(_) => self.check_at = Some(now + CHECK_STEP),
             None => self.check_at = None,
         }
+    }
+
+    /// Resets a device whose status asks for it.
+    fn reset_as_asked(&mut self, now: Instant) {
+        let cause = if self.transport.is_away() { Cause::Lost } else { Cause::Wish };
+        self.reset(now, cause);
     }
 
     /// Resets the device. What it has is issued again once it is back, in the order in which it was

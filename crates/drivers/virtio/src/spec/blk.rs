@@ -54,6 +54,10 @@ pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
 /// `max_secure_erase_sectors`: 32 bits.
 pub const MAX_SECURE_ERASE_SECTORS: usize = 60;
 
+/// Bytes that the configuration has, with all fields of the specification and with those that it had
+/// before secure erasing and before discards: who does not know the others may not tell more.
+pub const CONFIG_LENGTHS: [usize; 3] = [72, 60, 36];
+
 /// Bytes in the sectors that positions and sizes are counted in, whatever the logical sectors are.
 pub const SECTOR_BYTES: u32 = 512;
 

@@ -1,0 +1,36 @@
+//! vhost-user: devices that are another process, as a virtio driver's transport.
+//!
+//! The other process, the *back end*, listens at a socket. [`VhostUser`] connects there, tells it
+//! where the memory is that driver and back end share, where in it the queues are, and by which
+//! `eventfd`s they wake each other. From then on requests take no message and no system call but
+//! these.
+//!
+//! * **Memory** is a `memfd` of this process's ([`outboard_linux::SharedMemory`]). A device address is an offset in it;
+//!   the back end is told no address of this process.
+//! * **Nothing waits**, but [`VhostUser::attach`] at the beginning, for as long as
+//!   [`VhostConfig::start_time`], and a driver that switches the write cache, for a second. Questions
+//!   are sent without waiting for answers, and answers are taken when the event loop says that they
+//!   are there; each is due within five seconds. That is why the codec is our own: the one of the
+//!   crate `vhost`, which is otherwise well kept, waits for every answer for as long as it takes,
+//!   and a time limit for its socket would still hold the event loop for that time, over and over
+//!   with a back end that sends a byte at a time.
+//! * **A back end is not trusted.** It may answer anything, at any time, and pass any descriptor. A
+//!   message is taken if it is the answer that is due, has its length and no descriptor; anything
+//!   else ends the connection. What it writes into the memory is the driver's to check.
+//! * **A back end that is lost may come back.** The driver sees a device that needs a reset, and
+//!   keeps its requests. The transport connects again, at growing intervals and for
+//!   [`VhostConfig::return_time`]; then the driver sets the device up anew, asks who it is, and
+//!   issues its requests again. A reset that the driver wants for another reason is the same: the
+//!   connection is closed, so the back end forgets everything, and a new one is made.
+#![forbid(unsafe_code)]
+
+mod error;
+mod events;
+mod session;
+mod setup;
+mod transport;
+mod wire;
+
+pub use error::{Trouble, VhostError};
+pub use events::VhostInterrupts;
+pub use transport::{BackEnd, VhostConfig, VhostUser};

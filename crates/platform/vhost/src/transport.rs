@@ -1,0 +1,380 @@
+//! A device behind a socket, as a virtio driver sees it.
+
+use crate::error::{Trouble, VhostError};
+use crate::events::{Events, VhostInterrupts};
+use crate::session::{Facts, Session};
+use crate::setup::Setup;
+use outboard_hw::Instant;
+use outboard_hw::dma::{Arena, DmaSpace};
+use outboard_linux::{EventFd, SharedMemory, now};
+use outboard_virtio::VirtioError;
+use outboard_virtio::queue::Areas;
+use outboard_virtio::spec::blk::CONFIG_LENGTHS;
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::status::Status;
+use outboard_virtio::spec::vhost_user::{LOG_ALL, PROTOCOL_FEATURES};
+use outboard_virtio::transport::{Cause, Transport};
+use rustix::event::Timespec;
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Features of the device that are the protocol's business, or that would need messages of their
+/// own: a back end that wants addresses translated asks for each.
+const NOT_OFFERED: u64 = PROTOCOL_FEATURES | LOG_ALL | Features::ACCESS_PLATFORM.bits();
+/// The most entries of a queue: the protocol does not say what a back end takes, and all that we
+/// know of take this many.
+const QUEUE_ENTRIES: u16 = 256;
+/// The most queues.
+const MAX_QUEUES: u16 = 64;
+/// How long a change of the configuration may take.
+const CONFIG_TIME: Duration = Duration::from_secs(1);
+/// The first pause between two attempts to connect, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// A connection that lasts this long was a good one.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Which back end, and for how long it is waited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VhostConfig {
+    /// The socket at which it listens.
+    pub socket: PathBuf,
+    /// Bytes of memory for queues and transfers.
+    pub dma_bytes: usize,
+    /// How long it may take at the beginning until the device is known.
+    pub start_time: Duration,
+    /// For how long it is waited for once it was lost.
+    pub return_time: Duration,
+}
+
+impl VhostConfig {
+    /// A back end, with memory of 64 MiB.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        let (start_time, return_time) = (Duration::from_secs(5), Duration::from_secs(60));
+        Self { socket: socket.into(), dma_bytes: 64 << 20, start_time, return_time }
+    }
+}
+
+/// Where the connection is.
+#[derive(Debug)]
+enum Link {
+    Up(Session),
+    /// There is none; when to make one.
+    Away(Instant),
+    /// There will be none any more.
+    Ended,
+}
+
+/// A device behind a socket. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct VhostUser {
+    config: VhostConfig,
+    events: Arc<Events>,
+    kicks: Vec<EventFd>,
+    memory: Arc<SharedMemory>,
+    arena: Arena,
+    back_end: BackEnd,
+    state: RefCell<State>,
+}
+
+/// What changes.
+#[derive(Debug)]
+struct State {
+    link: Link,
+    /// What the back end said of its device at last.
+    facts: Facts,
+    /// Grows with what it says.
+    generation: u32,
+    /// There is something that the driver was not told of.
+    news: bool,
+    /// What the driver has said.
+    status: Status,
+    features: u64,
+    areas: Vec<Areas>,
+    /// Whether the connection of a device that was set up is gone.
+    lost: bool,
+    lost_since: Option<Instant>,
+    /// What was wrong at last.
+    trouble: Trouble,
+    pause: Duration,
+}
+
+/// Whether a back end is there, for whoever wonders why its disk is gone.
+#[derive(Debug, Clone, Default)]
+pub struct BackEnd(Arc<Mutex<Option<VhostError>>>);
+
+impl BackEnd {
+    /// The error that says why it was given up, once; `Ok` if it was not.
+    pub fn check(&self) -> Result<(), VhostError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+impl VhostUser {
+    /// Connects to a back end, and finds out what its device is.
+    pub fn attach(config: VhostConfig) -> Result<(Self, VhostInterrupts, BackEnd), VhostError> {
+        let system = VhostError::system;
+        let memory = SharedMemory::for_model("vhost-user", config.dma_bytes);
+        let (memory, arena) = memory.map_err(system("memory for transfers"))?;
+        let events = Arc::new(Events::new().map_err(system("interrupts"))?);
+        let _ = events.control.watch(events.error.as_fd());
+        let path = &config.socket;
+        let end = now() + config.start_time;
+        let mut session = Session::open(path, &CONFIG_LENGTHS, &events.control, now())
+            .map_err(|trouble| match trouble {
+                Trouble::Connect(error) => {
+                    VhostError::Nobody { path: path.clone(), error: error.into() }
+                }
+                trouble => VhostError::unusable(path, trouble),
+            })?;
+        while session.ready_at().is_none() {
+            events.control.wait(time_until(end));
+            let looked = session.look(now());
+            looked.map_err(|trouble| VhostError::unusable(path, trouble))?;
+            if now().reached(end) {
+                let trouble = session.silent(config.start_time.as_secs());
+                return Err(VhostError::unusable(path, trouble));
+            }
+        }
+        let state = State {
+            facts: session.facts().clone(),
+            link: Link::Up(session),
+            generation: 0,
+            news: false,
+            status: Status::empty(),
+            features: 0,
+            areas: Vec::new(),
+            lost: false,
+            lost_since: None,
+            trouble: Trouble::Closed,
+            pause: PAUSES.0,
+        };
+        let (state, back_end, kicks) = (RefCell::new(state), BackEnd::default(), Vec::new());
+        let interrupts = VhostInterrupts(events.clone());
+        let ours =
+            Self { config, events, kicks, memory, arena, back_end: back_end.clone(), state };
+        Ok((ours, interrupts, back_end))
+    }
+
+    /// The kind of device is not told by the protocol: whether this may be a disk.
+    pub fn queue_count(&self) -> u16 {
+        self.state.borrow().facts.queues
+    }
+
+    /// Takes what the back end has said.
+    fn look(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let Link::Up(session) = &mut state.link else { return };
+        let at = now();
+        match session.look(at) {
+            Ok(_) if self.events.error.take() => self.lose(state, at, Trouble::RingError),
+            Ok(changed) => {
+                if changed {
+                    state.facts = session.facts().clone();
+                    state.generation = state.generation.wrapping_add(1);
+                    state.news = true;
+                }
+            }
+            Err(trouble) => self.lose(state, at, trouble),
+        }
+    }
+
+    /// Tries to get back a back end that was lost.
+    fn come_back(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let at = now();
+        if matches!(state.link, Link::Away(again) if at.reached(again)) {
+            let control = &self.events.control;
+            match Session::open(&self.config.socket, &CONFIG_LENGTHS, control, at) {
+                Ok(session) => state.link = Link::Up(session),
+                Err(trouble) => self.lose(state, at, trouble),
+            }
+        }
+    }
+
+    /// Does without a connection that is of no use, until the next attempt.
+    fn lose(&self, state: &mut State, at: Instant, trouble: Trouble) {
+        let path = self.config.socket.display();
+        if let Link::Up(session) = &state.link
+            && session.ready_at().is_some_and(|since| at.reached(since + STEADY))
+        {
+            log::warn!("the back end at {path} {trouble}. Requests are kept until it is back");
+            (state.lost_since, state.pause) = (None, PAUSES.0);
+        }
+        state.trouble = trouble;
+        (state.lost, state.news) = (state.lost || !state.status.is_empty(), true);
+        let since = *state.lost_since.get_or_insert(at);
+        if at.reached(since + self.config.return_time) {
+            state.link = Link::Ended;
+            let (path, seconds) = (self.config.socket.clone(), self.config.return_time.as_secs());
+            let error = VhostError::Lost { path, seconds, trouble };
+            *self.back_end.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            return;
+        }
+        state.link = Link::Away(at + state.pause);
+        state.pause = (state.pause * 2).min(PAUSES.1);
+    }
+
+    /// Sets the device up.
+    fn begin(&self, state: &mut State) {
+        let at = now();
+        let setup = Setup {
+            features: state.features,
+            memory: self.memory.as_fd(),
+            memory_bytes: self.memory.size_bytes() as u64,
+            areas: &state.areas,
+            kicks: &self.kicks,
+            calls: self.events.calls(),
+            error: &self.events.error,
+        };
+        if let Link::Up(session) = &mut state.link
+            && let Err(trouble) = session.start(&setup, &self.events.control, at)
+        {
+            self.lose(state, at, trouble);
+        }
+    }
+
+    /// `N` bytes of the configuration; ones where there is none.
+    fn config_bytes<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let state = self.state.borrow();
+        let bytes = state.facts.config.get(offset..).and_then(|rest| rest.first_chunk());
+        bytes.copied().unwrap_or([u8::MAX; N])
+    }
+}
+
+impl Transport for VhostUser {
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        Arc::new(self.arena.clone())
+    }
+
+    fn is_away(&mut self) -> bool {
+        self.look();
+        self.come_back();
+        match &self.state.borrow().link {
+            Link::Up(session) => session.ready_at().is_none(),
+            Link::Away(_) | Link::Ended => true,
+        }
+    }
+
+    fn offered_features(&mut self) -> u64 {
+        self.state.borrow().facts.features & !NOT_OFFERED
+    }
+
+    fn accept_features(&mut self, features: u64) {
+        self.state.borrow_mut().features = features;
+    }
+
+    fn status(&self) -> Status {
+        self.look();
+        let state = self.state.borrow();
+        match (&state.link, state.lost) {
+            (Link::Ended, _) => Status::from_bits_retain(u8::MAX),
+            (_, true) => state.status | Status::NEEDS_RESET,
+            (_, false) => state.status,
+        }
+    }
+
+    fn set_status(&mut self, status: Status) {
+        let state = &mut *self.state.borrow_mut();
+        state.status = status;
+        if status.is_empty() {
+            (state.lost, state.news) = (false, false);
+            state.areas.clear();
+            if matches!(&state.link, Link::Up(session) if session.is_started()) {
+                // Whatever the back end still does ends with its connection.
+                (state.lost_since, state.pause) = (None, PAUSES.0);
+                state.link = Link::Away(now());
+            }
+        } else if status.contains(Status::DRIVER_OK) && !state.lost {
+            self.begin(state);
+        }
+    }
+
+    fn queue_limit(&mut self, queue: u16) -> u16 {
+        let there = queue < self.state.borrow().facts.queues && queue < self.kicks.len() as u16;
+        if there { QUEUE_ENTRIES } else { 0 }
+    }
+
+    fn enable_interrupts(&mut self, queues: u16) -> Result<(), VirtioError> {
+        let there = self.state.borrow().facts.queues;
+        let count = queues.min(there).clamp(1, MAX_QUEUES);
+        let make = || (0..count).map(|_| EventFd::new()).collect::<rustix::io::Result<Vec<_>>>();
+        let refused = |_| outboard_hw::HwError::Platform("the system has no descriptors left");
+        self.kicks = make().map_err(refused)?;
+        let _ = self.events.calls.set(make().map_err(refused)?);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), VirtioError> {
+        Ok(())
+    }
+
+    fn cut_off(&mut self) {
+        self.state.borrow_mut().link = Link::Ended;
+    }
+
+    fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError> {
+        let state = &mut *self.state.borrow_mut();
+        if usize::from(queue) != state.areas.len() {
+            return Err(VirtioError::NoQueue(queue));
+        }
+        state.areas.push(areas);
+        Ok(())
+    }
+
+    #[inline]
+    fn notify(&mut self, queue: u16) {
+        if let Some(kick) = self.kicks.get(usize::from(queue)) {
+            kick.signal();
+        }
+    }
+
+    fn cause(&mut self, vector: u16) -> Cause {
+        if vector > 0 {
+            return Cause { queues: true, config: false };
+        }
+        self.look();
+        let config = std::mem::take(&mut self.state.borrow_mut().news);
+        Cause { queues: false, config }
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.state.borrow().generation
+    }
+
+    fn config_u8(&self, offset: usize) -> u8 {
+        u8::from_le_bytes(self.config_bytes(offset))
+    }
+
+    fn config_u16(&self, offset: usize) -> u16 {
+        u16::from_le_bytes(self.config_bytes(offset))
+    }
+
+    fn config_u32(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.config_bytes(offset))
+    }
+
+    fn set_config_u8(&mut self, offset: usize, value: u8) {
+        let end = now() + CONFIG_TIME;
+        if let State { link: Link::Up(session), .. } = &mut *self.state.borrow_mut() {
+            // If that fails, the connection does, which is seen when it is next looked at.
+            let _ = session.set_config(offset as u32, &[value], now());
+        }
+        let is_waiting = |state: &State| match &state.link {
+            Link::Up(session) => session.is_waiting(),
+            Link::Away(_) | Link::Ended => false,
+        };
+        while is_waiting(&self.state.borrow()) && !now().reached(end) {
+            self.events.control.wait(time_until(end));
+            self.look();
+        }
+    }
+}
+
+/// The time from now to `end`.
+fn time_until(end: Instant) -> Timespec {
+    let time = end.since(now());
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
+}
