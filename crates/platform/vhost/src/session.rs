@@ -172,9 +172,7 @@ impl Session {
                 self.facts.features = number;
                 self.ask(GET_PROTOCOL_FEATURES, &[], now)?;
             }
-            GET_PROTOCOL_FEATURES => {
-                self.agree(ProtocolFeatures::from_bits_retain(number), now)?
-            }
+            GET_PROTOCOL_FEATURES => self.agree(ProtocolFeatures::from_bits_retain(number), now)?,
             GET_QUEUE_NUM => self.facts.queues = u16::try_from(number).unwrap_or(u16::MAX),
             // Of the device status, only that bit is the device's to take back (§3.1.1).
             _ if number & u64::from(Status::FEATURES_OK.bits()) == 0 => {

@@ -122,12 +122,14 @@ impl VhostUser {
         let _ = events.control.watch(events.error.as_fd());
         let path = &config.socket;
         let end = now() + config.start_time;
-        let mut session = Session::open(path, &CONFIG_LENGTHS, &events.control, now())
-            .map_err(|trouble| match trouble {
-                Trouble::Connect(error) => {
-                    VhostError::Nobody { path: path.clone(), error: error.into() }
+        let mut session =
+            Session::open(path, &CONFIG_LENGTHS, &events.control, now()).map_err(|trouble| {
+                match trouble {
+                    Trouble::Connect(error) => {
+                        VhostError::Nobody { path: path.clone(), error: error.into() }
+                    }
+                    trouble => VhostError::unusable(path, trouble),
                 }
-                trouble => VhostError::unusable(path, trouble),
             })?;
         while session.ready_at().is_none() {
             events.control.wait(time_until(end));
@@ -153,8 +155,7 @@ impl VhostUser {
         };
         let (state, back_end, kicks) = (RefCell::new(state), BackEnd::default(), Vec::new());
         let interrupts = VhostInterrupts(events.clone());
-        let ours =
-            Self { config, events, kicks, memory, arena, back_end: back_end.clone(), state };
+        let ours = Self { config, events, kicks, memory, arena, back_end: back_end.clone(), state };
         Ok((ours, interrupts, back_end))
     }
 
@@ -165,7 +166,10 @@ impl VhostUser {
 
     /// Takes what the back end has said.
     fn look(&self) {
-        let state = &mut *self.state.borrow_mut();
+        self.look_at(&mut self.state.borrow_mut());
+    }
+
+    fn look_at(&self, state: &mut State) {
         let Link::Up(session) = &mut state.link else { return };
         let at = now();
         match session.look(at) {
@@ -358,17 +362,24 @@ impl Transport for VhostUser {
 
     fn set_config_u8(&mut self, offset: usize, value: u8) {
         let end = now() + CONFIG_TIME;
-        if let State { link: Link::Up(session), .. } = &mut *self.state.borrow_mut() {
-            // If that fails, the connection does, which is seen when it is next looked at.
-            let _ = session.set_config(offset as u32, &[value], now());
+        let state = &mut *self.state.borrow_mut();
+        let Link::Up(session) = &mut state.link else { return };
+        // If that fails, the connection does, which is seen when it is next looked at.
+        let _ = session.set_config(offset as u32, &[value], now());
+        if !session.is_started() {
+            // Carried out, and answered, before any queue is served.
+            if let Some(byte) = state.facts.config.get_mut(offset) {
+                *byte = value;
+            }
+            return;
         }
         let is_waiting = |state: &State| match &state.link {
             Link::Up(session) => session.is_waiting(),
             Link::Away(_) | Link::Ended => false,
         };
-        while is_waiting(&self.state.borrow()) && !now().reached(end) {
+        while is_waiting(state) && !now().reached(end) {
             self.events.control.wait(time_until(end));
-            self.look();
+            self.look_at(state);
         }
     }
 }

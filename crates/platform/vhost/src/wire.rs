@@ -59,8 +59,7 @@ impl Wire {
     ) -> Result<(), Trouble> {
         let flags = flags | Header::VERSION;
         let bytes = payload.len() as u32;
-        let header =
-            Header { request: request.into(), flags: flags.into(), bytes: bytes.into() };
+        let header = Header { request: request.into(), flags: flags.into(), bytes: bytes.into() };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))

@@ -60,8 +60,9 @@ struct Said {
 }
 
 impl<T: Transport> Blk<T> {
-    pub(super) const fn has(&self, feature: BlkFeatures) -> bool {
-        self.features & feature.bits() != 0
+    /// Whether these features were agreed upon.
+    pub(super) const fn has(&self, features: BlkFeatures) -> bool {
+        self.features & features.bits() == features.bits()
     }
 
     /// Whether the disk has said before who it is.
@@ -104,7 +105,15 @@ impl<T: Transport> Blk<T> {
         self.transport.set_status(Status::ACKNOWLEDGE);
         self.transport.set_status(status);
         let known = KNOWN.difference(self.config.without).bits() | KNOWN_BLK.bits();
+        let was = self.ring_features().intersection(KNOWN);
         self.features = self.transport.offered_features() & known;
+        if !self.queues.is_empty() {
+            // The queues are laid out; what a device that came back offers beside that is ignored.
+            if !self.ring_features().contains(was) {
+                return Err(VirtioError::FeaturesRefused);
+            }
+            self.features = self.features & !KNOWN.bits() | was.bits();
+        }
         if self.transport.is_legacy() {
             // Half of the features are from later on, and nobody confirms the others (§3.1.2).
             self.features &= u64::from(u32::MAX);
@@ -120,7 +129,15 @@ impl<T: Transport> Blk<T> {
                 return Err(VirtioError::FeaturesRefused);
             }
         }
-        let said = self.read()?;
+        let mut said = self.read()?;
+        if self.has(BlkFeatures::CONFIG_WCE | BlkFeatures::FLUSH) {
+            // A reset has undone what was switched, and what nobody has written need not be true
+            // (QEMU's storage daemon, whose cache is on while it says that it is off).
+            let was = self.unit.geometry.write_cache;
+            let on = if self.is_known() { was } else { said.write_cache };
+            self.transport.set_config_u8(WRITEBACK, on.into());
+            said = self.read()?;
+        }
         self.lay_out(&said)?;
         self.transport.start()?;
         for (number, queue) in (0..).zip(&mut self.queues) {
@@ -328,6 +345,8 @@ impl<T: Transport> Blk<T> {
         self.phase = Phase::Running;
         (self.identifying_since, self.check_at) = (None, None);
         self.set_state(if self.stopping { UnitState::Stopping } else { UnitState::Ready });
+        // What it said meanwhile was about a device that was not known.
+        self.look_at_device(now);
     }
 }
 

@@ -200,4 +200,3 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let words = (0..bytes.div_ceil(8)).flat_map(|_| random.below(u64::MAX).to_le_bytes());
     words.take(bytes).collect()
 }
-
