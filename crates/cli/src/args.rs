@@ -17,6 +17,7 @@ use outboard_pci::Address as PciAddress;
 use outboard_sim::Fault;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
+use outboard_vhost::VhostDisk;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ Device drivers outside the kernel: serve disks as files.
 behind it as a tree of files, over 9P. The other verbs look at that tree, so nobody needs a kernel \
 that can mount it.
 
-The controller may be this machine's own (--pci), once it was taken away from the kernel. \
+The controller may be this machine's own (--pci), once it was taken away from the kernel, or another process (--attach-vhost-user). \
 Without hardware, and without root, the lab (--lab) provides a controller: the device models of \
 QEMU, with image files as disks. A simulation (--sim) needs no QEMU, and can fail as bad disks do.";
 
@@ -50,6 +51,7 @@ Examples:
   outboard status                             which controllers there are, and who uses them
   sudo outboard bind 00:1f.2                  take one from the kernel, until outboard unbind
   sudo outboard serve --pci 00:1f.2           serve the disks of a real controller
+  outboard serve --attach-vhost-user disk.sock  serve the disk of a vhost-user back end
   outboard ls                                 in another terminal: what is served
   outboard ls sdC0/part                       its partitions
   outboard cat sdC0/ctl                       what the disk says it is
@@ -137,7 +139,8 @@ pub(crate) enum Verb {
     Cp(CpArgs),
     /// See to a disk: health, self-tests, power, caches, passwords, media
     Disk(DiskArgs),
-    /// Measure drivers and server: in the lab, with a simulated disk, or on hardware
+    /// Measure drivers and server: in the lab, with a simulated disk, on hardware, or with another
+    /// process's disk
     Bench(BenchArgs),
     /// Try drivers against a simulator that lies
     ///
@@ -194,6 +197,18 @@ Faults do no harm to the image. Bad sectors are bad until the server ends, most 
 are written; the image keeps what they held. Cut power and pulled disks lose what was not flushed, \
 as with a real disk. To keep an image as it is whatever is written, serve a copy of it.";
 
+/// Whose disk it is, and what becomes of it.
+const VHOST_USER_HELP: &str = "\
+Serve the disk of a vhost-user-blk back end, such as qemu-storage-daemon's or SPDK's, that listens at \
+the Unix socket SOCKET. May be given several times, and together with --lab, --sim and --pci
+
+  ,ro           never write to the disk
+  ,queues=N     use at most N queues, rather than up to 8
+
+The back end is lent the memory for transfers, and nothing else. If it ends, requests are kept until \
+it listens again, for up to a minute: start it again with the same disk. Nobody notices but by the \
+time that it takes. A disk with another size or serial number is not taken for the same one.";
+
 /// What it takes to drive hardware.
 const PCI_HELP: &str = "\
 Serve the disks of a PCI function of this machine: a real controller. Several may be given, and \
@@ -221,7 +236,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, requires = "pci")]
     pub(crate) let_devices_reach_all_memory: bool,
 
-    #[arg(long, value_name = "IMAGE[,OPTION]…", required_unless_present_any = ["sim", "pci"])]
+    #[arg(long, value_name = "SOCKET[,OPTION]…", long_help = VHOST_USER_HELP)]
+    #[arg(help = "Serve the disk of a vhost-user-blk back end that listens at SOCKET")]
+    pub(crate) attach_vhost_user: Vec<VhostDisk>,
+
+    #[arg(long, value_name = "IMAGE[,OPTION]…")]
+    #[arg(required_unless_present_any = ["sim", "pci", "attach_vhost_user"])]
     #[arg(help = "Serve IMAGE as a disk behind a real controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 
@@ -238,7 +258,7 @@ pub(crate) struct ServeArgs {
     pub(crate) ninep: Vec<Address>,
 
     /// Memory for transfers, in MiB: for the functions given with --pci together, and as much for
-    /// the lab and the simulation
+    /// the lab, the simulation and each back end
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=MAX_MEMORY_MIB))]
     pub(crate) memory: u32,
@@ -389,7 +409,8 @@ pub(crate) struct CpArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Use the first disk of a PCI function of this machine
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["lab", "sim", "null"])]
+    #[arg(long, value_name = "ADDR")]
+    #[arg(conflicts_with_all = ["lab", "sim", "null", "attach_vhost_user"])]
     pub(crate) pci: Option<PciAddress>,
 
     /// Use functions that no IOMMU confines: they, and mistakes of their drivers, reach all memory
@@ -398,6 +419,10 @@ pub(crate) struct BenchArgs {
     /// root, and huge pages that are set aside. Functions that have an IOMMU are refused then.
     #[arg(long, requires = "pci")]
     pub(crate) let_devices_reach_all_memory: bool,
+
+    /// Use the disk of a vhost-user-blk back end that listens at SOCKET
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["lab", "sim", "null"])]
+    pub(crate) attach_vhost_user: Option<VhostDisk>,
 
     /// The image to use [default: a scratch image of 256 MiB in a temporary folder]
     #[arg(long, value_name = "IMAGE")]
@@ -437,7 +462,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
 
-    /// Write to the image or the disk given with --lab, --sim or --pci without asking
+    /// Write to the image or the disk that was given without asking
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -10,6 +10,7 @@ use outboard_lab::DiskConfig;
 use outboard_pci::Address;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
+use outboard_vhost::VhostDisk;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(crate) enum Target {
     Lab(DiskConfig),
     /// A simulated one.
     Sim(LiveDisk),
+    /// That of another process.
+    VhostUser(VhostDisk),
     /// The first one of a function of this machine.
     Pci(Address, Confinement),
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::BlockDriver;
 use outboard_pci::{Device, Identity};
+use outboard_vhost::VhostDisk;
 use outboard_virtio::transport::PciTransport;
 use outboard_virtio::{Blk, BlkConfig};
 
@@ -26,4 +27,10 @@ pub(crate) fn start<D: Device + 'static>(device: D) -> Result<Box<dyn BlockDrive
         Some(_) => Box::new(Blk::new(PciTransport::new(device)?, BlkConfig::default())?),
         None => bail!("there is no driver for a device of class {}", identity.class),
     })
+}
+
+/// How the disk of a back end is driven.
+pub(crate) fn over_vhost_user(disk: &VhostDisk) -> BlkConfig {
+    let config = BlkConfig::default();
+    BlkConfig { queues: disk.queues.unwrap_or(config.queues), ..config }
 }

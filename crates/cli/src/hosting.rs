@@ -12,6 +12,8 @@ use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
 use outboard_sysfs::Machine;
 use outboard_vfio::{Confinement, OpenFunction, Vfio, VfioConfig};
+use outboard_vhost::{BackEnd, VhostConfig, VhostDisk, VhostUser};
+use outboard_virtio::Blk;
 use rustix::fd::BorrowedFd;
 use std::error::Error;
 use std::fmt::Display;
@@ -72,6 +74,26 @@ pub(crate) fn host_sim(sim: &Live, disks: &[LiveDisk]) -> Result<Vec<Hosted>> {
         hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options });
     }
     Ok(hosted)
+}
+
+/// Drivers for disks of back ends, and word of whether these are there.
+pub(crate) fn host_back_ends(
+    disks: &[VhostDisk],
+    dma_bytes: usize,
+) -> Result<(Vec<Hosted>, Vec<BackEnd>)> {
+    let (mut hosted, mut back_ends) = (Vec::new(), Vec::new());
+    for disk in disks {
+        let config = VhostConfig { dma_bytes, ..VhostConfig::new(&disk.socket) };
+        let (transport, interrupts, back_end) = VhostUser::attach(config)?;
+        let config = drivers::over_vhost_user(disk);
+        let driver = Blk::new(transport, config)
+            .with_context(|| format!("the disk at {}", disk.socket.display()))?;
+        let options = DiskOptions { sector_bytes: None, read_only: disk.read_only };
+        let options = vec![(UnitId(0), options)];
+        hosted.push(Hosted { driver: Box::new(driver), interrupts: Box::new(interrupts), options });
+        back_ends.push(back_end);
+    }
+    Ok((hosted, back_ends))
 }
 
 /// Opens functions of this machine for which there are drivers.
@@ -139,17 +161,18 @@ pub(crate) fn check_shared(lab: &[DiskConfig], sim: &[LiveDisk]) -> Result<()> {
     Ok(())
 }
 
-/// What a server's devices are of: a lab, a simulation, this machine. Their drivers come in this
-/// order.
+/// What a server's devices are of: a lab, a simulation, other processes, this machine. Their
+/// drivers come in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) lab: Option<Lab>,
     pub(crate) sim: Option<Live>,
+    pub(crate) back_ends: Vec<BackEnd>,
     pub(crate) functions: Option<Vfio>,
     /// How many drivers are for the lab's controllers.
     pub(crate) lab_drivers: usize,
-    /// How many drivers are for controllers of the lab and the simulation.
-    pub(crate) model_drivers: usize,
+    /// How many drivers are for others than functions of this machine.
+    pub(crate) other_drivers: usize,
 }
 
 impl Platform for Devices {
@@ -162,9 +185,10 @@ impl Platform for Devices {
             lab.check()?;
         }
         self.sim.as_ref().map_or(Ok(()), Live::check)?;
+        self.back_ends.iter().try_for_each(BackEnd::check)?;
         match &self.functions {
             // The others are served on.
-            Some(_) if self.model_drivers > 0 => Ok(()),
+            Some(_) if self.other_drivers > 0 => Ok(()),
             Some(functions) => functions.check().map_err(Into::into),
             None => Ok(()),
         }
@@ -176,7 +200,7 @@ impl Platform for Devices {
 
     fn drain_requests(&mut self, wanted: &mut dyn FnMut(usize)) {
         if let Some(functions) = &mut self.functions {
-            let first = self.model_drivers;
+            let first = self.other_drivers;
             functions.drain_requests(&mut |number| wanted(first + number));
         }
     }

@@ -5,7 +5,7 @@ use crate::{drivers, hosting};
 use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
 use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
-use outboard_host::{Pace, Reaping};
+use outboard_host::{Hosted, Pace, Reaping};
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_hw::registers::AccessCounts;
 use outboard_lab::{Lab, LabConfig};
@@ -27,7 +27,8 @@ const WARM_UP: u32 = 10;
 struct Rig {
     driver: Box<dyn BlockDriver>,
     interrupts: Box<dyn InterruptSource>,
-    counts: Arc<AccessCounts>,
+    /// Of registers, if there are any.
+    counts: Option<Arc<AccessCounts>>,
     pace: Pace,
     /// Whether to look rather than to wait for interrupts.
     looking: bool,
@@ -51,10 +52,11 @@ pub(crate) fn measure(disk: &Target, setup: &Setup) -> Result<Measurement> {
     let mut warm = Clock::new(setup.depth)?;
     rig.run(setup, setup.seconds / WARM_UP, &mut places, &mut idle, &mut warm)?;
     let mut clock = Clock::new(setup.depth)?;
-    let before = (rig.counts.reads(), rig.counts.writes());
+    let before = rig.accesses();
     let seconds = rig.run(setup, setup.seconds, &mut places, &mut idle, &mut clock)?;
-    let accesses = (rig.counts.reads() - before.0, rig.counts.writes() - before.1);
-    Ok(clock.measurement(setup, seconds, Some(accesses)))
+    let accesses = rig.accesses().zip(before);
+    let accesses = accesses.map(|(after, before)| (after.0 - before.0, after.1 - before.1));
+    Ok(clock.measurement(setup, seconds, accesses))
 }
 
 impl Rig {
@@ -75,6 +77,13 @@ impl Rig {
                 let (device, interrupts) = function.context("no function was opened")?;
                 Self::start(device, Box::new(interrupts), Box::new(machine), reaping)
             }
+            Target::VhostUser(disk) => {
+                let disks = std::slice::from_ref(disk);
+                let (hosted, back_ends) = hosting::host_back_ends(disks, LabConfig::DMA_BYTES)?;
+                let Hosted { driver, interrupts, .. } =
+                    hosted.into_iter().next().context("no back end")?;
+                Self::bring_up(driver, interrupts, None, Box::new(back_ends), reaping)
+            }
             Target::Sim(disk) => {
                 let sim = Live::start(&LiveConfig::new(vec![disk.clone()]))?;
                 let function = sim.functions().next();
@@ -92,6 +101,16 @@ impl Rig {
     ) -> Result<Self> {
         let counts = Arc::new(AccessCounts::default());
         let driver = drivers::start(Counting::new(device, counts.clone()))?;
+        Self::bring_up(driver, interrupts, Some(counts), machine, reaping)
+    }
+
+    fn bring_up(
+        driver: Box<dyn BlockDriver>,
+        interrupts: Box<dyn InterruptSource>,
+        counts: Option<Arc<AccessCounts>>,
+        machine: Box<dyn Any>,
+        reaping: Reaping,
+    ) -> Result<Self> {
         let unit = UnitId(0);
         let pace = Pace::new(reaping);
         let mut rig =
@@ -105,6 +124,11 @@ impl Rig {
         }
         rig.unit = rig.unit_in(UnitState::Ready).context("there is no disk that is ready")?;
         Ok(rig)
+    }
+
+    /// Reads and writes of registers so far.
+    fn accesses(&self) -> Option<(u64, u64)> {
+        self.counts.as_ref().map(|counts| (counts.reads(), counts.writes()))
     }
 
     /// The first unit in a state.

@@ -73,6 +73,7 @@ impl Server {
         match disk {
             Target::Lab(disk) => command.args(["--lab", &image(disk)?]),
             Target::Sim(disk) => command.args(["--sim", &disk.to_string()]),
+            Target::VhostUser(disk) => command.args(["--attach-vhost-user", &disk.to_string()]),
             Target::Pci(address, confinement) => {
                 if *confinement == Confinement::DevicesReachAllMemory {
                     command.arg("--let-devices-reach-all-memory");

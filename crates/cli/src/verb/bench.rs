@@ -16,16 +16,19 @@ const NULL_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(arguments: &BenchArgs, json: bool) -> Result<()> {
     let scratch = tempfile::tempdir().context("no folder for a scratch image")?;
-    let disk = match (&arguments.lab, &arguments.sim, arguments.pci) {
+    let attached = arguments.attach_vhost_user.as_ref();
+    let disk = match (&arguments.lab, &arguments.sim, arguments.pci, attached) {
         (Some(disk), ..) => Target::Lab(disk.clone()),
-        (_, Some(disk), _) => Target::Sim(disk.clone()),
-        (.., Some(address)) => {
+        (_, Some(disk), ..) => Target::Sim(disk.clone()),
+        (.., Some(disk)) => Target::VhostUser(disk.clone()),
+        (_, _, Some(address), _) => {
             Target::Pci(address, args::confinement(arguments.let_devices_reach_all_memory))
         }
         _ if arguments.null => Target::Lab(DiskConfig::null(NULL_BYTES)),
         _ => Target::Lab(make_scratch(scratch.path(), json)?),
     };
     let given = arguments.lab.is_some() || arguments.sim.is_some() || arguments.pci.is_some();
+    let given = given || attached.is_some();
     let setups = setups(arguments);
     let writes = setups.iter().any(|setup| setup.is_write());
     if writes && given && !arguments.yes {

@@ -60,21 +60,24 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
         hosted.extend(hosting::host_sim(&sim, &sim_disks)?);
         devices.sim = Some(sim);
     }
-    devices.model_drivers = hosted.len();
+    let (attached, back_ends) = hosting::host_back_ends(&arguments.attach_vhost_user, dma_bytes)?;
+    hosted.extend(attached);
+    (devices.back_ends, devices.other_drivers) = (back_ends, hosted.len());
+    let other_drivers = devices.other_drivers;
     if !pci.is_empty() {
         let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts, confinement)?;
         dma_bytes = dma_bytes.min(vfio.dma_bytes());
         hosted.extend(hosting::host_functions(functions)?);
         devices.functions = Some(vfio);
     }
-    let model_drivers = devices.model_drivers;
     // The rest is for command lists and the like.
     let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
     server.set_reaping(arguments.reap.into());
     if server.settle()? {
         let disks = server.disks();
-        let models = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(model_drivers));
-        let (found, wanted) = (models.count(), lab_disks.len() + sim_disks.len());
+        let others = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(other_drivers));
+        let attached = arguments.attach_vhost_user.len();
+        let (found, wanted) = (others.count(), lab_disks.len() + sim_disks.len() + attached);
         if found != wanted {
             bail!("only {found} of {wanted} disks came up");
         }
@@ -118,7 +121,7 @@ fn announce(address: &Address, local: bool, json: bool) -> Result<()> {
 }
 
 /// Says what disks there are: those of the lab come first, then the simulated ones, then those of
-/// hardware.
+/// other processes and of hardware.
 fn describe_disks(
     server: &mut Server<Devices>,
     lab_disks: usize,

@@ -45,6 +45,14 @@ pub enum VhostError {
         /// What was wrong at the last try.
         trouble: Trouble,
     },
+    /// A disk was described in a way that cannot be.
+    #[error("{text:?} does not describe a back end's disk: {reason}. Write SOCKET[,ro][,queues=N]")]
+    Syntax {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The kernel refused something.
     #[error("{what}: {error}")]
     System {

@@ -24,6 +24,7 @@
 //!   connection is closed, so the back end forgets everything, and a new one is made.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod error;
 mod events;
 mod session;
@@ -31,6 +32,7 @@ mod setup;
 mod transport;
 mod wire;
 
+pub use disk::VhostDisk;
 pub use error::{Trouble, VhostError};
 pub use events::VhostInterrupts;
 pub use transport::{BackEnd, VhostConfig, VhostUser};
