@@ -17,7 +17,7 @@ use outboard_pci::Address as PciAddress;
 use outboard_sim::Fault;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
-use outboard_vhost::VhostDisk;
+use outboard_vhost_front::VhostDisk;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use outboard_lab::DiskConfig;
 use outboard_pci::Address;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
-use outboard_vhost::VhostDisk;
+use outboard_vhost_front::VhostDisk;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 

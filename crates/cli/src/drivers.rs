@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::BlockDriver;
 use outboard_pci::{Device, Identity};
-use outboard_vhost::VhostDisk;
+use outboard_vhost_front::VhostDisk;
 use outboard_virtio::transport::PciTransport;
 use outboard_virtio::{Blk, BlkConfig};
 

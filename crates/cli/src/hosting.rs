@@ -12,7 +12,7 @@ use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
 use outboard_sysfs::Machine;
 use outboard_vfio::{Confinement, OpenFunction, Vfio, VfioConfig};
-use outboard_vhost::{BackEnd, VhostConfig, VhostDisk, VhostUser};
+use outboard_vhost_front::{BackEnd, VhostConfig, VhostDisk, VhostUser};
 use outboard_virtio::Blk;
 use rustix::fd::BorrowedFd;
 use std::error::Error;

@@ -1,6 +1,6 @@
 //! What can go wrong with a back end, and what to do about it.
 
-use outboard_virtio::spec::vhost_user::*;
+use outboard_virtio::spec::vhost_user::request::*;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -165,7 +165,6 @@ impl fmt::Display for Name {
             SET_CONFIG => "SET_CONFIG",
             GET_INFLIGHT_FD => "GET_INFLIGHT_FD",
             SET_INFLIGHT_FD => "SET_INFLIGHT_FD",
-            RESET_DEVICE => "RESET_DEVICE",
             SET_STATUS => "SET_STATUS",
             GET_STATUS => "GET_STATUS",
             other => return write!(f, "message {other}"),

@@ -9,7 +9,9 @@ use crate::setup::Setup;
 use crate::wire::{Message, Wire};
 use outboard_hw::Instant;
 use outboard_virtio::spec::status::Status;
-use outboard_virtio::spec::vhost_user::*;
+use outboard_virtio::spec::vhost_user::backend_request::CONFIG_CHANGE_MSG;
+use outboard_virtio::spec::vhost_user::request::*;
+use outboard_virtio::spec::vhost_user::{ConfigPart, Header, PROTOCOL_FEATURES, ProtocolFeatures};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, socketpair,
 };
@@ -155,7 +157,7 @@ impl Session {
         if request == GET_CONFIG {
             return self.take_config(&message, now);
         }
-        let number: zerocopy::native_endian::U64 =
+        let number: zerocopy::little_endian::U64 =
             message.value().ok_or(Trouble::Length { request, bytes: message.payload.len() })?;
         let number = number.get();
         if due.is_acknowledgement {
@@ -253,7 +255,7 @@ impl Session {
         for _ in 0..MESSAGES {
             let Some(channel) = &mut self.channel else { break };
             let Some(message) = channel.receive()? else { break };
-            let known = message.request == BACKEND_CONFIG_CHANGE;
+            let known = message.request == CONFIG_CHANGE_MSG;
             changed |= known;
             if message.flags & Header::NEED_REPLY != 0 {
                 let answer = number(u64::from(!known));
@@ -344,5 +346,5 @@ impl Session {
 
 /// A payload that is a number.
 const fn number(value: u64) -> [u8; 8] {
-    value.to_ne_bytes()
+    value.to_le_bytes()
 }

@@ -2,7 +2,8 @@
 
 use outboard_linux::EventFd;
 use outboard_virtio::queue::Areas;
-use outboard_virtio::spec::vhost_user::*;
+use outboard_virtio::spec::vhost_user::request::*;
+use outboard_virtio::spec::vhost_user::{MemoryRegion, REGIONS_AT, VringAddress, VringState};
 use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::IntoBytes;
 
@@ -29,14 +30,14 @@ type Tell<'a> = (u32, Vec<u8>, Option<BorrowedFd<'a>>);
 
 impl<'a> Setup<'a> {
     pub(crate) fn memory_table(&self) -> Vec<u8> {
-        let table = MemoryTable { regions: 1.into(), reserved: 0.into() };
+        let count: [u8; REGIONS_AT] = 1u64.to_le_bytes();
         let region = MemoryRegion {
             guest_address: FIRST.into(),
             bytes: (self.memory_bytes - FIRST).into(),
             user_address: FIRST.into(),
-            offset: FIRST.into(),
+            file_offset: FIRST.into(),
         };
-        [table.as_bytes(), region.as_bytes()].concat()
+        [&count, region.as_bytes()].concat()
     }
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueSetup<'a>> {
@@ -63,19 +64,19 @@ impl<'a> QueueSetup<'a> {
     /// notifications are known.
     pub(crate) fn messages(&self) -> [Tell<'a>; 7] {
         let state = |request, number: u32| {
-            let state = RingState { queue: self.number.into(), number: number.into() };
+            let state = VringState { index: self.number.into(), number: number.into() };
             (request, state.as_bytes().to_vec(), None)
         };
         let event = |request, event: &'a EventFd| {
-            let queue = u64::from(self.number).to_ne_bytes();
+            let queue = u64::from(self.number).to_le_bytes();
             (request, queue.to_vec(), Some(event.as_fd()))
         };
-        let address = RingAddress {
-            queue: self.number.into(),
+        let address = VringAddress {
+            index: self.number.into(),
             flags: 0.into(),
             descriptors: self.areas.descriptors.bits().into(),
-            device: self.areas.device.bits().into(),
-            driver: self.areas.driver.bits().into(),
+            used: self.areas.device.bits().into(),
+            available: self.areas.driver.bits().into(),
             log: 0.into(),
         };
         [

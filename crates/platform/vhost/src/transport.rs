@@ -21,9 +21,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Features of the device that are the protocol's business, or that would need messages of their
-/// own: a back end that wants addresses translated asks for each.
-const NOT_OFFERED: u64 = PROTOCOL_FEATURES | LOG_ALL | Features::ACCESS_PLATFORM.bits();
+/// Features of the device that are the protocol's business, or that need what it does not have here:
+/// addresses that are translated, notifications with data, queues that are reset alone.
+const NOT_OFFERED: u64 = PROTOCOL_FEATURES
+    | LOG_ALL
+    | Features::ACCESS_PLATFORM
+        .union(Features::NOTIFICATION_DATA)
+        .union(Features::NOTIF_CONFIG_DATA)
+        .union(Features::RING_RESET)
+        .bits();
 /// The most entries of a queue: the protocol does not say what a back end takes, and all that we
 /// know of take this many.
 const QUEUE_ENTRIES: u16 = 256;
@@ -329,7 +335,7 @@ impl Transport for VhostUser {
     }
 
     #[inline]
-    fn notify(&mut self, queue: u16) {
+    fn notify(&mut self, queue: u16, _next: u16) {
         if let Some(kick) = self.kicks.get(usize::from(queue)) {
             kick.signal();
         }

@@ -6,7 +6,7 @@ use outboard_block::{
     BlockDriver, Durability, FailedReason, Management, RefusedReason, Request, Tag, UnitId,
     UnitState,
 };
-use outboard_vhost::{Trouble, VhostConfig, VhostError, VhostUser};
+use outboard_vhost_front::{Trouble, VhostConfig, VhostError, VhostUser};
 use outboard_virtio::BlkConfig;
 use outboard_virtio::spec::features::Features;
 use std::os::unix::fs::MetadataExt;

@@ -8,7 +8,7 @@ use outboard_block::{
 };
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_linux::{InterruptSource, now};
-use outboard_vhost::{BackEnd, VhostConfig, VhostInterrupts, VhostUser};
+use outboard_vhost_front::{BackEnd, VhostConfig, VhostInterrupts, VhostUser};
 use outboard_virtio::{Blk, BlkConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::Path;
