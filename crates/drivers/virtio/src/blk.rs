@@ -6,6 +6,7 @@ mod event;
 mod issue;
 mod reap;
 mod recovery;
+mod resume;
 mod ring_reset;
 mod slots;
 
@@ -19,6 +20,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use counters::Counters;
+use device::Said;
 use event::Event;
 use outboard_block::{
     BlockDriver, Completion, FailedReason, Refused, Request, Tag, Unit, UnitId, UnitState,
@@ -68,6 +70,10 @@ enum Phase {
     Identifying,
     /// Requests are served.
     Running,
+    /// The device is away, and what its queues hold is kept for it.
+    Away,
+    /// It is back, and asked for its serial number before it is shown what they hold.
+    Greeting,
     /// One of the queues is being reset, while the others keep what they have.
     ResettingQueue { queue: u16, until: Instant },
     /// The device is being reset for good.
@@ -83,12 +89,16 @@ pub struct Blk<T: Transport> {
     transport: T,
     queues: Vec<Queue>,
     slots: Slots,
+    /// For the question to a device that was away, once there was one.
+    greeting: Option<Queue>,
     config: BlkConfig,
     phase: Phase,
     unit: Unit,
     changes: u64,
     /// What was agreed upon when the device was last set up.
     features: u64,
+    /// What its configuration said at last.
+    said: Option<Said>,
     /// What a request's memory has to be like.
     constraints: Constraints,
     /// Slots whose requests the device does not have yet.
@@ -123,11 +133,13 @@ impl<T: Transport> Blk<T> {
             transport,
             queues: Vec::new(),
             slots: Slots::none(),
+            greeting: None,
             config,
             phase: Phase::Ended,
             unit: Unit::UNKNOWN,
             changes: 0,
             features: 0,
+            said: None,
             constraints: Constraints::NONE,
             waiting: VecDeque::new(),
             own: VecDeque::new(),

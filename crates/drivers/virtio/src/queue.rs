@@ -138,6 +138,16 @@ impl Queue {
         either!(&self.0, areas())
     }
 
+    /// From where on a device that has lost its own state goes on, if it knows otherwise what is in
+    /// flight: in either half, the next entry that it uses. That is how vhost-user has it
+    /// (`SET_VRING_BASE`); of the split layout there is but the lower half.
+    pub const fn resume_at(&self) -> u32 {
+        match &self.0 {
+            Layout::Split(queue) => queue.next_used() as u32,
+            Layout::Packed(queue) => (queue.next_used() as u32) << 16 | queue.next_used() as u32,
+        }
+    }
+
     /// Forgets all requests. The device must have been reset.
     pub fn reset(&mut self) {
         either!(&mut self.0, reset());

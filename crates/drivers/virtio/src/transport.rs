@@ -49,6 +49,17 @@ pub trait Transport: Send {
         false
     }
 
+    /// Whether a device that was away and is there again can go on with what its queues hold. If
+    /// not, it has to be reset.
+    fn can_resume(&self) -> bool {
+        false
+    }
+
+    /// Takes away the one queue that such a device was given since it is back, and gives it those
+    /// that it had, each with where it goes on
+    /// ([`Queue::resume_at`](crate::queue::Queue::resume_at)).
+    fn resume(&mut self, _queues: &[(Areas, u32)]) {}
+
     /// The features that the device offers, without those that this transport has no way to use.
     fn offered_features(&mut self) -> u64;
 

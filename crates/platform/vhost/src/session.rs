@@ -5,18 +5,20 @@
 
 use crate::error::Trouble;
 use crate::events::Control;
-use crate::setup::Setup;
+use crate::setup::{Region, Setup};
 use crate::wire::{Message, Wire};
 use outboard_hw::Instant;
 use outboard_virtio::spec::status::Status;
 use outboard_virtio::spec::vhost_user::backend_request::CONFIG_CHANGE_MSG;
 use outboard_virtio::spec::vhost_user::request::*;
-use outboard_virtio::spec::vhost_user::{ConfigPart, Header, PROTOCOL_FEATURES, ProtocolFeatures};
+use outboard_virtio::spec::vhost_user::{
+    ConfigPart, Header, InflightRegion, PROTOCOL_FEATURES, ProtocolFeatures, VringState,
+};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, socketpair,
 };
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
@@ -26,6 +28,7 @@ const KNOWN: ProtocolFeatures = ProtocolFeatures::MQ
     .union(ProtocolFeatures::REPLY_ACK)
     .union(ProtocolFeatures::BACKEND_REQ)
     .union(ProtocolFeatures::CONFIG)
+    .union(ProtocolFeatures::INFLIGHT_SHMFD)
     .union(ProtocolFeatures::STATUS);
 /// Messages that are taken at a time; the others have their turn next.
 const MESSAGES: usize = 32;
@@ -74,6 +77,17 @@ pub(crate) struct Session {
     config_lengths: &'static [usize],
     /// When it was known what the device is.
     ready_at: Option<Instant>,
+    /// Where the back end keeps what is in flight, if that was not taken yet.
+    region: Option<Region>,
+}
+
+/// How a device begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// With nothing in flight.
+    Anew,
+    /// It is back, and will be told what is.
+    Again,
 }
 
 impl Session {
@@ -99,6 +113,7 @@ impl Session {
             facts: Facts { queues: 1, ..Facts::default() },
             config_lengths,
             ready_at: None,
+            region: None,
         };
         session.ask(GET_FEATURES, &[], now)?;
         Ok(session)
@@ -145,13 +160,17 @@ impl Session {
     }
 
     /// Takes an answer.
-    fn hear(&mut self, message: Message, now: Instant) -> Result<bool, Trouble> {
+    fn hear(&mut self, mut message: Message, now: Instant) -> Result<bool, Trouble> {
         let request = message.request;
         let is_answer = message.flags & (Header::VERSION_MASK | Header::REPLY)
             == Header::VERSION | Header::REPLY;
         let due = self.due.pop_front().filter(|due| due.request == request && is_answer);
         let Some(due) = due else { return Err(Trouble::Unasked { request }) };
-        if !message.descriptors.is_empty() {
+        let descriptors = std::mem::take(&mut message.descriptors);
+        if request == GET_INFLIGHT_FD && !due.is_acknowledgement {
+            return self.take_region(&message, descriptors).map(|()| false);
+        }
+        if !descriptors.is_empty() {
             return Err(Trouble::Descriptors { request });
         }
         if request == GET_CONFIG {
@@ -176,10 +195,11 @@ impl Session {
             }
             GET_PROTOCOL_FEATURES => self.agree(ProtocolFeatures::from_bits_retain(number), now)?,
             GET_QUEUE_NUM => self.facts.queues = u16::try_from(number).unwrap_or(u16::MAX),
-            // Of the device status, only that bit is the device's to take back (§3.1.1).
-            _ if number & u64::from(Status::FEATURES_OK.bits()) == 0 => {
+            // That bit is the device's to take back (§3.1.1).
+            GET_STATUS if number & u64::from(Status::FEATURES_OK.bits()) == 0 => {
                 return Err(Trouble::Refused { request: SET_FEATURES, code: number });
             }
+            // Where a queue was stopped is known better by the driver.
             _ => {}
         }
         Ok(false)
@@ -235,6 +255,38 @@ impl Session {
         Ok(true)
     }
 
+    /// Takes the region for what is in flight.
+    fn take_region(
+        &mut self,
+        message: &Message,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Trouble> {
+        let request = GET_INFLIGHT_FD;
+        let Ok((told, padding)) = InflightRegion::read_from_prefix(&message.payload) else {
+            return Err(Trouble::Length { request, bytes: message.payload.len() });
+        };
+        if padding.len() > 4 {
+            return Err(Trouble::Length { request, bytes: message.payload.len() });
+        }
+        match (descriptors.pop(), descriptors.is_empty()) {
+            (Some(descriptor), true) => {
+                self.region = Some(Region { descriptor, what: told });
+                Ok(())
+            }
+            _ => Err(Trouble::Descriptors { request }),
+        }
+    }
+
+    /// The region that was asked for, once it has come: then the queues can be told.
+    pub(crate) const fn region(&mut self) -> Option<Region> {
+        self.region.take()
+    }
+
+    /// Whether a back end's region can be given to this one.
+    pub(crate) fn takes_regions(&self) -> bool {
+        self.stage == Stage::Ready && self.protocol.contains(ProtocolFeatures::INFLIGHT_SHMFD)
+    }
+
     /// Writes part of the configuration, and asks what it is then.
     pub(crate) fn set_config(
         &mut self,
@@ -270,39 +322,70 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the back end all that it has to know to serve the queues.
+    /// Tells the back end all that it has to know, up to the queues. Of a device that begins anew,
+    /// they are told once there is a [`region`](Self::region) for what will be in flight, if the
+    /// back end knows of such.
     pub(crate) fn start(
         &mut self,
         setup: &Setup<'_>,
+        begins: Begins,
         control: &Control,
         now: Instant,
     ) -> Result<(), Trouble> {
         self.stage = Stage::Started;
-        let has_status = self.protocol.contains(ProtocolFeatures::STATUS);
-        let mut status = Status::ACKNOWLEDGE | Status::DRIVER;
-        if has_status {
-            self.tell(SET_STATUS, &number(status.bits().into()), None, now)?;
-        }
+        let status = Status::ACKNOWLEDGE | Status::DRIVER;
+        self.tell_status(status, now)?;
         self.tell(SET_FEATURES, &number(setup.features | PROTOCOL_FEATURES), None, now)?;
-        if has_status {
-            status |= Status::FEATURES_OK;
-            self.tell(SET_STATUS, &number(status.bits().into()), None, now)?;
+        if self.tell_status(status | Status::FEATURES_OK, now)? {
             self.ask(GET_STATUS, &[], now)?;
         }
         if self.protocol.contains(ProtocolFeatures::BACKEND_REQ) {
             self.open_channel(control, now)?;
         }
         self.tell(SET_MEM_TABLE, &setup.memory_table(), Some(setup.memory), now)?;
+        if begins == Begins::Anew && self.protocol.contains(ProtocolFeatures::INFLIGHT_SHMFD) {
+            let wanted = setup.region_wanted();
+            return self.ask(GET_INFLIGHT_FD, &Region::payload(&wanted), now);
+        }
+        self.start_queues(setup, None, now)
+    }
+
+    /// Tells it where the queues are, and what was in flight.
+    pub(crate) fn start_queues(
+        &mut self,
+        setup: &Setup<'_>,
+        region: Option<&Region>,
+        now: Instant,
+    ) -> Result<(), Trouble> {
+        if let Some(Region { descriptor, what }) = region {
+            let wanted = setup.region_wanted();
+            let what =
+                InflightRegion { bytes: what.bytes, file_offset: what.file_offset, ..wanted };
+            let payload = Region::payload(&what);
+            self.tell(SET_INFLIGHT_FD, &payload, Some(descriptor.as_fd()), now)?;
+        }
         for queue in setup.queues() {
             for (request, payload, descriptor) in queue.messages() {
                 self.tell(request, &payload, descriptor, now)?;
             }
         }
-        if has_status {
-            status |= Status::DRIVER_OK;
+        let status = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK;
+        self.tell_status(status | Status::DRIVER_OK, now).map(drop)
+    }
+
+    /// Takes a queue away.
+    pub(crate) fn stop_queue(&mut self, queue: u32, now: Instant) -> Result<(), Trouble> {
+        let state = VringState { index: queue.into(), number: 0.into() };
+        self.ask(GET_VRING_BASE, state.as_bytes(), now)
+    }
+
+    /// Tells how far the driver is, if the back end wants to know.
+    fn tell_status(&mut self, status: Status, now: Instant) -> Result<bool, Trouble> {
+        let wanted = self.protocol.contains(ProtocolFeatures::STATUS);
+        if wanted {
             self.tell(SET_STATUS, &number(status.bits().into()), None, now)?;
         }
-        Ok(())
+        Ok(wanted)
     }
 
     /// Gives the back end a socket to ask on.

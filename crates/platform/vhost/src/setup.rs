@@ -3,8 +3,10 @@
 use outboard_linux::EventFd;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::vhost_user::request::*;
-use outboard_virtio::spec::vhost_user::{MemoryRegion, REGIONS_AT, VringAddress, VringState};
-use std::os::fd::{AsFd, BorrowedFd};
+use outboard_virtio::spec::vhost_user::{
+    InflightRegion, MemoryRegion, REGIONS_AT, VringAddress, VringState,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use zerocopy::IntoBytes;
 
 /// The first address that is used, here and behind the descriptor of the memory. Addresses of
@@ -18,11 +20,29 @@ pub(crate) struct Setup<'a> {
     pub(crate) features: u64,
     pub(crate) memory: BorrowedFd<'a>,
     pub(crate) memory_bytes: u64,
-    /// Of each queue: where it is, and by what the ends wake each other.
-    pub(crate) areas: &'a [Areas],
+    /// Of each queue: where it is, from which entry on it is used, and by what the ends wake each
+    /// other.
+    pub(crate) queues: &'a [(Areas, u32)],
     pub(crate) kicks: &'a [EventFd],
     pub(crate) calls: &'a [EventFd],
     pub(crate) error: &'a EventFd,
+}
+
+/// Where a back end keeps what is in flight. It is not looked at here, but kept for a back end that
+/// takes the place.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) what: InflightRegion,
+}
+
+impl Region {
+    /// A message's payload about such a region, with the padding that peers written in C want.
+    pub(crate) fn payload(what: &InflightRegion) -> Vec<u8> {
+        let mut payload = what.as_bytes().to_vec();
+        payload.resize(payload.len().next_multiple_of(8), 0);
+        payload
+    }
 }
 
 /// A message: what it is about, its payload, its descriptor.
@@ -40,12 +60,30 @@ impl<'a> Setup<'a> {
         [&count, region.as_bytes()].concat()
     }
 
+    /// What a region for what is in flight is to hold.
+    pub(crate) fn region_wanted(&self) -> InflightRegion {
+        let entries = self.queues.iter().map(|(areas, _)| areas.entries).max();
+        InflightRegion {
+            bytes: 0.into(),
+            file_offset: 0.into(),
+            queues: (self.queues.len() as u16).into(),
+            entries: entries.unwrap_or(0).into(),
+        }
+    }
+
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueSetup<'a>> {
         let events = self.kicks.iter().zip(self.calls);
         let error = self.error;
-        (0..).zip(self.areas.iter().zip(events)).map(move |(number, (areas, (kick, call)))| {
-            QueueSetup { number, areas: *areas, kick, call, error }
-        })
+        (0..).zip(self.queues.iter().zip(events)).map(
+            move |(number, ((areas, base), (kick, call)))| QueueSetup {
+                number,
+                areas: *areas,
+                base: *base,
+                kick,
+                call,
+                error,
+            },
+        )
     }
 }
 
@@ -54,6 +92,7 @@ impl<'a> Setup<'a> {
 pub(crate) struct QueueSetup<'a> {
     number: u32,
     areas: Areas,
+    base: u32,
     kick: &'a EventFd,
     call: &'a EventFd,
     error: &'a EventFd,
@@ -81,7 +120,7 @@ impl<'a> QueueSetup<'a> {
         };
         [
             state(SET_VRING_NUM, self.areas.entries.into()),
-            state(SET_VRING_BASE, 0),
+            state(SET_VRING_BASE, self.base),
             (SET_VRING_ADDR, address.as_bytes().to_vec(), None),
             event(SET_VRING_ERR, self.error),
             event(SET_VRING_CALL, self.call),

@@ -2,8 +2,8 @@
 
 use crate::error::{Trouble, VhostError};
 use crate::events::{Events, VhostInterrupts};
-use crate::session::{Facts, Session};
-use crate::setup::Setup;
+use crate::session::{Begins, Facts, Session};
+use crate::setup::{Region, Setup};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::{EventFd, SharedMemory, now};
@@ -98,7 +98,9 @@ struct State {
     /// What the driver has said.
     status: Status,
     features: u64,
-    areas: Vec<Areas>,
+    queues: Vec<(Areas, u32)>,
+    /// Where the back end keeps what is in flight.
+    region: Option<Region>,
     /// Whether the connection of a device that was set up is gone.
     lost: bool,
     lost_since: Option<Instant>,
@@ -153,7 +155,8 @@ impl VhostUser {
             news: false,
             status: Status::empty(),
             features: 0,
-            areas: Vec::new(),
+            queues: Vec::new(),
+            region: None,
             lost: false,
             lost_since: None,
             trouble: Trouble::Closed,
@@ -185,6 +188,12 @@ impl VhostUser {
                     state.facts = session.facts().clone();
                     state.generation = state.generation.wrapping_add(1);
                     state.news = true;
+                }
+                if let Some(region) = session.region() {
+                    state.region = Some(region);
+                    self.tell(state, |session, setup, region, at| {
+                        session.start_queues(setup, region, at)
+                    });
                 }
             }
             Err(trouble) => self.lose(state, at, trouble),
@@ -227,20 +236,24 @@ impl VhostUser {
         state.pause = (state.pause * 2).min(PAUSES.1);
     }
 
-    /// Sets the device up.
-    fn begin(&self, state: &mut State) {
+    /// Tells the back end something about all that is set up.
+    fn tell(
+        &self,
+        state: &mut State,
+        tell: impl FnOnce(&mut Session, &Setup<'_>, Option<&Region>, Instant) -> Result<(), Trouble>,
+    ) {
         let at = now();
         let setup = Setup {
             features: state.features,
             memory: self.memory.as_fd(),
             memory_bytes: self.memory.size_bytes() as u64,
-            areas: &state.areas,
+            queues: &state.queues,
             kicks: &self.kicks,
             calls: self.events.calls(),
             error: &self.events.error,
         };
         if let Link::Up(session) = &mut state.link
-            && let Err(trouble) = session.start(&setup, &self.events.control, at)
+            && let Err(trouble) = tell(session, &setup, state.region.as_ref(), at)
         {
             self.lose(state, at, trouble);
         }
@@ -268,6 +281,23 @@ impl Transport for VhostUser {
         }
     }
 
+    fn can_resume(&self) -> bool {
+        let state = self.state.borrow();
+        let takes = matches!(&state.link, Link::Up(session) if session.takes_regions());
+        takes && state.region.is_some()
+    }
+
+    fn resume(&mut self, queues: &[(Areas, u32)]) {
+        let state = &mut *self.state.borrow_mut();
+        state.queues = queues.to_vec();
+        self.tell(state, |session, setup, region, at| {
+            session.stop_queue(0, at)?;
+            session.start_queues(setup, region, at)
+        });
+        // Whatever was added meanwhile is looked for, whether or not that was said before.
+        self.kicks.iter().for_each(EventFd::signal);
+    }
+
     fn offered_features(&mut self) -> u64 {
         self.state.borrow().facts.features & !NOT_OFFERED
     }
@@ -290,15 +320,21 @@ impl Transport for VhostUser {
         let state = &mut *self.state.borrow_mut();
         state.status = status;
         if status.is_empty() {
-            (state.lost, state.news) = (false, false);
-            state.areas.clear();
+            (state.lost, state.news, state.region) = (false, false, None);
             if matches!(&state.link, Link::Up(session) if session.is_started()) {
                 // Whatever the back end still does ends with its connection.
                 (state.lost_since, state.pause) = (None, PAUSES.0);
                 state.link = Link::Away(now());
             }
+        } else if status == Status::ACKNOWLEDGE {
+            // A device that is set up, anew or again.
+            state.lost = false;
+            state.queues.clear();
         } else if status.contains(Status::DRIVER_OK) && !state.lost {
-            self.begin(state);
+            let begins = if state.region.is_some() { Begins::Again } else { Begins::Anew };
+            self.tell(state, |session, setup, _, at| {
+                session.start(setup, begins, &self.events.control, at)
+            });
         }
     }
 
@@ -327,10 +363,10 @@ impl Transport for VhostUser {
 
     fn enable_queue(&mut self, queue: u16, areas: Areas) -> Result<(), VirtioError> {
         let state = &mut *self.state.borrow_mut();
-        if usize::from(queue) != state.areas.len() {
+        if usize::from(queue) != state.queues.len() {
             return Err(VirtioError::NoQueue(queue));
         }
-        state.areas.push(areas);
+        state.queues.push((areas, 0));
         Ok(())
     }
 

@@ -135,6 +135,7 @@ fn nobody_notices_the_death_of_a_back_end_but_by_the_time_it_takes() {
         });
         assert_eq!(rig.counter("failed"), 0, "{:?}", rig.events);
         assert!(rig.counter("device-resets") >= 3, "{:?}", rig.events);
+        assert!(rig.counter("requeued") > 0, "{:?}", rig.events);
         assert_eq!(rig.driver.unit(UnitId(0)).unwrap().generation, generation);
         drop(rig);
         assert!(place.content() == content);

@@ -18,6 +18,8 @@ pub(super) struct Counters {
     pub(super) failed: u64,
     /// Requests issued again after a reset.
     pub(super) requeued: u64,
+    /// Requests that a device which was away went on with.
+    pub(super) resumed: u64,
     pub(super) device_errors: u64,
     pub(super) timeouts: u64,
     pub(super) queue_resets: u64,
@@ -39,6 +41,7 @@ impl Counters {
             notifications,
             failed,
             requeued,
+            resumed,
             device_errors,
             timeouts,
             queue_resets,
@@ -56,6 +59,7 @@ impl Counters {
         counter("notifications", notifications);
         counter("failed", failed);
         counter("requeued", requeued);
+        counter("resumed", resumed);
         counter("device-errors", device_errors);
         counter("timeouts", timeouts);
         counter("queue-resets", queue_resets);

@@ -46,7 +46,7 @@ pub(super) const EXTRA_PIECES: u16 = 2;
 
 /// What a device's configuration says, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Said {
+pub(super) struct Said {
     capacity: u64,
     segment_bytes: u32,
     segments: u32,
@@ -101,6 +101,19 @@ impl<T: Transport> Blk<T> {
 
     /// The steps of §3.1.1.
     fn set_up(&mut self) -> Result<(), VirtioError> {
+        let (status, said) = self.agree()?;
+        self.lay_out(&said)?;
+        self.transport.start()?;
+        for (number, queue) in (0..).zip(&mut self.queues) {
+            queue.reset();
+            self.transport.enable_queue(number, queue.areas())?;
+        }
+        self.transport.set_status(status | Status::DRIVER_OK);
+        Ok(())
+    }
+
+    /// Those of them that come before the queues: how far the device is then, and what it says.
+    pub(super) fn agree(&mut self) -> Result<(Status, Said), VirtioError> {
         let mut status = Status::ACKNOWLEDGE | Status::DRIVER;
         self.transport.set_status(Status::ACKNOWLEDGE);
         self.transport.set_status(status);
@@ -138,14 +151,7 @@ impl<T: Transport> Blk<T> {
             self.transport.set_config_u8(WRITEBACK, on.into());
             said = self.read()?;
         }
-        self.lay_out(&said)?;
-        self.transport.start()?;
-        for (number, queue) in (0..).zip(&mut self.queues) {
-            queue.reset();
-            self.transport.enable_queue(number, queue.areas())?;
-        }
-        self.transport.set_status(status | Status::DRIVER_OK);
-        Ok(())
+        Ok((status, said))
     }
 
     /// Makes queues and slots, the first time; later the device must have as much room as then.
@@ -261,6 +267,7 @@ impl<T: Transport> Blk<T> {
         let by_segments = u64::from(said.segment_bytes) * self.constraints.max_segments as u64;
         let transfer = u64::from(MAX_TRANSFER_BYTES).min(by_segments);
         let was = self.unit.geometry;
+        self.said = Some(*said);
         self.unit.geometry = Geometry {
             sector_bytes: said.sector_bytes,
             physical_sector_bytes: said.physical_bytes,
@@ -307,7 +314,7 @@ impl<T: Transport> Blk<T> {
     }
 
     /// Asks for the serial number, in the driver's own slot.
-    fn ask_for_identity(&mut self, now: Instant) {
+    pub(super) fn ask_for_identity(&mut self, now: Instant) {
         let own = self.slots.own();
         let header = Header { kind: GET_ID.into(), reserved: 0.into(), sector: 0.into() };
         let Some((mut memory, _)) = self.slots.open(own) else { return };
@@ -316,7 +323,11 @@ impl<T: Transport> Blk<T> {
         let serial = Segment { address, bytes: ID_BYTES as u64 };
         let pieces = [(header, false), (serial, true), (status, true)];
         let pieces = pieces.map(|(segment, writable)| Piece { segment, writable });
-        let Some(queue) = self.queues.first_mut() else { return };
+        let queue = match self.phase {
+            Phase::Greeting => self.greeting.as_mut(),
+            _ => self.queues.first_mut(),
+        };
+        let Some(queue) = queue else { return };
         let added = queue.add(own, pieces.len() as u16, pieces.into_iter());
         if added.is_ok() && queue.publish() {
             self.transport.notify(0, queue.next_entry());
@@ -325,8 +336,8 @@ impl<T: Transport> Blk<T> {
         self.check_at = Some(now + CHECK_STEP);
     }
 
-    /// Takes the answer: the unit is ready.
-    pub(super) fn identified(&mut self, now: Instant) {
+    /// Who the device has just said that it is.
+    fn answer(&mut self) -> Identity {
         let own = self.slots.own();
         let mut serial = [0; ID_BYTES];
         let status = self.slots.status(own);
@@ -334,7 +345,17 @@ impl<T: Transport> Blk<T> {
             let (buffer, at, _): (&mut DmaBuffer, _, _) = memory.table();
             buffer.read_bytes(at, &mut serial);
         }
-        let identity = identity(if status == STATUS_OK { &serial } else { &[] });
+        identity(if status == STATUS_OK { &serial } else { &[] })
+    }
+
+    /// Whether that is who it was.
+    pub(super) fn says_the_same(&mut self) -> bool {
+        self.answer() == self.unit.identity
+    }
+
+    /// Takes the answer: the unit is ready.
+    pub(super) fn identified(&mut self, now: Instant) {
+        let identity = self.answer();
         if self.is_known() && self.unit.identity != identity {
             return self.give_up(now, FailedReason::Changed);
         }
@@ -342,6 +363,11 @@ impl<T: Transport> Blk<T> {
         if self.resets > 0 {
             self.events.record(now, Event::Recovered);
         }
+        self.is_ready(now);
+    }
+
+    /// Serves requests from here on.
+    pub(super) fn is_ready(&mut self, now: Instant) {
         self.phase = Phase::Running;
         (self.identifying_since, self.check_at) = (None, None);
         self.set_state(if self.stopping { UnitState::Stopping } else { UnitState::Ready });

@@ -13,6 +13,8 @@ pub(super) enum Event {
     Reset(Cause),
     /// It is ready again.
     Recovered,
+    /// It is ready again, and at work on what it had.
+    Resumed { requests: u64 },
     /// A request failed for good.
     Failed { lba: u64, sectors: u64, error: BlockError },
     /// The disk has another size now.
@@ -46,6 +48,9 @@ impl fmt::Display for Event {
             }
             Self::QueueReset { queue, .. } => {
                 write!(f, "a request timed out: its queue {queue} is reset")
+            }
+            Self::Resumed { requests } => {
+                write!(f, "it is back, and goes on with the {requests} requests that it had")
             }
             Self::Recovered => f.write_str("ready again"),
             Self::Failed { lba, sectors, error } => {

@@ -14,6 +14,7 @@ impl<T: Transport> Blk<T> {
     pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         self.advance(now, done);
         self.advance_queue(now, done);
+        self.advance_return(now);
         self.look_again = false;
         let cause = core::mem::replace(&mut self.cause, Cause::NONE);
         // What was done before a device was lost is done.
@@ -36,11 +37,14 @@ impl<T: Transport> Blk<T> {
 
     /// Whether the device has queues.
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Identifying)
+        matches!(self.phase, Phase::Running | Phase::Identifying | Phase::Greeting)
     }
 
     /// Takes all that is done, and asks to be told of what comes.
     fn reap(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        if self.phase == Phase::Greeting {
+            return self.reap_greeting(now);
+        }
         for number in 0..self.queues.len() {
             // More than there are can only be done by a device that answers as fast as it is asked.
             let mut left = self.slots.own() + 1;

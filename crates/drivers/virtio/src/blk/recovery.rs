@@ -12,21 +12,22 @@ use outboard_hw::Instant;
 /// How often a device that is being reset is looked at.
 pub(super) const RESET_STEP: Duration = Duration::from_millis(1);
 /// How often it is asked for a device that is away.
-const AWAY_STEP: Duration = Duration::from_millis(10);
+pub(super) const AWAY_STEP: Duration = Duration::from_millis(10);
 /// How often a device that has something to do is looked at, interrupt or not.
 pub(super) const CHECK_STEP: Duration = Duration::from_secs(1);
 /// How often a request is issued in all.
-const MOST_TRIES: u8 = 3;
+pub(super) const MOST_TRIES: u8 = 3;
 /// How often a device is reset before it is given up, if no request ends well between.
-const MOST_RESETS: u8 = 5;
+pub(super) const MOST_RESETS: u8 = 5;
 
 impl<T: Transport> Blk<T> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let at_once = match self.phase {
-            Phase::Resetting { .. } | Phase::ResettingQueue { .. } | Phase::Closing { .. } => {
-                self.check_at.is_none()
-            }
-            Phase::Identifying => self.look_again || self.may_close(),
+            Phase::Resetting { .. }
+            | Phase::ResettingQueue { .. }
+            | Phase::Closing { .. }
+            | Phase::Away => self.check_at.is_none(),
+            Phase::Identifying | Phase::Greeting => self.look_again || self.may_close(),
             Phase::Running => self.look_again || self.may_close() || !self.own.is_empty(),
             Phase::Ended => self.slots.in_use() > 0,
         };
@@ -100,8 +101,11 @@ impl<T: Transport> Blk<T> {
 
     /// Resets a device whose status asks for it.
     fn reset_as_asked(&mut self, now: Instant) {
-        let cause = if self.transport.is_away() { Cause::Lost } else { Cause::Wish };
-        self.reset(now, cause);
+        if self.transport.is_away() {
+            self.wait_for_return(now);
+        } else {
+            self.reset(now, Cause::Wish);
+        }
     }
 
     /// Resets the device. What it has is issued again once it is back, in the order in which it was
@@ -110,6 +114,10 @@ impl<T: Transport> Blk<T> {
         self.events.record(now, Event::Reset(cause));
         self.counters.device_resets += 1;
         self.resets += 1;
+        self.begin_reset(now);
+    }
+
+    pub(super) fn begin_reset(&mut self, now: Instant) {
         self.transport.set_status(Status::empty());
         if self.resets > MOST_RESETS {
             return self.give_up(now, FailedReason::GivenUp);

@@ -133,6 +133,10 @@ impl PackedQueue {
         self.ignore();
     }
 
+    pub(super) const fn next_used(&self) -> u16 {
+        self.next_used.event()
+    }
+
     pub(super) const fn free(&self) -> u16 {
         self.free
     }

@@ -108,6 +108,10 @@ impl SplitQueue {
         self.ignore();
     }
 
+    pub(super) const fn next_used(&self) -> u16 {
+        self.next_used
+    }
+
     pub(super) const fn free(&self) -> u16 {
         self.free
     }

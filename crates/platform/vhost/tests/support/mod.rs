@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
 pub mod daemon;
+pub mod peer;
 
 use outboard_block::{
     BlockDriver, BlockError, Completion, Durability, Request, Tag, UnitId, UnitState,
@@ -128,6 +129,15 @@ impl Rig {
         let mut content = vec![0; request.data.bytes()];
         self.one(request)?.read_bytes(&mut content);
         Ok(content)
+    }
+}
+
+/// Waits for something that another thread does.
+pub fn until(condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "nothing came of it");
+        std::thread::yield_now();
     }
 }
 
