@@ -66,7 +66,7 @@ impl VhostConfig {
 /// Where the connection is.
 #[derive(Debug)]
 enum Link {
-    Up(Session),
+    Up(Box<Session>),
     /// There is none; when to make one.
     Away(Instant),
     /// There will be none any more.
@@ -150,7 +150,7 @@ impl VhostUser {
         }
         let state = State {
             facts: session.facts().clone(),
-            link: Link::Up(session),
+            link: Link::Up(Box::new(session)),
             generation: 0,
             news: false,
             status: Status::empty(),
@@ -207,7 +207,7 @@ impl VhostUser {
         if matches!(state.link, Link::Away(again) if at.reached(again)) {
             let control = &self.events.control;
             match Session::open(&self.config.socket, &CONFIG_LENGTHS, control, at) {
-                Ok(session) => state.link = Link::Up(session),
+                Ok(session) => state.link = Link::Up(Box::new(session)),
                 Err(trouble) => self.lose(state, at, trouble),
             }
         }
