@@ -17,11 +17,14 @@
 //! * **A back end is not trusted.** It may answer anything, at any time, and pass any descriptor. A
 //!   message is taken if it is the answer that is due, has its length and no descriptor; anything
 //!   else ends the connection. What it writes into the memory is the driver's to check.
-//! * **A back end that is lost may come back.** The driver sees a device that needs a reset, and
-//!   keeps its requests. The transport connects again, at growing intervals and for
-//!   [`VhostConfig::return_time`]; then the driver sets the device up anew, asks who it is, and
-//!   issues its requests again. A reset that the driver wants for another reason is the same: the
-//!   connection is closed, so the back end forgets everything, and a new one is made.
+//! * **A back end that is lost may come back.** The driver keeps its requests. The transport connects
+//!   again, at growing intervals and for [`VhostConfig::return_time`]. What is there then is asked who
+//!   it is, in a queue of its own. If the one before it kept what was in flight in a region
+//!   (`INFLIGHT_SHMFD`), it is given the region and the queues as they are, and goes on; else the
+//!   device is set up anew, and the driver issues its requests again.
+//! * **A reset** that the driver wants for another reason closes the connection, with which a back end
+//!   forgets everything whatever it is, and makes a new one. The answers on that say that the old one
+//!   is over.
 #![forbid(unsafe_code)]
 
 mod disk;

@@ -73,6 +73,8 @@ pub(crate) struct Session {
     stage: Stage,
     protocol: ProtocolFeatures,
     facts: Facts,
+    /// The configuration has changed since it was asked for.
+    is_stale: bool,
     /// Lengths that the configuration may have, the one that is asked for first.
     config_lengths: &'static [usize],
     /// When it was known what the device is.
@@ -111,6 +113,7 @@ impl Session {
             stage: Stage::Greeting,
             protocol: ProtocolFeatures::empty(),
             facts: Facts { queues: 1, ..Facts::default() },
+            is_stale: false,
             config_lengths,
             ready_at: None,
             region: None,
@@ -252,6 +255,9 @@ impl Session {
             self.stage = Stage::Ready;
             self.ready_at = Some(now);
         }
+        if std::mem::take(&mut self.is_stale) {
+            self.ask_for_config(now)?;
+        }
         Ok(true)
     }
 
@@ -314,9 +320,10 @@ impl Session {
                 channel.send(message.request, Header::REPLY, &answer, &[])?;
             }
         }
-        // Whatever is under way may be from before the change.
-        let asked = self.due.iter().filter(|due| due.request == GET_CONFIG).count();
-        if changed && asked < 2 {
+        // An answer that is under way may be from before the change.
+        if changed && self.due.iter().any(|due| due.request == GET_CONFIG) {
+            self.is_stale = true;
+        } else if changed {
             self.ask_for_config(now)?;
         }
         Ok(())

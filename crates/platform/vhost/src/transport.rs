@@ -168,11 +168,6 @@ impl VhostUser {
         Ok((ours, interrupts, back_end))
     }
 
-    /// The kind of device is not told by the protocol: whether this may be a disk.
-    pub fn queue_count(&self) -> u16 {
-        self.state.borrow().facts.queues
-    }
-
     /// Takes what the back end has said.
     fn look(&self) {
         self.look_at(&mut self.state.borrow_mut());
@@ -229,6 +224,7 @@ impl VhostUser {
             state.link = Link::Ended;
             let (path, seconds) = (self.config.socket.clone(), self.config.return_time.as_secs());
             let error = VhostError::Lost { path, seconds, trouble };
+            log::warn!("{error}");
             *self.back_end.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             return;
         }

@@ -179,6 +179,10 @@ impl<T: Transport> Blk<T> {
         let legacy = self.transport.is_legacy();
         for number in 0..count {
             let limit = self.transport.queue_limit(number).min(MAX_ENTRIES);
+            // The way to a device may have fewer than the device.
+            if limit == 0 && number > 0 {
+                break;
+            }
             // Entries are a power of two; a limit of a packed ring need not be (§2.8.10.1).
             let most = if legacy { limit } else { limit.min(self.config.queue_entries.max(2)) };
             let entries: u16 = most.checked_ilog2().map_or(0, |log2| 1 << log2);
