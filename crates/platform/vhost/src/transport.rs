@@ -104,8 +104,6 @@ struct State {
     /// Whether the connection of a device that was set up is gone.
     lost: bool,
     lost_since: Option<Instant>,
-    /// What was wrong at last.
-    trouble: Trouble,
     pause: Duration,
 }
 
@@ -159,7 +157,6 @@ impl VhostUser {
             region: None,
             lost: false,
             lost_since: None,
-            trouble: Trouble::Closed,
             pause: PAUSES.0,
         };
         let (state, back_end, kicks) = (RefCell::new(state), BackEnd::default(), Vec::new());
@@ -217,7 +214,6 @@ impl VhostUser {
             log::warn!("the back end at {path} {trouble}. Requests are kept until it is back");
             (state.lost_since, state.pause) = (None, PAUSES.0);
         }
-        state.trouble = trouble;
         (state.lost, state.news) = (state.lost || !state.status.is_empty(), true);
         let since = *state.lost_since.get_or_insert(at);
         if at.reached(since + self.config.return_time) {

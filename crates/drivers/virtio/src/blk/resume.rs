@@ -81,13 +81,17 @@ impl<T: Transport> Blk<T> {
 
     /// Takes its answer.
     pub(super) fn reap_greeting(&mut self, now: Instant) {
-        while let Some(queue) = self.greeting.as_mut() {
-            match queue.take() {
-                Some(Ok(_)) => return self.greeted(now),
-                Some(Err(why)) => return self.reset(now, Cause::Broken(why)),
-                None if self.masked || !queue.listen() => return,
-                None => {}
-            }
+        let Some(queue) = &mut self.greeting else { return };
+        // Of a device that says something else each time it is looked at, the next look has more.
+        let mut taken = queue.take();
+        if taken.is_none() && !self.masked && queue.listen() {
+            taken = queue.take();
+            self.look_again = true;
+        }
+        match taken {
+            Some(Ok(_)) => self.greeted(now),
+            Some(Err(why)) => self.reset(now, Cause::Broken(why)),
+            None => {}
         }
     }
 
