@@ -107,6 +107,7 @@ fn list(json: bool) -> Result<()> {
 const fn costs(cost: Cost) -> &'static str {
     match cost {
         Cost::Nothing => "nothing but time",
+        Cost::Request => "the request that it strikes",
         Cost::Retries => "a request, if it strikes as often as that is tried",
         Cost::Sectors => "the sectors that it damages",
         Cost::Cache => "what was not flushed, which the next flush says",

@@ -16,7 +16,7 @@ mod transfer;
 
 pub use enclosure::Enclosure;
 
-use crate::fault::{Fault, FaultCounts};
+use crate::fault::{Fault, FaultCounts, Struck};
 use crate::sata::SataDevice;
 use crate::schedule::Schedule;
 use crate::seat::HOST;
@@ -96,21 +96,6 @@ enum Event {
     Strike { port: u8, fault: Fault },
     /// A fault of a multiplier strikes.
     StrikeBehind { port: u8, behind: u8, fault: Fault },
-}
-
-/// A fault that struck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Struck {
-    /// When.
-    pub at: Instant,
-    /// At which port; those of the HBA are counted at the port that they were drawn for.
-    pub port: u8,
-    /// Behind which port of a multiplier, if it concerns only the device there.
-    pub behind: Option<u8>,
-    /// What.
-    pub fault: Fault,
-    /// The sector that it damaged.
-    pub lba: Option<u64>,
 }
 
 /// The model.

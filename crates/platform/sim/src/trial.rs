@@ -1,58 +1,51 @@
 //! Trials: a driver against the model, with faults, watched by an oracle.
 //!
-//! A seed stands for all of it: what the HBA and its disks are like, who reads and writes what, and
+//! A seed stands for all of it: what the device and its disks are like, who reads and writes what, and
 //! which faults strike when. Time is virtual, so that a trial of hours takes milliseconds, and one
 //! that fails fails again, whenever it is run.
 //!
 //! **What is required** of every seed: no write that was acknowledged and flushed is lost; every request
 //! ends exactly once, in bounded time; no old write comes back over a newer one; an error names the
-//! right sectors, and has a reason; ports without faults go on unharmed; the driver does nothing
+//! right sectors, and has a reason; disks without faults go on unharmed; the driver does nothing
 //! that the specification forbids, and reaches for no memory that is not its own; all memory is
 //! back at the end.
 
+mod ahci;
 pub mod campaign;
 mod client;
 mod content;
+mod machine;
 mod oracle;
-mod scenario;
 
 use crate::Random;
-use crate::device::SimDevice;
-use crate::disk::Disk;
 use crate::fault::{Fault, FaultCounts};
-use crate::hba::HbaModel;
-use crate::multiplier::Multiplier;
 use client::Client;
 use core::time::Duration;
-use oracle::Oracle;
-use outboard_ahci::Hba;
-use outboard_block::{BlockDriver, UnitId};
+pub use machine::Tried;
+use machine::{Machine, Made};
+use outboard_block::BlockDriver;
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, DeviceView, DmaSpace};
+use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::time::earlier;
-use scenario::Scenario;
 
 /// Memory that a trial's driver and clients need at most.
 pub const MEMORY_BYTES: usize = 64 << 20;
 
-/// By how much the units of neighbouring device ports of a multiplier differ.
-const UNIT_STRIDE: u16 = 32;
-
-/// How a trial is run.
-#[derive(Debug, Clone, Default)]
-pub struct TrialOptions {
+/// How a trial is run. Its kind of faults says what is tried.
+#[derive(Debug, Clone)]
+pub struct TrialOptions<F: Tried = Fault> {
     /// Keep a trace of all that happens.
     pub trace: bool,
     /// Only these faults strike; none for any.
-    pub only: Vec<Fault>,
+    pub only: Vec<F>,
     /// A piece of the driver's recovery to leave out, to see whether the oracle notices.
     #[cfg(feature = "sabotage")]
-    pub sabotage: Option<outboard_ahci::Sabotage>,
+    pub sabotage: Option<F::Sabotage>,
 }
 
-impl TrialOptions {
+impl<F: Tried> TrialOptions<F> {
     /// Trials with a trace or without, with these faults only.
-    pub const fn new(trace: bool, only: Vec<Fault>) -> Self {
+    pub const fn new(trace: bool, only: Vec<F>) -> Self {
         Self {
             trace,
             only,
@@ -62,13 +55,19 @@ impl TrialOptions {
     }
 }
 
+impl<F: Tried> Default for TrialOptions<F> {
+    fn default() -> Self {
+        Self::new(false, Vec::new())
+    }
+}
+
 /// What came of a trial.
-#[derive(Debug, Clone, Default)]
-pub struct TrialReport {
+#[derive(Debug, Clone)]
+pub struct TrialReport<F: Tried = Fault> {
     /// Its seed.
     pub seed: u64,
     /// The faults that struck.
-    pub faults: FaultCounts,
+    pub faults: FaultCounts<F>,
     /// Requests that ended well.
     pub good: u64,
     /// Requests that failed, for a reason.
@@ -79,6 +78,21 @@ pub struct TrialReport {
     pub violations: Vec<String>,
     /// All that happened, if that was asked for.
     pub trace: Vec<String>,
+}
+
+impl<F: Tried> TrialReport<F> {
+    /// Of a trial of which nothing is known but a violation.
+    fn broken(seed: u64, violation: String) -> Self {
+        Self {
+            seed,
+            faults: FaultCounts::default(),
+            good: 0,
+            failed: 0,
+            lasted: Duration::ZERO,
+            violations: vec![violation],
+            trace: Vec::new(),
+        }
+    }
 }
 
 /// No trial lasts longer, in virtual time.
@@ -100,22 +114,20 @@ const MASK_ONCE_IN: u64 = 24;
 
 /// Runs the trial that `seed` stands for. `arena` has nothing allocated, of at least
 /// [`MEMORY_BYTES`]; its device addresses lie below 4 GiB.
-pub fn run(seed: u64, arena: &Arena, options: &TrialOptions) -> TrialReport {
+pub fn run<F: Tried>(seed: u64, arena: &Arena, options: &TrialOptions<F>) -> TrialReport<F> {
     let mut trial = Trial::new(seed, arena, options);
     trial.work();
     trial.stop();
     trial.finish(arena)
 }
 
-struct Trial {
+struct Trial<F: Tried> {
     seed: u64,
-    device: SimDevice,
+    machine: Box<dyn Machine<F>>,
     /// Dropped before memory is counted.
-    driver: Option<Hba<SimDevice>>,
+    driver: Option<Box<dyn BlockDriver>>,
     dma: std::sync::Arc<dyn DmaSpace>,
-    clients: Vec<Client>,
-    /// The port with a multiplier.
-    multiplied: Option<u8>,
+    clients: Vec<Client<F>>,
     now: Instant,
     random: Random,
     /// Decides when interrupts are masked, where they ever are.
@@ -124,72 +136,31 @@ struct Trial {
     violations: Vec<String>,
 }
 
-impl Trial {
-    fn new(seed: u64, arena: &Arena, options: &TrialOptions) -> Self {
+impl<F: Tried> Trial<F> {
+    fn new(seed: u64, arena: &Arena, options: &TrialOptions<F>) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random, &options.only);
-        let view = DeviceView::new(arena.clone());
-        let mut hba = HbaModel::new(scenario.hba, view, random.fork());
-        if options.trace {
-            hba.trace().start();
-        }
-        if let Some((port, config)) = scenario.multiplier {
-            hba.attach(port, Box::new(Multiplier::new(config)));
-        }
-        let mut clients = Vec::new();
-        for planted in scenario.disks {
-            let key = disk_key(&planted.disk.serial);
-            let bytes = planted.disk.sector_bytes as usize;
-            let oracle = Oracle::new(key, planted.base, planted.sectors, bytes);
-            let behind = u16::from(planted.behind.unwrap_or(0));
-            let unit = UnitId(u16::from(planted.port) + UNIT_STRIDE * behind);
-            clients.push(Client::new(unit, oracle, planted.requests, random.fork()));
-            let mut other = planted.disk.clone();
-            other.serial = planted.disk.serial.replace("TRIAL", "OTHER");
-            let (disk, other) = (Box::new(Disk::new(planted.disk)), Box::new(Disk::new(other)));
-            if let Some(behind) = planted.behind {
-                hba.prepare_spare_behind(planted.port, behind, other);
-                hba.attach_behind(planted.port, behind, disk);
-            } else {
-                hba.prepare_spare(planted.port, other);
-                hba.attach(planted.port, disk);
-            }
-        }
-        for planned in scenario.faults {
-            hba.schedule_fault(Instant::ORIGIN + planned.at, planned.port, planned.fault);
-        }
-        let device = SimDevice::new(hba, arena.clone());
-        #[cfg(feature = "sabotage")]
-        let config = outboard_ahci::AhciConfig { sabotage: options.sabotage, ..scenario.driver };
-        #[cfg(not(feature = "sabotage"))]
-        let config = scenario.driver;
+        let Made { machine, driver, clients } = F::make(&mut random, arena, options);
         let mut violations = Vec::new();
-        let driver = Hba::new(device.clone(), config);
-        let driver = driver.map_err(|error| violations.push(error.to_string())).ok();
-        let dma = std::sync::Arc::new(arena.clone());
-        let now = Instant::from_nanos(1);
+        let driver = driver.map_err(|why| violations.extend(why)).ok();
         let mut masking = random.fork();
         let masking = masking.once_in(2).then_some(masking);
-        let masked = false;
-        let multiplied = scenario.multiplier.map(|(port, _)| port);
         Self {
             seed,
-            device,
+            machine,
             driver,
-            dma,
+            dma: std::sync::Arc::new(arena.clone()),
             clients,
-            multiplied,
-            now,
+            now: Instant::from_nanos(1),
             random,
             masking,
-            masked,
+            masked: false,
             violations,
         }
     }
 
     fn violation(&mut self, what: &str) {
         let now = self.now;
-        self.device.hba().trace().note(now, format_args!("VIOLATION: {what}"));
+        self.machine.note(now, format_args!("VIOLATION: {what}"));
         if self.violations.len() < 16 {
             self.violations.push(format!("{now:?}: {what}"));
         }
@@ -197,40 +168,21 @@ impl Trial {
 
     /// Everything that happens at one instant.
     fn turn(&mut self) {
-        let Some(driver) = &mut self.driver else { return };
+        let Some(driver) = self.driver.as_deref_mut() else { return };
         let mut wrong = Vec::new();
-        let (interrupt, struck) = {
-            let mut hba = self.device.hba();
-            hba.advance(self.now);
-            if let Some(port) = self.multiplied {
-                let resets = hba.resets() + hba.link_resets(port);
-                let behind = |client: &&mut Client| client.unit.0 % UNIT_STRIDE == port.into();
-                let behind = self.clients.iter_mut().filter(behind);
-                behind.for_each(|client| client.multiplier_was_reset(resets));
-            }
-            (hba.take_interrupt(), hba.take_struck())
-        };
-        for struck in struck {
-            use crate::fault::Cost;
-            let everywhere = struck.fault.cost() == Cost::Controller;
-            for client in &mut self.clients {
-                let (port, behind) = (client.unit.0 % UNIT_STRIDE, client.unit.0 / UNIT_STRIDE);
-                let there = port == u16::from(struck.port)
-                    && struck.behind.is_none_or(|struck| u16::from(struck) == behind);
-                if everywhere || there {
-                    client.struck(struck);
-                }
-            }
+        self.machine.advance(self.now, &mut self.clients);
+        for struck in self.machine.take_struck() {
+            let there = |client: &&mut Client<F>| F::concerns(&struck, client.unit);
+            let clients = self.clients.iter_mut().filter(there);
+            clients.for_each(|client| client.struck(struck));
         }
-        if interrupt {
-            driver.interrupt(0);
-        }
+        self.machine.take_interrupts(&mut |vector| driver.interrupt(vector));
         let clients = &mut self.clients;
-        let device = &self.device;
+        let machine = &mut *self.machine;
         let now = self.now;
         driver.poll(self.now, &mut |completion| {
             let client = clients.iter_mut().find(|client| client.unit == completion.unit);
-            device.hba().trace().note(
+            machine.note(
                 now,
                 format_args!(
                     "driver: request {} of unit {} ends: {:?}",
@@ -244,7 +196,7 @@ impl Trial {
             wrong.extend(result.err());
         });
         driver.drain_events(&mut |unit, at, what| {
-            device.hba().trace().note(at, format_args!("driver: port {}: {what}", unit.0));
+            machine.note(at, format_args!("driver: port {}: {what}", unit.0));
         });
         for client in &mut self.clients {
             wrong.extend(client.look(driver, self.now).err());
@@ -263,7 +215,7 @@ impl Trial {
     /// Lets time pass until something is due; whether anything is.
     fn wait(&mut self, turns_now: &mut u32) -> bool {
         let Some(driver) = &self.driver else { return false };
-        let next = earlier(driver.next_deadline(), self.device.hba().next_event());
+        let next = earlier(driver.next_deadline(), self.machine.next_event());
         let clients = self.clients.iter().map(|client| client.next_at(self.now));
         let next = clients.fold(next, earlier);
         let Some(next) = next else { return false };
@@ -277,11 +229,11 @@ impl Trial {
     /// The work does not end: of whose disk, and what it waits for.
     fn unended(&mut self) {
         let Some(driver) = &self.driver else { return };
-        let due = (driver.next_deadline(), self.device.hba().next_event());
+        let due = (driver.next_deadline(), self.machine.next_event());
         let waiting = self.clients.iter().filter(|client| !client.is_done());
-        let waiting: Vec<_> = waiting.map(|client| client.waits_for(driver)).collect();
+        let waiting: Vec<_> = waiting.map(|client| client.waits_for(&**driver)).collect();
         let text = format!(
-            "the work does not end: {}; due are {:?} of the driver and {:?} of the HBA",
+            "the work does not end: {}; due are {:?} of the driver and {:?} of the device",
             waiting.join(", "),
             due.0,
             due.1,
@@ -291,6 +243,9 @@ impl Trial {
 
     /// Runs until all clients have done their work, or can do no more.
     fn work(&mut self) {
+        if self.driver.is_none() {
+            return;
+        }
         let mut turns_now = 0;
         let end = Instant::ORIGIN + LONGEST;
         loop {
@@ -329,7 +284,7 @@ impl Trial {
         }
     }
 
-    fn finish(mut self, arena: &Arena) -> TrialReport {
+    fn finish(mut self, arena: &Arena) -> TrialReport<F> {
         self.driver = None;
         if self.violations.is_empty() {
             let statistics = arena.statistics();
@@ -337,40 +292,22 @@ impl Trial {
                 self.violation(&format!("{} buffers did not come back", statistics.buffers));
             }
             for index in 0..self.clients.len() {
-                if let Err(what) = self.check_disk(index) {
+                if let Err(what) = self.machine.check(&self.clients[index]) {
                     self.violation(&what);
                 }
             }
         }
-        let mut hba = self.device.hba();
         let mut violations = std::mem::take(&mut self.violations);
-        violations.extend(hba.violations().iter().cloned());
+        let end = self.machine.end();
+        violations.extend(end.violations);
         TrialReport {
             seed: self.seed,
-            faults: hba.counts().clone(),
+            faults: end.counts,
             good: self.clients.iter().map(|client| client.good).sum(),
             failed: self.clients.iter().map(|client| client.failed).sum(),
             lasted: self.now.since(Instant::ORIGIN),
             violations,
-            trace: hba.trace().take(),
+            trace: end.trace,
         }
-    }
-
-    fn check_disk(&self, index: usize) -> Result<(), String> {
-        let client = &self.clients[index];
-        let mut hba = self.device.hba();
-        let port = (client.unit.0 % UNIT_STRIDE) as u8;
-        let behind = (client.unit.0 / UNIT_STRIDE) as u8;
-        let device = match hba.has_multiplier(port) {
-            true => hba.device_behind(port, behind),
-            false => hba.device(port),
-        };
-        let disk = device.and_then(|device| device.as_any().downcast_mut::<Disk>());
-        let Some(disk) = disk else { return Ok(()) };
-        if disk_key(&disk.config().serial) != client.oracle.disk {
-            // Another one, which the driver has not taken up.
-            return Ok(());
-        }
-        client.oracle.check_disk(disk).map_err(|what| format!("port {port}: {what}"))
     }
 }

@@ -28,7 +28,7 @@ fn no_seed_violates_anything() {
 #[test]
 fn the_same_seed_is_the_same_trial() {
     let arena = arena();
-    let options = TrialOptions { trace: true, ..TrialOptions::default() };
+    let options = TrialOptions::<Fault>::new(true, Vec::new());
     for seed in [3, 8, 21] {
         let (first, again) =
             (trial::run(seed, &arena, &options), trial::run(seed, &arena, &options));

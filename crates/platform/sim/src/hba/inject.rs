@@ -1,8 +1,8 @@
 //! Where faults strike.
 
-use super::{Event, HbaModel, Struck};
+use super::{Event, HbaModel};
 use crate::disk::{Defect, Disk};
-use crate::fault::Fault;
+use crate::fault::{Fault, Struck};
 use crate::sata::{Command, End};
 use crate::seat::{HOST, Link};
 use core::time::Duration;

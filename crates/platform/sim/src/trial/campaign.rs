@@ -1,7 +1,7 @@
 //! Many trials, on all processors.
 
-use super::{MEMORY_BYTES, TrialOptions, TrialReport};
-use crate::fault::FaultCounts;
+use super::{MEMORY_BYTES, TrialOptions, TrialReport, Tried};
+use crate::fault::{Fault, FaultCounts};
 use core::time::Duration;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::SharedMemory;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Which trials are run.
 #[derive(Debug, Clone)]
-pub struct Campaign {
+pub struct Campaign<F: Tried = Fault> {
     /// The first seed.
     pub first: u64,
     /// How many there are.
@@ -24,19 +24,19 @@ pub struct Campaign {
     /// How many run at once; by default, as many as there are processors.
     pub jobs: Option<NonZeroUsize>,
     /// How each is run.
-    pub options: TrialOptions,
+    pub options: TrialOptions<F>,
 }
 
 /// So many trials that failed are kept; the rest are counted.
 pub const MAX_FAILURES: usize = 100;
 
 /// What came of them.
-#[derive(Debug, Clone, Default)]
-pub struct Totals {
+#[derive(Debug, Clone)]
+pub struct Totals<F: Tried = Fault> {
     /// Trials.
     pub trials: u64,
     /// Faults that struck.
-    pub faults: FaultCounts,
+    pub faults: FaultCounts<F>,
     /// Requests that ended well.
     pub good: u64,
     /// Requests that failed, for a reason.
@@ -46,13 +46,28 @@ pub struct Totals {
     /// Trials with violations.
     pub violations: u64,
     /// The first of them.
-    pub failures: Vec<TrialReport>,
+    pub failures: Vec<TrialReport<F>>,
     /// What happened in the last one, if that was asked for.
     pub last_trace: Vec<String>,
 }
 
-impl Totals {
-    fn add(&mut self, mut report: TrialReport) {
+impl<F: Tried> Default for Totals<F> {
+    fn default() -> Self {
+        Self {
+            trials: 0,
+            faults: FaultCounts::default(),
+            good: 0,
+            failed: 0,
+            lasted: Duration::ZERO,
+            violations: 0,
+            failures: Vec::new(),
+            last_trace: Vec::new(),
+        }
+    }
+}
+
+impl<F: Tried> Totals<F> {
+    fn add(&mut self, mut report: TrialReport<F>) {
         self.last_trace = std::mem::take(&mut report.trace);
         self.trials += 1;
         self.faults.merge(&report.faults);
@@ -78,10 +93,10 @@ fn arena() -> Result<Arena, NoMemory> {
     memory.map(|(_, arena)| arena).map_err(|error| NoMemory(error.into()))
 }
 
-impl Campaign {
+impl<F: Tried> Campaign<F> {
     /// Runs them. `each` is called after every trial, with the totals so far; if it returns false,
     /// no further one is begun.
-    pub fn run(&self, each: &(dyn Fn(&Totals) -> bool + Sync)) -> Result<Totals, NoMemory> {
+    pub fn run(&self, each: &(dyn Fn(&Totals<F>) -> bool + Sync)) -> Result<Totals<F>, NoMemory> {
         let began = Instant::now();
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let totals = Mutex::new(Totals::default());
@@ -118,12 +133,11 @@ impl Campaign {
 }
 
 /// Runs a trial; a panic is a violation like others.
-fn run_one(seed: u64, arena: &Arena, options: &TrialOptions) -> TrialReport {
+fn run_one<F: Tried>(seed: u64, arena: &Arena, options: &TrialOptions<F>) -> TrialReport<F> {
     let caught = catch_unwind(AssertUnwindSafe(|| super::run(seed, arena, options)));
     caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-        let violations = vec![format!("it panicked: {text}")];
-        TrialReport { seed, violations, ..TrialReport::default() }
+        TrialReport::broken(seed, format!("it panicked: {text}"))
     })
 }

@@ -1,8 +1,9 @@
 //! Somebody who uses a disk, and watches what comes back.
 
+use super::Tried;
 use super::oracle::{Oracle, Pending};
 use crate::Random;
-use crate::hba::Struck;
+use crate::fault::Struck;
 use core::time::Duration;
 use outboard_block::{
     BlockDriver, Completion, Durability, Operation, RefusedReason, Request, Tag, UnitId, UnitState,
@@ -20,9 +21,9 @@ const RETURN: Duration = Duration::from_secs(60);
 
 /// A client of one disk.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Client<F> {
     pub(super) unit: UnitId,
-    pub(super) oracle: Oracle,
+    pub(super) oracle: Oracle<F>,
     random: Random,
     pending: BTreeMap<u64, Pending>,
     next_tag: u64,
@@ -38,8 +39,8 @@ pub(super) struct Client {
     pub(super) failed: u64,
 }
 
-impl Client {
-    pub(super) fn new(unit: UnitId, oracle: Oracle, requests: u32, random: Random) -> Self {
+impl<F: Tried> Client<F> {
+    pub(super) fn new(unit: UnitId, oracle: Oracle<F>, requests: u32, random: Random) -> Self {
         let mut random = random;
         let depth = random.between(1, 32) as usize;
         Self {
@@ -80,7 +81,7 @@ impl Client {
         self.oracle.multiplier_was_reset(times);
     }
 
-    pub(super) fn struck(&mut self, struck: Struck) {
+    pub(super) fn struck(&mut self, struck: Struck<F>) {
         let mut pending: Vec<_> = self.pending.values_mut().collect();
         self.oracle.struck(struck, &mut pending);
     }

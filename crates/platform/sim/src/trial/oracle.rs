@@ -4,11 +4,22 @@
 //! must be durable. A read may return any version from the *floor* (the newest that was
 //! acknowledged, unless power was cut since) to the newest that was written.
 
-use super::content;
-use crate::fault::{Cost, Fault};
-use crate::hba::Struck;
+use super::{Tried, content};
+use crate::fault::{Cost, Struck};
 use outboard_block::{BlockError, Operation};
 use outboard_hw::Instant;
+
+/// What a disk holds.
+pub(super) trait Content {
+    /// Whether a sector has a defect.
+    fn is_damaged(&self, lba: u64) -> bool;
+
+    /// Copies what a read of a sector would return now.
+    fn visible(&mut self, lba: u64, sector: &mut [u8]);
+
+    /// Copies what is durable at a sector.
+    fn durable(&mut self, lba: u64, sector: &mut [u8]);
+}
 
 /// A sector.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +63,7 @@ pub(super) struct Pending {
 
 /// What is known of one disk.
 #[derive(Debug)]
-pub(super) struct Oracle {
+pub(super) struct Oracle<F> {
     /// What marks its content.
     pub(super) disk: u64,
     pub(super) base: u64,
@@ -63,7 +74,7 @@ pub(super) struct Oracle {
     /// Up to which of these the driver has said that the cache may be lost.
     told: u32,
     /// The faults that have struck its port, and those of the HBA.
-    faults: Vec<Struck>,
+    faults: Vec<Struck<F>>,
     /// Faults of the disk's or the controller's kind among them.
     fatal: bool,
     /// How often the multiplier that it is behind was reset.
@@ -79,7 +90,7 @@ pub(super) struct Oracle {
 /// three times in a row.
 const MANY: usize = 3;
 
-impl Oracle {
+impl<F: Tried> Oracle<F> {
     pub(super) fn new(disk: u64, base: u64, sectors: usize, sector_bytes: usize) -> Self {
         Self {
             disk,
@@ -190,22 +201,10 @@ impl Oracle {
     }
 
     /// A fault has struck at the disk's port, or at the HBA.
-    pub(super) fn struck(&mut self, struck: Struck, others: &mut [&mut Pending]) {
+    pub(super) fn struck(&mut self, struck: Struck<F>, others: &mut [&mut Pending]) {
         self.faults.push(struck);
         self.fatal |= matches!(struck.fault.cost(), Cost::Disk | Cost::Controller);
-        // Whatever is pulled out is without power, behind a multiplier as well.
-        let cuts = matches!(
-            struck.fault,
-            Fault::BrownOut
-                | Fault::PowerCut
-                | Fault::Unplug
-                | Fault::Replug
-                | Fault::ReplugOther
-                | Fault::BehindUnplug
-                | Fault::BehindReplug
-                | Fault::BehindReplugOther
-        );
-        if cuts {
+        if struck.fault.cuts_power() {
             self.cuts += 1;
             for sector in &mut self.sectors {
                 sector.floor = sector.durable;
@@ -297,9 +296,9 @@ impl Oracle {
     /// Whether the faults that have struck are reason enough for an error.
     fn excuse(&self, pending: &Pending, error: BlockError) -> Result<(), String> {
         let since = &self.faults[pending.faults.min(self.faults.len())..];
-        let struck = |wanted: &[Fault]| self.faults.iter().any(|f| wanted.contains(&f.fault));
         let cost = |wanted: Cost| self.faults.iter().any(|f| f.fault.cost() == wanted);
         let sectors = pending.lba..pending.lba + pending.sectors;
+        let hit = since.iter().any(|f| f.fault.cost() == Cost::Request);
         let damaged = self.faults.iter().any(|f| f.lba.is_some_and(|lba| sectors.contains(&lba)));
         let excused = match error {
             BlockError::Media { lba: Some(lba) } => {
@@ -308,24 +307,17 @@ impl Oracle {
             }
             // A bad sector whose address was overwritten before it was read, or nobody knows.
             BlockError::Media { lba: None } => {
-                damaged
-                    || struck(&[
-                        Fault::WriteFault,
-                        Fault::ReceivedStale,
-                        Fault::ReceivedGarbage,
-                        Fault::TaskFileGarbage,
-                        Fault::UncorrectableForGood,
-                        Fault::IdNotFound,
-                    ])
+                damaged || hit || self.faults.iter().any(|f| f.fault.hides_sector())
             }
             // One that has a damaged sector fails in the end, one way or another.
-            BlockError::Aborted => since.len() >= 2 || damaged,
+            BlockError::Aborted => since.len() >= 2 || damaged || hit,
             BlockError::Transport | BlockError::Timeout => {
                 since.len() >= 3 || self.fatal || damaged
             }
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.in_doubt,
             // Away for the twelve seconds that it has, which two faults together can bring about.
             BlockError::Gone => self.fatal || since.len() >= 2 || self.faults.len() > MANY,
+            BlockError::BadAnswer | BlockError::Unsupported => hit,
             _ => false,
         };
         if excused {
@@ -351,10 +343,10 @@ impl Oracle {
     }
 
     /// Compares the disk with what it must hold, once nothing is under way.
-    pub(super) fn check_disk(&self, disk: &mut crate::Disk) -> Result<(), String> {
+    pub(super) fn check_disk(&self, disk: &mut dyn Content) -> Result<(), String> {
         let mut bytes = vec![0; self.sector_bytes];
         for (lba, sector) in (self.base..).zip(&self.sectors) {
-            if disk.defect(lba).is_some() || sector.undefined {
+            if disk.is_damaged(lba) || sector.undefined {
                 continue;
             }
             for (what, floor) in [("now", sector.floor), ("after a power cut", sector.durable)] {
