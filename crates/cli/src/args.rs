@@ -14,7 +14,6 @@ use outboard_host::Reaping;
 use outboard_lab::{DiskConfig, LabConfig};
 use outboard_ninep::Address;
 use outboard_pci::Address as PciAddress;
-use outboard_sim::Fault;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
 use outboard_vhost_front::VhostDisk;
@@ -490,8 +489,21 @@ pub(crate) enum Through {
     Ninep,
 }
 
+/// What `sim` tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tried {
+    /// A Serial ATA host bus adapter with disks
+    Ahci,
+    /// A virtio disk
+    Virtio,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SimArgs {
+    /// Which device and driver to try
+    #[arg(long, value_enum, default_value_t = Tried::Ahci)]
+    pub(crate) device: Tried,
+
     /// How many trials to run [default: 1000, or as many as fit into --seconds]
     #[arg(long, value_name = "N")]
     pub(crate) seeds: Option<u64>,
@@ -510,7 +522,7 @@ pub(crate) struct SimArgs {
 
     /// Let only these faults strike (see --list)
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
-    pub(crate) only: Vec<Fault>,
+    pub(crate) only: Vec<String>,
 
     /// How many trials to run at once [default: one for each processor]
     #[arg(long, value_name = "N")]

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
+/// The command line makes no sense.
+pub(crate) const USAGE: u8 = 2;
 /// No server answers.
 const NO_SERVER: u8 = 3;
 /// The server refused, or a disk failed.

@@ -1,13 +1,13 @@
 //! Tries drivers against the simulator.
 
-use crate::args::SimArgs;
+use crate::args::{SimArgs, Tried};
 use crate::{exit, print};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use outboard_sim::Fault;
 use outboard_sim::fault::{Cost, FaultCounts};
 use outboard_sim::trial::campaign::{Campaign, Totals};
-use outboard_sim::trial::{TrialOptions, TrialReport};
+use outboard_sim::trial::{TrialOptions, TrialReport, Tried as Subject};
+use outboard_sim::{Fault, VirtioFault};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -40,12 +40,26 @@ struct Kind {
 }
 
 pub(crate) fn run(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
+    match arguments.device {
+        Tried::Ahci => run_on::<Fault>(arguments, json),
+        Tried::Virtio => run_on::<VirtioFault>(arguments, json),
+    }
+}
+
+fn run_on<F: Subject>(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
     if arguments.list {
-        list(json)?;
+        list::<F>(json)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let only = match only::<F>(arguments) {
+        Ok(only) => only,
+        Err(unknown) => {
+            print::error(&unknown, exit::USAGE, json);
+            return Ok(ExitCode::from(exit::USAGE));
+        }
+    };
     if let Some(seed) = arguments.seed {
-        return replay(seed, arguments, json);
+        return replay(seed, arguments, only, json);
     }
     let time = arguments.seconds.map(Duration::from_secs);
     // For a time means as many as fit into it, unless a number is given as well.
@@ -55,7 +69,7 @@ pub(crate) fn run(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
         seeds,
         time,
         jobs: arguments.jobs,
-        options: options(arguments, false),
+        options: TrialOptions::new(false, only),
     };
     let bar = progress(seeds, time, json);
     let began = Instant::now();
@@ -75,8 +89,26 @@ pub(crate) fn run(arguments: &SimArgs, json: bool) -> Result<ExitCode> {
     report(&totals, arguments, began.elapsed(), json)
 }
 
-fn options(arguments: &SimArgs, trace: bool) -> TrialOptions {
-    TrialOptions::new(trace, arguments.only.clone())
+/// The faults that are named, which the device has to have.
+fn only<F: Subject>(arguments: &SimArgs) -> Result<Vec<F>, String> {
+    let device = device(arguments);
+    let parsed = arguments.only.iter().map(|name| {
+        name.parse().map_err(|_| {
+            format!(
+                "the device has no fault {name:?}; `outboard sim --device {device} --list` names \
+                 them all"
+            )
+        })
+    });
+    parsed.collect()
+}
+
+/// The device's name on the command line.
+fn device(arguments: &SimArgs) -> &'static str {
+    match arguments.device {
+        Tried::Ahci => "ahci",
+        Tried::Virtio => "virtio",
+    }
 }
 
 fn progress(seeds: u64, time: Option<Duration>, json: bool) -> ProgressBar {
@@ -90,8 +122,8 @@ fn progress(seeds: u64, time: Option<Duration>, json: bool) -> ProgressBar {
     ProgressBar::new(length).with_style(style)
 }
 
-fn list(json: bool) -> Result<()> {
-    for fault in Fault::ALL {
+fn list<F: Subject>(json: bool) -> Result<()> {
+    for fault in F::ALL {
         let (name, meaning) = (fault.name(), fault.meaning());
         let kind = Kind { fault: name, meaning, costs: costs(fault.cost()) };
         if json {
@@ -117,13 +149,18 @@ const fn costs(cost: Cost) -> &'static str {
 }
 
 /// Runs one trial, and prints all that happens.
-fn replay(seed: u64, arguments: &SimArgs, json: bool) -> Result<ExitCode> {
+fn replay<F: Subject>(
+    seed: u64,
+    arguments: &SimArgs,
+    only: Vec<F>,
+    json: bool,
+) -> Result<ExitCode> {
     let campaign = Campaign {
         first: seed,
         seeds: 1,
         time: None,
         jobs: None,
-        options: options(arguments, true),
+        options: TrialOptions::new(true, only),
     };
     let began = Instant::now();
     let totals = campaign.run(&|_| true)?;
@@ -137,12 +174,17 @@ fn replay(seed: u64, arguments: &SimArgs, json: bool) -> Result<ExitCode> {
     report(&totals, arguments, began.elapsed(), json)
 }
 
-fn report(totals: &Totals, arguments: &SimArgs, took: Duration, json: bool) -> Result<ExitCode> {
+fn report<F: Subject>(
+    totals: &Totals<F>,
+    arguments: &SimArgs,
+    took: Duration,
+    json: bool,
+) -> Result<ExitCode> {
     for failure in &totals.failures {
-        tell(failure, json)?;
+        tell(failure, arguments, json)?;
     }
     let first_seed = arguments.seed.unwrap_or(arguments.from);
-    let by_kind = |counts: &FaultCounts| {
+    let by_kind = |counts: &FaultCounts<F>| {
         counts.iter().filter(|(_, n)| *n > 0).map(|(f, n)| (f.name(), n)).collect()
     };
     let summary = Summary {
@@ -177,7 +219,7 @@ fn report(totals: &Totals, arguments: &SimArgs, took: Duration, json: bool) -> R
     Ok(if totals.violations == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-fn tell(failure: &TrialReport, json: bool) -> Result<()> {
+fn tell<F: Subject>(failure: &TrialReport<F>, arguments: &SimArgs, json: bool) -> Result<()> {
     if json {
         let TrialReport { seed, violations, .. } = failure;
         return Ok(print::json("violation", &Failure { seed: *seed, violations })?);
@@ -185,5 +227,9 @@ fn tell(failure: &TrialReport, json: bool) -> Result<()> {
     for violation in &failure.violations {
         print::line_out(&format!("seed {}: {violation}", failure.seed))?;
     }
-    Ok(print::line_out(&format!("  all of it: outboard sim --seed {}", failure.seed))?)
+    let device = match arguments.device {
+        Tried::Ahci => String::new(),
+        Tried::Virtio => format!("--device {} ", device(arguments)),
+    };
+    Ok(print::line_out(&format!("  all of it: outboard sim {device}--seed {}", failure.seed))?)
 }

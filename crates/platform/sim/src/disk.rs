@@ -29,6 +29,7 @@ pub use medium::{Medium, MediumError, MemoryMedium};
 pub use power::PowerState;
 pub use script::{Lies, Mishap};
 pub use store::Defect;
+pub(crate) use store::{Depth, Store};
 
 use crate::Random;
 use crate::sata::{Command, End, Plan, Protocol, Report, Reset, SataDevice};
@@ -43,7 +44,7 @@ use security::Security;
 use settings::Settings;
 use smart::Smart;
 use std::collections::VecDeque;
-use store::{Depth, Failure, Kind, Store};
+use store::{Failure, Kind};
 use transfer::Transfer;
 
 /// Commands that it remembers.

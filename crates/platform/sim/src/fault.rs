@@ -1,8 +1,10 @@
 //! The catalogue of faults: everything that the models can do wrong, each with a name.
 
 mod ahci;
+mod virtio;
 
 pub use ahci::Fault;
+pub use virtio::VirtioFault;
 
 use core::fmt;
 use core::hash::Hash;
@@ -202,5 +204,6 @@ mod tests {
     #[test]
     fn there_are_many_and_each_has_a_name_of_its_own() {
         check::<Fault>();
+        check::<VirtioFault>();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`hba`]: an AHCI host bus adapter, and [`sata`]: what may be at its ports, such as a [`Disk`], or
 //!   a [`Multiplier`] with several of them behind it.
+//! * [`virtio`]: a virtio disk.
 //! * [`fault`]: the catalogue of what can go wrong.
 //! * [`device`]: the model as the PCI function that a driver takes.
 //! * [`live`]: the model in real time, with images as disks, for a server.
@@ -24,11 +25,13 @@ mod schedule;
 mod seat;
 mod trace;
 pub mod trial;
+pub mod virtio;
 
 pub use device::SimDevice;
 pub use disk::{Disk, DiskConfig};
-pub use fault::Fault;
+pub use fault::{Fault, VirtioFault};
 pub use live::Live;
 pub use multiplier::{Multiplier, MultiplierConfig};
 pub use random::Random;
 pub use trace::Trace;
+pub use virtio::{VirtioConfig, VirtioDevice, VirtioModel};

@@ -16,6 +16,7 @@ mod client;
 mod content;
 mod machine;
 mod oracle;
+mod virtio;
 
 use crate::Random;
 use crate::fault::{Fault, FaultCounts};

@@ -25,7 +25,7 @@ pub enum Defect {
 
 /// How an access failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Uncorrectable,
     NotFound,
     Fault,
@@ -33,42 +33,42 @@ pub(super) enum Kind {
 
 /// How an access failed, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) kind: Kind,
-    pub(super) lba: u64,
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) lba: u64,
 }
 
 /// Whether a write may stay in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(crate) enum Depth {
     Cached,
     Durable,
 }
 
 /// What happened to sectors, for SMART.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Wear {
+pub(crate) struct Wear {
     /// Sectors that were found uncorrectable and written again since.
-    pub(super) reallocated: u64,
+    pub(crate) reallocated: u64,
     /// Accesses that failed.
-    pub(super) uncorrectable: u64,
+    pub(crate) uncorrectable: u64,
 }
 
-pub(super) struct Store {
+pub(crate) struct Store {
     medium: Box<dyn Medium>,
     sector_bytes: usize,
     cache: Cache,
-    pub(super) defects: BTreeMap<u64, Defect>,
+    pub(crate) defects: BTreeMap<u64, Defect>,
     promise: TrimPromise,
     /// Where TRIM was and no write since; not kept if such sectors are zeros.
     trimmed: Ranges,
     /// The first cached sector that could not be written, which the next flush reports.
     deferred: Option<Failure>,
-    pub(super) wear: Wear,
+    pub(crate) wear: Wear,
 }
 
 impl Store {
-    pub(super) fn new(
+    pub(crate) fn new(
         medium: Box<dyn Medium>,
         sector_bytes: usize,
         cache_sectors: usize,
@@ -87,12 +87,12 @@ impl Store {
     }
 
     /// Sectors that are in the cache.
-    pub(super) fn cached(&self) -> usize {
+    pub(crate) fn cached(&self) -> usize {
         self.cache.len()
     }
 
     /// What the host would see at a sector, whether or not it could be read.
-    pub(super) fn visible(&mut self, lba: u64, sector: &mut [u8]) {
+    pub(crate) fn visible(&mut self, lba: u64, sector: &mut [u8]) {
         match self.cache.get(lba) {
             Some(cached) => sector.copy_from_slice(cached),
             None => self.durable(lba, sector),
@@ -100,19 +100,19 @@ impl Store {
     }
 
     /// What the medium has at a sector, whether or not it could be read.
-    pub(super) fn durable(&mut self, lba: u64, sector: &mut [u8]) {
+    pub(crate) fn durable(&mut self, lba: u64, sector: &mut [u8]) {
         if self.medium.read(lba, sector).is_err() {
             sector.fill(0);
         }
     }
 
     /// Sectors that cannot be read until they are written.
-    pub(super) fn pending(&self) -> u64 {
+    pub(crate) fn pending(&self) -> u64 {
         self.defects.values().filter(|defect| **defect == Defect::Uncorrectable).count() as u64
     }
 
     /// The first sector before `end` that the medium cannot give.
-    pub(super) fn first_defect_below(&self, end: u64) -> Option<u64> {
+    pub(crate) fn first_defect_below(&self, end: u64) -> Option<u64> {
         let unreadable =
             |defect: &Defect| !matches!(defect, Defect::WriteFault | Defect::Passing(_));
         self.defects.range(..end).find(|(_, defect)| unreadable(defect)).map(|(lba, _)| *lba)
@@ -140,7 +140,7 @@ impl Store {
     }
 
     /// Reads sectors, up to the first that fails.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         lba: u64,
         data: &mut [u8],
@@ -178,7 +178,7 @@ impl Store {
     }
 
     /// Writes sectors, up to the first that fails.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         lba: u64,
         data: &[u8],
@@ -253,7 +253,7 @@ impl Store {
 
     /// Makes everything durable. Fails for the first sector that cannot be; all others are, and it
     /// is forgotten.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let mut failure = self.deferred.take();
         let sorted = self.cache.take_sorted();
         let mut rest = &sorted[..];
@@ -282,7 +282,7 @@ impl Store {
     }
 
     /// Says of some sectors that nobody needs what they hold.
-    pub(super) fn trim(&mut self, lba: u64, sectors: u64) -> Result<(), Failure> {
+    pub(crate) fn trim(&mut self, lba: u64, sectors: u64) -> Result<(), Failure> {
         let end = lba + sectors;
         self.cache.remove_range(lba, end);
         while let Some((at, _)) =
@@ -299,7 +299,7 @@ impl Store {
     }
 
     /// Makes sectors zeros, for good.
-    pub(super) fn erase(&mut self, sectors: u64) -> Result<(), Failure> {
+    pub(crate) fn erase(&mut self, sectors: u64) -> Result<(), Failure> {
         self.cache.clear(Vec::new());
         self.trimmed = Ranges::default();
         self.defects.retain(|_, defect| *defect != Defect::Uncorrectable);
@@ -308,7 +308,7 @@ impl Store {
     }
 
     /// Power is cut: each cached sector has got to the medium, or has not.
-    pub(super) fn lose_power(&mut self, random: &mut Random) {
+    pub(crate) fn lose_power(&mut self, random: &mut Random) {
         // All of it, none of it, or each by lot.
         let lot = random.below(4);
         let sorted = self.cache.take_sorted();

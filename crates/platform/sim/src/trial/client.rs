@@ -136,10 +136,12 @@ impl<F: Tried> Client<F> {
     ) {
         let Some(unit) = driver.unit(self.unit) else { return };
         let usable = matches!(unit.state, UnitState::Ready | UnitState::Recovering);
-        if !usable || self.generation != unit.generation {
+        let geometry = unit.geometry;
+        // Its sectors may not be there for a while.
+        let there = geometry.sectors >= self.oracle.base + self.oracle.len() as u64;
+        if !usable || !there || self.generation != unit.generation {
             return;
         }
-        let geometry = unit.geometry;
         while self.left > 0 && self.pending.len() < self.depth {
             let most = (self.oracle.len() as u64).min(geometry.max_transfer_sectors.into());
             let sectors = match self.random.below(16) {
@@ -149,6 +151,7 @@ impl<F: Tried> Client<F> {
             };
             let lba = self.oracle.base + self.random.below(self.oracle.len() as u64 - sectors + 1);
             let operation = match self.random.below(100) {
+                _ if geometry.read_only => Operation::Read,
                 0..46 => Operation::Read,
                 46..80 => Operation::Write(Durability::Cached),
                 80..88 => Operation::Write(Durability::Durable),
@@ -184,7 +187,7 @@ impl<F: Tried> Client<F> {
         let bytes = if moves { sectors as usize * self.oracle.sector_bytes } else { 0 };
         let mut data = vec![0; if operation == Operation::Read { 0 } else { bytes }];
         let pending = self.oracle.submit(operation, lba, sectors, now, &mut data);
-        let Some(memory) = self.memory(dma, &data, bytes) else {
+        let Some(memory) = self.memory(driver, dma, &data, bytes) else {
             self.oracle.refused(&pending);
             return false;
         };
@@ -211,24 +214,23 @@ impl<F: Tried> Client<F> {
     }
 
     /// Memory for a request, in one piece or in several.
-    fn memory(&mut self, dma: &dyn DmaSpace, data: &[u8], bytes: usize) -> Option<SgList> {
+    fn memory(
+        &mut self,
+        driver: &dyn BlockDriver,
+        dma: &dyn DmaSpace,
+        data: &[u8],
+        bytes: usize,
+    ) -> Option<SgList> {
         if bytes == 0 {
             return Some(SgList::EMPTY);
         }
         let pieces = if self.random.once_in(3) { self.random.between(2, 4) as usize } else { 1 };
-        let each = (bytes / pieces / 2 * 2).max(2);
-        let (mut list, mut at, mut count) = (SgList::EMPTY, 0, 0);
-        while at < bytes {
-            count += 1;
-            let len = if count == pieces { bytes - at } else { each.min(bytes - at) };
-            let mut buffer = dma.allocate(len, &Constraints::NONE.aligned(2)).ok()?;
-            if !data.is_empty() {
-                buffer.write_bytes(0, &data[at..at + len]);
-            }
-            list.push(buffer, 0..len);
-            at += len;
+        let list = memory_of(dma, data, bytes, pieces)?;
+        match list.check(&driver.constraints()) {
+            Ok(_) => Some(list),
+            // What a device takes at most is always taken in one piece.
+            Err(_) => memory_of(dma, data, bytes, 1),
         }
-        Some(list)
     }
 
     /// A request has ended; the error says what is wrong with that.
@@ -258,4 +260,21 @@ impl<F: Tried> Client<F> {
             Err(format!("{:?} of {}+{} does not end", late.operation, late.lba, late.sectors))
         })
     }
+}
+
+/// Memory in so many pieces, filled with `data` if there is any.
+fn memory_of(dma: &dyn DmaSpace, data: &[u8], bytes: usize, pieces: usize) -> Option<SgList> {
+    let each = (bytes / pieces / 2 * 2).max(2);
+    let (mut list, mut at, mut count) = (SgList::EMPTY, 0, 0);
+    while at < bytes {
+        count += 1;
+        let len = if count == pieces { bytes - at } else { each.min(bytes - at) };
+        let mut buffer = dma.allocate(len, &Constraints::NONE.aligned(2)).ok()?;
+        if !data.is_empty() {
+            buffer.write_bytes(0, &data[at..at + len]);
+        }
+        list.push(buffer, 0..len);
+        at += len;
+    }
+    Some(list)
 }

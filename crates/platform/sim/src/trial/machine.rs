@@ -26,6 +26,11 @@ pub trait Tried: FaultKind {
 
     /// Whether after it an error of the medium may be told without its sector.
     fn hides_sector(self) -> bool;
+
+    /// Whether after it flushes may fail that do not name a sector.
+    fn spoils_flushes(self) -> bool {
+        false
+    }
 }
 
 /// What a trial is made of.

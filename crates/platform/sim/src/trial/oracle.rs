@@ -310,7 +310,12 @@ impl<F: Tried> Oracle<F> {
                 damaged || hit || self.faults.iter().any(|f| f.fault.hides_sector())
             }
             // One that has a damaged sector fails in the end, one way or another.
-            BlockError::Aborted => since.len() >= 2 || damaged || hit,
+            BlockError::Aborted => {
+                since.len() >= 2
+                    || damaged
+                    || hit
+                    || self.faults.iter().any(|f| f.fault.spoils_flushes())
+            }
             BlockError::Transport | BlockError::Timeout => {
                 since.len() >= 3 || self.fatal || damaged
             }

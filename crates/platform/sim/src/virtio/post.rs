@@ -1,0 +1,317 @@
+//! Telling that a request is done, and interrupts.
+
+use super::ring::{Chain, Marks, Side, Wrong};
+use super::serve::Job;
+use super::{Event, Quirk, VirtioModel};
+use crate::fault::VirtioFault;
+use core::time::Duration;
+use outboard_virtio::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED};
+use outboard_virtio::spec::pci::{ISR_CONFIG, NO_VECTOR};
+
+/// The interrupt was about a queue (§4.1.4.5).
+const ISR_QUEUE: u8 = 1;
+
+impl VirtioModel {
+    /// The work on a request is done.
+    pub(super) fn finish(&mut self, number: u64) {
+        if !self.works() || self.stuck || !self.bus_master {
+            return;
+        }
+        let Some(at) = self.jobs.iter().position(|job| job.number == number) else { return };
+        let mut job = self.jobs.remove(at);
+        if let Err(wrong) = job.chain.check(&self.memory) {
+            self.violation(format_args!("queue {}: {wrong}", job.queue));
+        }
+        if job.fault == Some(VirtioFault::StatusLate) {
+            // What was to come first comes last.
+            let late = self.micros(1, 2_000);
+            let epoch = self.epoch;
+            let bytes = job.chain.writable_bytes();
+            self.post(&job, bytes);
+            job.fault = None;
+            self.jobs.push(job);
+            return self.after(late, Event::Late { job: number, epoch });
+        }
+        if let Some(bytes) = self.end(&job) {
+            self.post(&job, bytes);
+        }
+    }
+
+    /// Data and status come after all.
+    pub(super) fn finish_late(&mut self, number: u64) {
+        if let Some(at) = self.jobs.iter().position(|job| job.number == number) {
+            let job = self.jobs.remove(at);
+            self.end(&job);
+        }
+    }
+
+    /// Carries a request out, and writes its status. Returns how many bytes were written.
+    fn end(&mut self, job: &Job) -> Option<u32> {
+        let ended = match job.fault {
+            Some(
+                VirtioFault::IoError
+                | VirtioFault::FlushFails
+                | VirtioFault::DiscardFails
+                | VirtioFault::SerialFails,
+            ) => Ok((STATUS_IO_ERROR, 0)),
+            Some(VirtioFault::Unsupported) => Ok((STATUS_UNSUPPORTED, 0)),
+            _ => self.carry_out(job),
+        };
+        let written = ended.and_then(|(status, bytes)| {
+            let status = match job.fault {
+                Some(VirtioFault::StatusNotWritten) => return Ok(bytes),
+                Some(VirtioFault::StatusNonsense) => self.random.between(3, 254) as u8,
+                _ => status,
+            };
+            if let Some(piece) = job.chain.writable.last() {
+                self.memory.write(piece.address, &[status])?;
+            }
+            if status != STATUS_OK {
+                self.note(format_args!("request {} ends with status {status}", job.number));
+            }
+            Ok(bytes + 1)
+        });
+        match written {
+            Ok(bytes) => Some(bytes),
+            Err(unmapped) => {
+                self.violation(format_args!("request {}: {unmapped}", job.number));
+                None
+            }
+        }
+    }
+
+    /// Says that a request is done, or something else.
+    fn post(&mut self, job: &Job, bytes: u32) {
+        let number = job.queue;
+        let memory = self.memory.clone();
+        let stranger = self.random.bits() as u32 | 1 << 15;
+        let other = self.jobs.iter().find(|other| other.queue == number);
+        let other = other.map(|other| other.chain.id);
+        let Some(side) = self.queues[usize::from(number)].side.as_mut() else { return };
+        let (chain, id) = (&job.chain, u32::from(job.chain.id));
+        let free = side.free_id().map_or(id, u32::from);
+        let posted = match job.fault {
+            Some(VirtioFault::CompletionLost) => return,
+            Some(VirtioFault::UsedIdOutOfRange) => side.put(&memory, chain, stranger, bytes),
+            Some(VirtioFault::UsedIdRepeated) => {
+                let first = side.put(&memory, chain, id, bytes);
+                first.and_then(|()| repeat(side, &memory, id, bytes))
+            }
+            Some(VirtioFault::UsedIdFree) => side.put(&memory, chain, free, bytes),
+            Some(VirtioFault::UsedIdMiddle) => {
+                let middle = match side {
+                    Side::Split(split) => split.middle_of(&memory, chain),
+                    Side::Packed(_) => None,
+                };
+                side.put(&memory, chain, middle.map_or(free, u32::from), bytes)
+            }
+            Some(VirtioFault::UsedIdOther) => {
+                side.put(&memory, chain, other.map_or(free, u32::from), bytes)
+            }
+            Some(VirtioFault::UsedLengthLong) => {
+                side.put(&memory, chain, id, chain.writable_bytes() + 1)
+            }
+            Some(VirtioFault::UsedLengthHuge) => side.put(&memory, chain, id, u32::MAX),
+            Some(VirtioFault::UsedLengthShort) => side.put(&memory, chain, id, 1),
+            Some(VirtioFault::UsedLengthZero) => side.put(&memory, chain, id, 0),
+            Some(fault) => match side {
+                Side::Split(_) => return self.post_split(job, bytes, fault),
+                Side::Packed(_) => return self.post_packed(job, bytes, fault),
+            },
+            None => side.put(&memory, chain, id, bytes),
+        };
+        self.posted(number, posted);
+    }
+
+    /// What only the split layout has.
+    fn post_split(&mut self, job: &Job, bytes: u32, fault: VirtioFault) {
+        let (number, id) = (job.queue, u32::from(job.chain.id));
+        let late = self.micros(1, 100);
+        let epoch = self.epoch;
+        let entries = self.config.queue_entries;
+        let ahead = self.random.between(1, 3) as u16;
+        let memory = self.memory.clone();
+        let Some(Side::Split(side)) = &mut self.queues[usize::from(number)].side else { return };
+        let posted = match fault {
+            VirtioFault::UsedIndexAhead => {
+                side.put_at(&memory, 0, id, bytes).and_then(|()| side.show(&memory, 1))
+            }
+            VirtioFault::UsedIndexByRing => {
+                side.put_at(&memory, 0, id, bytes).and_then(|()| side.show(&memory, entries))
+            }
+            VirtioFault::UsedIndexBack => {
+                side.put_at(&memory, 0, id, bytes).and_then(|()| side.show(&memory, u16::MAX - 1))
+            }
+            VirtioFault::UsedEntryLate => side.show(&memory, 0),
+            VirtioFault::UsedFarAhead => {
+                side.put_at(&memory, ahead, id, bytes).and_then(|()| side.show(&memory, 0))
+            }
+            _ => side.put_at(&memory, 0, id, bytes).and_then(|()| side.show(&memory, 0)),
+        };
+        let posted = posted.and_then(|()| side.release(&memory, &job.chain));
+        if fault == VirtioFault::UsedEntryLate {
+            self.after(late, Event::Entry { queue: number, id, bytes, epoch });
+        }
+        self.posted(number, posted);
+    }
+
+    /// What only the packed layout has.
+    fn post_packed(&mut self, job: &Job, bytes: u32, fault: VirtioFault) {
+        let (number, id) = (job.queue, u32::from(job.chain.id));
+        let memory = self.memory.clone();
+        let Some(Side::Packed(side)) = &mut self.queues[usize::from(number)].side else { return };
+        let posted = match fault {
+            VirtioFault::WrapWrong => side.put_marked(&memory, 0, (id, bytes), Marks::OtherTurn),
+            VirtioFault::FlagsHalf => side.put_marked(&memory, 0, (id, bytes), Marks::Half),
+            VirtioFault::UsedFarAhead if side.in_use() > 1 => {
+                let ahead = 1 + self.random.below(u64::from(side.in_use()) - 1) as u16;
+                side.put_marked(&memory, ahead, (id, bytes), Marks::Right)
+            }
+            _ => side.put_marked(&memory, 0, (id, bytes), Marks::Right),
+        };
+        side.pass(&job.chain);
+        self.posted(number, posted);
+    }
+
+    fn posted(&mut self, queue: u16, posted: Result<(), Wrong>) {
+        if let Err(wrong) = posted {
+            return self.violation(format_args!("queue {queue}: {wrong}"));
+        }
+        self.interrupt(queue);
+    }
+
+    pub(super) fn write_late_entry(&mut self, queue: u16, id: u32, bytes: u32) {
+        let memory = &self.memory;
+        if let Some(Side::Split(side)) = &self.queues[usize::from(queue)].side
+            && let Err(wrong) = side.put_at(memory, u16::MAX, id, bytes)
+        {
+            self.violation(format_args!("queue {queue}: {wrong}"));
+        }
+    }
+
+    /// What the device still writes while it is being reset: to all that it was given.
+    pub(super) fn stray(&mut self) {
+        for job in core::mem::take(&mut self.jobs) {
+            let garbage = vec![0xee; job.chain.writable_bytes() as usize];
+            if let Err(unmapped) = self.scatter(&job.chain, &garbage) {
+                self.violation(format_args!("while it is being reset: {unmapped}"));
+            }
+        }
+    }
+
+    /// Tells the driver of used entries, if it wants that.
+    fn interrupt(&mut self, number: u16) {
+        let memory = &self.memory;
+        let queue = &mut self.queues[usize::from(number)];
+        let vector = queue.vector;
+        let wanted = queue.side.as_mut().map(|side| side.wants_interrupt(memory));
+        match wanted {
+            Some(Ok(true)) => {}
+            Some(Err(wrong)) => return self.violation(format_args!("queue {number}: {wrong}")),
+            _ => return,
+        }
+        const FAULTS: [VirtioFault; 3] =
+            [VirtioFault::InterruptLost, VirtioFault::InterruptLate, VirtioFault::WrongVector];
+        match self.strike(&FAULTS) {
+            Some(VirtioFault::InterruptLost) => {}
+            Some(VirtioFault::InterruptLate) => {
+                let late = self.micros(100, 400_000);
+                self.after(late, Event::Message { vector });
+            }
+            Some(_) => {
+                let vector = self.random.below(u64::from(self.config.vectors.max(1))) as u16;
+                self.signal(vector);
+            }
+            None => self.signal(vector),
+        }
+    }
+
+    /// Sends a message, or asserts the pin.
+    pub(super) fn signal(&mut self, vector: u16) {
+        if self.removed || !self.bus_master || !self.now.reached(self.silent_until) {
+            return;
+        }
+        if self.config.vectors == 0 {
+            self.isr |= ISR_QUEUE;
+        } else if vector != NO_VECTOR {
+            self.messages.insert(vector);
+        }
+    }
+
+    /// The configuration has changed, or is said to have (§4.1.5.4).
+    pub(super) fn config_changed(&mut self) {
+        if !self.works() {
+            return;
+        }
+        self.common.generation = self.common.generation.wrapping_add(1);
+        self.tell_of_config();
+    }
+
+    /// Interrupts for the configuration.
+    pub(super) fn tell_of_config(&mut self) {
+        if self.config.vectors == 0 {
+            self.isr |= ISR_QUEUE | ISR_CONFIG;
+        } else if self.common.config_vector != NO_VECTOR && self.bus_master {
+            self.messages.insert(self.common.config_vector);
+        }
+    }
+
+    pub(super) fn read_isr(&mut self) -> u8 {
+        let isr = core::mem::take(&mut self.isr);
+        match self.strike(&[VirtioFault::IsrZero, VirtioFault::IsrOnes]) {
+            Some(VirtioFault::IsrZero) => 0,
+            Some(_) => u8::MAX,
+            None => isr,
+        }
+    }
+
+    /// The driver notifies.
+    pub(super) fn notified(&mut self, doorbell: usize, value: u16) {
+        let known = usize::from(value) == doorbell && doorbell < self.queues.len();
+        if !known || !self.works() {
+            if !self.lost && !self.removed {
+                self.violation(format_args!("a notification of queue {value} at {doorbell}"));
+            }
+            return;
+        }
+        let memory = &self.memory;
+        let queue = &self.queues[doorbell];
+        let asked = match (&queue.side, queue.quirk) {
+            (Some(side), None | Some(Quirk::Dead)) => side.was_asked(memory),
+            (None, None) if !self.lost => {
+                return self
+                    .violation(format_args!("a notification of queue {value}, which is off"));
+            }
+            _ => Ok(true),
+        };
+        if let Ok(false) = asked {
+            self.violation(format_args!("a notification of queue {value} that was not asked for"));
+        }
+        if self.strike(&[VirtioFault::NotificationLost]).is_some() {
+            return;
+        }
+        let soon = Duration::from_nanos(self.random.between(200, 2_000));
+        let epoch = self.epoch;
+        self.after(soon, Event::Look { queue: value, epoch });
+    }
+}
+
+/// Says once more that a request is done.
+fn repeat(
+    side: &mut Side,
+    memory: &outboard_hw::dma::DeviceView,
+    id: u32,
+    bytes: u32,
+) -> Result<(), Wrong> {
+    match side {
+        Side::Split(side) => {
+            side.put_at(memory, 0, id, bytes)?;
+            side.show(memory, 0)
+        }
+        Side::Packed(side) => {
+            side.put_marked(memory, 0, (id, bytes), Marks::Right)?;
+            side.pass(&Chain::default());
+            Ok(())
+        }
+    }
+}
