@@ -52,10 +52,10 @@ impl<R: Registers + Clone> Modern<R> {
     pub(super) fn find<D: Device<Registers = R>>(
         claimed: &mut Claimed<D>,
     ) -> Result<Self, VirtioError> {
-        let common = map(claimed, capability::COMMON, COMMON_BYTES, "common configuration")?;
-        let isr = map(claimed, capability::ISR, 1, "interrupt status")?;
-        let notifications = map(claimed, capability::NOTIFY, 2, "notifications")?;
-        let config = map(claimed, capability::DEVICE, 4, "device configuration").ok();
+        let common = map(claimed, capability::COMMON, (COMMON_BYTES, 4), "common configuration")?;
+        let isr = map(claimed, capability::ISR, (1, 1), "interrupt status")?;
+        let notifications = map(claimed, capability::NOTIFY, (2, 2), "notifications")?;
+        let config = map(claimed, capability::DEVICE, (4, 4), "device configuration").ok();
         let at = notifications.0.at + capability::NOTIFY_MULTIPLIER;
         let multiplier = claimed.device().config().read_u32(at);
         Ok(Self {
@@ -195,11 +195,12 @@ impl<R: Registers + Clone> Modern<R> {
     }
 }
 
-/// Maps a structure: the first of its kind that can be mapped (§4.1.4).
+/// Maps a structure: the first of its kind that can be mapped, has at least so many bytes and is
+/// aligned to so many (§4.1.4).
 fn map<D: Device>(
     claimed: &mut Claimed<D>,
     kind: u8,
-    least: usize,
+    (least, alignment): (usize, usize),
     name: &'static str,
 ) -> Result<(Place, Window<D::Registers>), VirtioError> {
     let device = claimed.device();
@@ -220,7 +221,8 @@ fn map<D: Device>(
             offset: config.read_u32(at + capability::OFFSET) as usize,
             len: config.read_u32(at + capability::LENGTH) as usize,
         };
-        if place.bar > 5 || place.len < least {
+        let aligned = place.offset.is_multiple_of(alignment);
+        if place.bar > 5 || place.len < least || !aligned {
             continue;
         }
         let Ok(region) = device.map_bar(place.bar) else { continue };
