@@ -86,7 +86,9 @@ impl<T: Transport> Blk<T> {
                 self.ask_for_identity(now);
             }
             Err(error) => {
-                self.transport.set_status(Status::FAILED);
+                // No bit is ever cleared but by a reset (§2.1.1).
+                let status = self.transport.status();
+                self.transport.set_status(status | Status::FAILED);
                 let reason = match error {
                     VirtioError::Hw(_) => FailedReason::NoMemory,
                     VirtioError::FeaturesRefused | VirtioError::Draft => {
