@@ -29,13 +29,19 @@ impl<T: Transport> Blk<T> {
             Err(reason) => return Err(request.refused(reason)),
         };
         request.data.sync_for_device();
-        let manage = matches!(request.operation, Operation::Manage(_));
+        // A device that cannot flush has nothing that could be: a write is done when it is durable
+        // (§5.2.6.2).
+        let own = match request.operation {
+            Operation::Manage(_) => true,
+            Operation::Flush => !self.has(BlkFeatures::FLUSH),
+            _ => false,
+        };
         self.accepted += 1;
         let number = self.accepted;
         let (stage, tries, since, queue) = (Stage::Main, 0, None, 0);
         let job = Job { tag, request, segments, stage, tries, since, queue, number };
         match self.slots.put(job) {
-            Ok(slot) if manage => self.own.push_back(slot),
+            Ok(slot) if own => self.own.push_back(slot),
             Ok(slot) => self.waiting.push_back(slot),
             Err(job) => return Err(job.request.refused(RefusedReason::QueueFull)),
         }

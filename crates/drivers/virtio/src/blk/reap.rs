@@ -152,6 +152,7 @@ impl<T: Transport> Blk<T> {
                     let is_on = self.unit.geometry.write_cache;
                     if is_on == on { Ok(()) } else { Err(BlockError::Aborted) }
                 }
+                Operation::Flush => Ok(()),
                 _ => Err(BlockError::Unsupported),
             };
             self.complete(now, job, result, done);
