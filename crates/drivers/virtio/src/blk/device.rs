@@ -191,9 +191,8 @@ impl<T: Transport> Blk<T> {
             if entries < 2 || legacy && entries != limit {
                 return Err(VirtioError::NoQueue(number));
             }
-            if !indirect {
-                segments = segments.min(entries.saturating_sub(EXTRA_PIECES)).max(1);
-            }
+            // No request has more descriptors than its queue, in a table neither (§2.7.5.3.1).
+            segments = segments.min(entries.saturating_sub(EXTRA_PIECES)).max(1);
             // Without tables a request takes three descriptors, or more.
             let requests = if indirect { entries } else { entries / (EXTRA_PIECES + 1) };
             depth += requests.clamp(1, MAX_REQUESTS);
