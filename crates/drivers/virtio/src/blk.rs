@@ -117,6 +117,8 @@ pub struct Blk<T: Transport> {
     check_at: Option<Instant>,
     /// When it was asked for its serial number, if there is no answer yet.
     identifying_since: Option<Instant>,
+    /// The device lost its state, and perhaps its cache; the next flush says so.
+    cache_in_doubt: bool,
     /// Resets since the last request that ended well.
     resets: u8,
     /// Requests accepted so far.
@@ -150,6 +152,7 @@ impl<T: Transport> Blk<T> {
             stopping: false,
             check_at: None,
             identifying_since: None,
+            cache_in_doubt: false,
             resets: 0,
             accepted: 0,
             counters: Counters::default(),

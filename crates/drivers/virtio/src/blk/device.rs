@@ -1,6 +1,7 @@
 //! Setting the device up, and what it says it is.
 
-use super::recovery::CHECK_STEP;
+use super::event::Cause as ResetCause;
+use super::recovery::{CHECK_STEP, MOST_RESETS};
 use super::slots::Slots;
 use super::{Blk, Event, Phase};
 use crate::VirtioError;
@@ -8,7 +9,7 @@ use crate::queue::{Piece, Queue};
 use crate::spec::blk::{
     BLK_SIZE, BlkFeatures, CAPACITY, GET_ID, Header, ID_BYTES, MAX_DISCARD_SECTORS,
     MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP,
-    SECTOR_BYTES, SEG_MAX, SIZE_MAX, STATUS_OK, WRITEBACK,
+    SECTOR_BYTES, SEG_MAX, SIZE_MAX, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK,
 };
 use crate::spec::features::Features;
 use crate::spec::split::MAX_ENTRIES;
@@ -32,6 +33,8 @@ const KNOWN: Features = Features::INDIRECT
     .union(Features::RING_RESET);
 /// The features of disks that it knows.
 const KNOWN_BLK: BlkFeatures = BlkFeatures::all();
+/// Those of them that requests rely upon which outlive a reset.
+const KEPT_BLK: BlkFeatures = BlkFeatures::FLUSH.union(BlkFeatures::BLK_SIZE);
 /// The most bytes of a transfer: a request's bytes have to fit into 32 bits, and a time-out counts
 /// for the whole of it.
 const MAX_TRANSFER_BYTES: u32 = 16 << 20;
@@ -39,6 +42,8 @@ const MAX_TRANSFER_BYTES: u32 = 16 << 20;
 const MAX_SEGMENT_BYTES: u32 = 1 << 30;
 /// The most segments of a request whose descriptors are all in the ring.
 const DIRECT_SEGMENTS: u16 = 30;
+/// How often a device that was never asked before is asked for its name before it has none.
+const NAME_TRIES: u8 = 2;
 /// The most requests of a queue: a legacy device may have a queue of any length.
 const MAX_REQUESTS: u16 = 1024;
 /// Descriptors of a request beside its data: header and status.
@@ -85,6 +90,8 @@ impl<T: Transport> Blk<T> {
                 self.phase = Phase::Identifying;
                 self.ask_for_identity(now);
             }
+            // It may have been in the middle of something: another reset, and another try.
+            Err(error) if self.may_set_up_again(&error) => self.reset(now, ResetCause::SetUp),
             Err(error) => {
                 // No bit is ever cleared but by a reset (§2.1.1).
                 let status = self.transport.status();
@@ -99,6 +106,10 @@ impl<T: Transport> Blk<T> {
                 self.give_up(now, reason);
             }
         }
+    }
+
+    const fn may_set_up_again(&self, error: &VirtioError) -> bool {
+        self.resets < MOST_RESETS && !matches!(error, VirtioError::Hw(_) | VirtioError::Draft)
     }
 
     /// The steps of §3.1.1.
@@ -120,14 +131,15 @@ impl<T: Transport> Blk<T> {
         self.transport.set_status(Status::ACKNOWLEDGE);
         self.transport.set_status(status);
         let known = KNOWN.difference(self.config.without).bits() | KNOWN_BLK.bits();
-        let was = self.ring_features().intersection(KNOWN);
+        let kept = KNOWN.bits() | KEPT_BLK.bits();
+        let was = self.features & kept;
         self.features = self.transport.offered_features() & known;
         if !self.queues.is_empty() {
             // The queues are laid out; what a device that came back offers beside that is ignored.
-            if !self.ring_features().contains(was) {
+            if self.features & was != was {
                 return Err(VirtioError::FeaturesRefused);
             }
-            self.features = self.features & !KNOWN.bits() | was.bits();
+            self.features = self.features & !kept | was;
         }
         if self.transport.is_legacy() {
             // Half of the features are from later on, and nobody confirms the others (§3.1.2).
@@ -299,7 +311,10 @@ impl<T: Transport> Blk<T> {
 
     /// Reads the configuration again: the device has said that it changed (§5.2.5.2).
     pub(super) fn configuration_changed(&mut self, now: Instant) {
-        let Ok(said) = self.read() else { return };
+        let Ok(said) = self.read() else {
+            // It would not be told of again when it makes sense.
+            return self.reset(now, ResetCause::SetUp);
+        };
         let was = self.unit.geometry;
         // Anything but size and cache would need a reset, and is the device's to ask for.
         if said.sector_bytes == was.sector_bytes {
@@ -360,6 +375,11 @@ impl<T: Transport> Blk<T> {
 
     /// Takes the answer: the unit is ready.
     pub(super) fn identified(&mut self, now: Instant) {
+        let status = self.slots.status(self.slots.own());
+        let enough = if self.is_known() { MOST_RESETS } else { NAME_TRIES };
+        if !matches!(status, STATUS_OK | STATUS_UNSUPPORTED) && self.resets < enough {
+            return self.reset(now, ResetCause::SetUp);
+        }
         let identity = self.answer();
         if self.is_known() && self.unit.identity != identity {
             return self.give_up(now, FailedReason::Changed);

@@ -32,6 +32,12 @@ pub(super) enum Cause {
     Lost,
     /// A request is overdue.
     Overdue,
+    /// It was reset by somebody else: it has lost its state.
+    Forgot,
+    /// It could not be set up.
+    SetUp,
+    /// It says that a request is done, and has not said how.
+    NoStatus,
     /// It has broken the rules of a queue.
     Broken(Broken),
 }
@@ -42,9 +48,19 @@ impl fmt::Display for Event {
             Self::Reset(Cause::Wish) => f.write_str("the device asks for a reset, and is reset"),
             Self::Reset(Cause::Lost) => f.write_str("the device is away: its requests are kept"),
             Self::Reset(Cause::Overdue) => f.write_str("a request timed out: the device is reset"),
+            Self::Reset(Cause::Forgot) => f.write_str("the device has lost its state: it is reset"),
+            Self::Reset(Cause::SetUp) => {
+                f.write_str("the device could not be set up: it is reset, for another try")
+            }
+            Self::Reset(Cause::NoStatus) => {
+                f.write_str("a request is said to be done and has no status: the device is reset")
+            }
             Self::Reset(Cause::Broken(why)) => write!(f, "{why}: it is reset"),
             Self::QueueReset { queue, cause: Cause::Broken(why) } => {
                 write!(f, "{why}: its queue {queue} is reset")
+            }
+            Self::QueueReset { queue, cause: Cause::NoStatus } => {
+                write!(f, "a request is done without a status: its queue {queue} is reset")
             }
             Self::QueueReset { queue, .. } => {
                 write!(f, "a request timed out: its queue {queue} is reset")

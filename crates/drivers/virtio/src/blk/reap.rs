@@ -1,7 +1,7 @@
 //! Taking back what the device has done.
 
 use super::event::Cause as ResetCause;
-use super::slots::{Job, Stage};
+use super::slots::{Job, NO_STATUS, Stage};
 use super::{Blk, Event, Phase};
 use crate::queue::Queue;
 use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
@@ -51,6 +51,10 @@ impl<T: Transport> Blk<T> {
             while left > 0 && self.is_up() {
                 left -= 1;
                 match self.queues[number].take() {
+                    Some(Ok(used)) if self.slots.status(used.token) == NO_STATUS => {
+                        // Perhaps it still has the memory.
+                        return self.recover(now, number as u16, ResetCause::NoStatus);
+                    }
                     Some(Ok(used)) => self.finish(now, used.token, done),
                     Some(Err(why)) => {
                         return self.recover(now, number as u16, ResetCause::Broken(why));
@@ -81,13 +85,17 @@ impl<T: Transport> Blk<T> {
                     return;
                 }
                 self.resets = 0;
-                Ok(())
+                let flush = job.request.operation == Operation::Flush;
+                match flush && core::mem::take(&mut self.cache_in_doubt) {
+                    true => Err(BlockError::CacheLost),
+                    false => Ok(()),
+                }
             }
             STATUS_IO_ERROR => Err(BlockError::Media { lba: None }),
             STATUS_UNSUPPORTED => Err(BlockError::Unsupported),
             _ => Err(BlockError::BadAnswer),
         };
-        if result.is_err() {
+        if status != STATUS_OK {
             self.counters.device_errors += 1;
         }
         let result = match (result, job.stage, job.request.operation) {
@@ -95,6 +103,12 @@ impl<T: Transport> Blk<T> {
             (Err(BlockError::Media { .. }), Stage::Flush, _)
             | (Err(BlockError::Media { .. }), _, Operation::Flush | Operation::Discard) => {
                 Err(BlockError::Aborted)
+            }
+            (Err(BlockError::Media { .. }), _, Operation::Write(_))
+                if self.unit.geometry.read_only =>
+            {
+                // It was not when the request was accepted.
+                Err(BlockError::WriteProtected)
             }
             (Err(BlockError::Media { .. }), ..) if job.request.sectors == 1 => {
                 Err(BlockError::Media { lba: Some(job.request.lba) })

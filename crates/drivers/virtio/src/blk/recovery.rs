@@ -1,8 +1,9 @@
 //! Time, trouble and the end.
 
 use super::event::Cause;
-use super::slots::Job;
+use super::slots::{Job, Stage};
 use super::{Blk, Event, Phase};
+use crate::spec::blk::BlkFeatures;
 use crate::spec::status::Status;
 use crate::transport::Transport;
 use core::time::Duration;
@@ -38,7 +39,7 @@ impl<T: Transport> Blk<T> {
     pub(super) fn advance(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         let (Phase::Resetting { until } | Phase::Closing { until }) = self.phase else { return };
         let closing = matches!(self.phase, Phase::Closing { .. });
-        let status = self.transport.status();
+        let status = self.device_status();
         if status.is_gone() {
             return self.give_up(now, FailedReason::Removed);
         }
@@ -64,14 +65,31 @@ impl<T: Transport> Blk<T> {
 
     /// Looks at what the device says of itself.
     pub(super) fn look_at_device(&mut self, now: Instant) {
+        if self.is_well(now) {
+            self.configuration_changed(now);
+        }
+    }
+
+    /// What the device says of its state. What reads as ones is read twice: a device that is gone
+    /// says nothing else.
+    pub(super) fn device_status(&self) -> Status {
         let status = self.transport.status();
+        if status.is_gone() { self.transport.status() } else { status }
+    }
+
+    /// Whether the device is where the driver has brought it; if not, something is done about it.
+    pub(super) fn is_well(&mut self, now: Instant) -> bool {
+        let status = self.device_status();
         if status.is_gone() {
-            return self.give_up(now, FailedReason::Removed);
+            self.give_up(now, FailedReason::Removed);
+        } else if status.contains(Status::NEEDS_RESET) {
+            self.reset_as_asked(now);
+        } else if !status.contains(Status::DRIVER_OK) {
+            self.reset(now, Cause::Forgot);
+        } else {
+            return true;
         }
-        if status.contains(Status::NEEDS_RESET) {
-            return self.reset_as_asked(now);
-        }
-        self.configuration_changed(now);
+        false
     }
 
     /// Looks whether a request is overdue.
@@ -79,12 +97,8 @@ impl<T: Transport> Blk<T> {
         if !self.is_up() || self.check_at.is_none_or(|at| !now.reached(at)) {
             return;
         }
-        let status = self.transport.status();
-        if status.is_gone() {
-            return self.give_up(now, FailedReason::Removed);
-        }
-        if status.contains(Status::NEEDS_RESET) {
-            return self.reset_as_asked(now);
+        if !self.is_well(now) {
+            return;
         }
         let asked = self.identifying_since.map(|since| (since, 0));
         let since = |(_, job): (_, &mut Job)| Some((job.since?, job.queue));
@@ -118,6 +132,7 @@ impl<T: Transport> Blk<T> {
     }
 
     pub(super) fn begin_reset(&mut self, now: Instant) {
+        self.look_for_loss();
         self.transport.set_status(Status::empty());
         if self.resets > MOST_RESETS {
             return self.give_up(now, FailedReason::GivenUp);
@@ -129,6 +144,19 @@ impl<T: Transport> Blk<T> {
             self.set_state(UnitState::Recovering);
         }
         self.take_back(|_| true);
+    }
+
+    /// Before the driver resets it: if the device has lost its state by itself, it may as well have
+    /// lost what was in its cache.
+    fn look_for_loss(&mut self) {
+        let worked = self.is_up() || matches!(self.phase, Phase::ResettingQueue { .. });
+        if worked && !self.transport.is_away() && !self.device_status().contains(Status::DRIVER_OK) {
+            self.cache_in_doubt = self.has(BlkFeatures::FLUSH);
+        }
+        for (_, job) in self.slots.iter_mut() {
+            // What only had to be flushed is written once more.
+            job.stage = Stage::Main;
+        }
     }
 
     /// Takes requests that the device has lost or is going to lose back among those that wait, in

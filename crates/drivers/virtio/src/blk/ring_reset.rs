@@ -8,9 +8,8 @@ use super::event::Cause;
 use super::recovery::RESET_STEP;
 use super::{Blk, Event, Phase};
 use crate::spec::features::Features;
-use crate::spec::status::Status;
 use crate::transport::Transport;
-use outboard_block::{Completion, FailedReason};
+use outboard_block::Completion;
 use outboard_hw::Instant;
 
 impl<T: Transport> Blk<T> {
@@ -33,12 +32,8 @@ impl<T: Transport> Blk<T> {
     /// after a reset of the device; the memory is the device's until then.
     pub(super) fn advance_queue(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         let Phase::ResettingQueue { queue, until } = self.phase else { return };
-        let status = self.transport.status();
-        if status.is_gone() {
-            return self.give_up(now, FailedReason::Removed);
-        }
-        if status.contains(Status::NEEDS_RESET) {
-            return self.reset(now, Cause::Wish);
+        if !self.is_well(now) {
+            return;
         }
         if !self.transport.is_queue_reset(queue) {
             match now.reached(until) {

@@ -153,7 +153,10 @@ impl<R: Registers + Clone> Modern<R> {
         self.doorbells.resize(self.doorbells.len().max(place + 1), doorbell);
         self.doorbells[place] = doorbell;
         self.common.set(QUEUE_ENABLE, 1);
-        Ok(())
+        match self.common.get(QUEUE_ENABLE) {
+            1 => Ok(()),
+            _ => Err(VirtioError::NoQueue(queue)),
+        }
     }
 
     #[inline]
