@@ -131,7 +131,7 @@ faults! {
     /// It is gone: everything reads as all ones.
     Removed "removed" Controller;
     /// Its status reads as all ones, once.
-    StatusOnes "status-ones" Retries;
+    StatusOnes "status-ones" Nothing;
     /// Its status reads as nonsense, once.
     StatusGarbage "status-garbage" Cache;
     /// It says of itself that the driver has given it up.
@@ -186,7 +186,7 @@ faults! {
     GenerationStale "generation-stale" Nothing;
     /// The disk shrinks.
     CapacityShrinks "capacity-shrinks" Nothing;
-    /// The disk has no sectors, for a while.
+    /// The disk says that it has no sectors, for a while.
     CapacityZero "capacity-zero" Disk;
     /// Logical sectors have a size that makes no sense, until the device is reset.
     BlockSizeNonsense "block-size-nonsense" Nothing;

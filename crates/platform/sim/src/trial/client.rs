@@ -89,7 +89,13 @@ impl<F: Tried> Client<F> {
     /// Looks at the disk's state; what is wrong with it is an error.
     pub(super) fn look(&mut self, driver: &dyn BlockDriver, now: Instant) -> Result<(), String> {
         let Some(unit) = driver.unit(self.unit) else { return Err("the unit is gone".into()) };
+        // It may be there, and say that its sectors are not.
+        let is_short = unit.geometry.sectors < self.oracle.base + self.oracle.len() as u64;
         match unit.state {
+            UnitState::Ready if is_short && self.oracle.may_be_lost() => {
+                let since = *self.lost_since.get_or_insert(now);
+                self.over = now.since(since) >= RETURN;
+            }
             UnitState::Ready => {
                 (self.lost_since, self.over) = (None, false);
                 if unit.generation != self.generation {

@@ -27,6 +27,10 @@ pub trait Tried: FaultKind {
     /// Whether after it an error of the medium may be told without its sector.
     fn hides_sector(self) -> bool;
 
+    /// How many faults make a request fail that is issued again after each: at the least, when the
+    /// first of them struck before it was submitted.
+    const ATTEMPTS: usize = 3;
+
     /// Whether after it flushes may fail that do not name a sector.
     fn spoils_flushes(self) -> bool {
         false

@@ -39,6 +39,8 @@ struct Sector {
     undefined_durable: bool,
     /// The newest version when it was last trimmed.
     trimmed: u32,
+    /// Which of all TRIMs that was.
+    trim: u32,
     /// A write or a TRIM of it is under way.
     changing: bool,
 }
@@ -59,6 +61,8 @@ pub(super) struct Pending {
     versions: Vec<(u32, u32)>,
     /// For a read: a sector that may hold anything.
     loose: bool,
+    /// TRIMs so far.
+    trims: u32,
 }
 
 /// What is known of one disk.
@@ -84,6 +88,8 @@ pub(super) struct Oracle<F> {
     in_doubt: bool,
     /// A write was submitted.
     written: bool,
+    /// TRIMs so far.
+    trims: u32,
 }
 
 /// So many faults may well make a driver give a disk up, for a while or for good: its port is reset
@@ -104,6 +110,7 @@ impl<F: Tried> Oracle<F> {
             multiplier_resets: 0,
             in_doubt: false,
             written: false,
+            trims: 0,
         }
     }
 
@@ -160,6 +167,7 @@ impl<F: Tried> Oracle<F> {
             faults: self.faults.len(),
             versions: Vec::new(),
             loose: false,
+            trims: self.trims,
         };
         match operation {
             Operation::Read => {
@@ -180,11 +188,12 @@ impl<F: Tried> Oracle<F> {
                 }
             }
             Operation::Discard => {
-                let range = self.range(lba, sectors);
+                self.trims += 1;
+                let (range, trim) = (self.range(lba, sectors), self.trims);
                 for sector in &mut self.sectors[range] {
                     (sector.undefined, sector.undefined_durable) = (true, true);
                     (sector.durable, sector.trimmed) = (0, sector.newest);
-                    sector.changing = true;
+                    (sector.changing, sector.trim) = (true, trim);
                 }
             }
             _ => pending.versions = self.sectors.iter().map(|s| s.acknowledged).collect(),
@@ -274,7 +283,8 @@ impl<F: Tried> Oracle<F> {
         for (((lba, sector), chunk), (floor, _)) in
             lbas.zip(&mut self.sectors[range]).zip(chunks).zip(&pending.versions)
         {
-            if sector.undefined || pending.loose {
+            // A TRIM may come between a read that it overtakes and a write behind it.
+            if sector.undefined || pending.loose || sector.trim > pending.trims {
                 continue;
             }
             let version = content::version(chunk, self.disk, lba)
@@ -317,11 +327,12 @@ impl<F: Tried> Oracle<F> {
                     || self.faults.iter().any(|f| f.fault.spoils_flushes())
             }
             BlockError::Transport | BlockError::Timeout => {
-                since.len() >= 3 || self.fatal || damaged
+                since.len() >= F::ATTEMPTS || self.fatal || damaged
             }
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.in_doubt,
             // Away for the twelve seconds that it has, which two faults together can bring about.
             BlockError::Gone => self.fatal || since.len() >= 2 || self.faults.len() > MANY,
+            BlockError::WriteProtected => self.fatal,
             BlockError::BadAnswer | BlockError::Unsupported => hit,
             _ => false,
         };

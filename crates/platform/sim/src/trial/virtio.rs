@@ -22,11 +22,11 @@ impl Tried for VirtioFault {
     #[cfg(feature = "sabotage")]
     type Sabotage = outboard_virtio::Sabotage;
 
+    const ATTEMPTS: usize = 2;
+
     fn make(random: &mut Random, arena: &Arena, options: &TrialOptions<Self>) -> Made<Self> {
         let scenario = Scenario::draw(random, &options.only);
-        let key = disk_key(&scenario.disk.serial);
         let bytes = scenario.disk.sector_bytes as usize;
-        let oracle = Oracle::new(key, scenario.base, scenario.used, bytes);
         let view = DeviceView::new(arena.clone());
         let mut model = VirtioModel::new(scenario.disk, view, random.fork());
         if options.trace {
@@ -38,6 +38,8 @@ impl Tried for VirtioFault {
                 false => model.schedule_fault(Instant::ORIGIN + planned.at, planned.fault),
             }
         }
+        let key = disk_key(model.serial());
+        let oracle = Oracle::new(key, scenario.base, scenario.used, bytes);
         let client = Client::new(UnitId(0), oracle, scenario.requests, random.fork());
         let device = VirtioDevice::new(model, arena.clone());
         #[cfg(feature = "sabotage")]

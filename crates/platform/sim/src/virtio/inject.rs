@@ -10,6 +10,8 @@ use outboard_virtio::spec::blk::{BlkFeatures, DISCARD, FLUSH, GET_ID, IN, OUT};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
 
+/// A disk does not grow beyond this.
+const MOST_SECTORS: u64 = 1 << 50;
 /// Faults that wait at once.
 const MOST_ARMED: usize = 64;
 /// Of these, so many of one kind.
@@ -173,9 +175,9 @@ impl VirtioModel {
                 self.config_changed();
             }
             VirtioFault::CapacityGrows | VirtioFault::GenerationStale => {
-                self.sectors =
-                    self.sectors.saturating_add(self.random.between(1, 1000)).min(1 << 50);
-                self.config.sectors = self.sectors;
+                let grown = self.config.sectors + self.random.between(1, 1000);
+                self.config.sectors = grown.min(MOST_SECTORS);
+                self.sectors = self.config.sectors;
                 match fault {
                     VirtioFault::CapacityGrows => self.config_changed(),
                     _ => self.tell_of_config(),
@@ -198,7 +200,7 @@ impl VirtioModel {
                 if agreed & both != both {
                     return false;
                 }
-                self.write_cache = !self.write_cache;
+                self.switch_cache(!self.write_cache);
                 self.config_changed();
             }
             VirtioFault::SerialUnterminated => {

@@ -2,7 +2,7 @@
 
 use super::ring::{Chain, Marks, Side, Wrong};
 use super::serve::Job;
-use super::{Event, Quirk, VirtioModel};
+use super::{Event, VirtioModel};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED};
@@ -91,7 +91,15 @@ impl VirtioModel {
         let (chain, id) = (&job.chain, u32::from(job.chain.id));
         let free = side.free_id().map_or(id, u32::from);
         let posted = match job.fault {
-            Some(VirtioFault::CompletionLost) => return,
+            Some(VirtioFault::CompletionLost) => {
+                // What comes late, or by mistake, may still tell of it.
+                if let Side::Split(split) = side
+                    && let Err(wrong) = split.release(&memory, chain)
+                {
+                    self.violation(format_args!("queue {number}: {wrong}"));
+                }
+                return;
+            }
             Some(VirtioFault::UsedIdOutOfRange) => side.put(&memory, chain, stranger, bytes),
             Some(VirtioFault::UsedIdRepeated) => {
                 let first = side.put(&memory, chain, id, bytes);
@@ -191,6 +199,9 @@ impl VirtioModel {
 
     /// What the device still writes while it is being reset: to all that it was given.
     pub(super) fn stray(&mut self) {
+        if !self.bus_master {
+            return;
+        }
         for job in core::mem::take(&mut self.jobs) {
             let garbage = vec![0xee; job.chain.writable_bytes() as usize];
             if let Err(unmapped) = self.scatter(&job.chain, &garbage) {
@@ -277,7 +288,7 @@ impl VirtioModel {
         let memory = &self.memory;
         let queue = &self.queues[doorbell];
         let asked = match (&queue.side, queue.quirk) {
-            (Some(side), None | Some(Quirk::Dead)) => side.was_asked(memory),
+            (Some(side), None) => side.was_asked(memory),
             (None, None) if !self.lost => {
                 return self
                     .violation(format_args!("a notification of queue {value}, which is off"));

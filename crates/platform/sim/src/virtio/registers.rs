@@ -23,6 +23,8 @@ pub(super) struct Common {
     pub(super) config_vector: u16,
     pub(super) generation: u8,
     queue_select: u16,
+    /// The status has just read as all ones.
+    read_ones: bool,
 }
 
 impl Default for Common {
@@ -35,6 +37,7 @@ impl Default for Common {
             config_vector: NO_VECTOR,
             generation: 0,
             queue_select: 0,
+            read_ones: false,
         }
     }
 }
@@ -124,8 +127,13 @@ impl VirtioModel {
     fn read_status(&mut self) -> u8 {
         let works = self.common.status.contains(Status::DRIVER_OK) && !self.resetting;
         let faults = [VirtioFault::StatusOnes, VirtioFault::StatusGarbage];
-        match if works { self.strike(&faults) } else { None } {
-            Some(VirtioFault::StatusOnes) => u8::MAX,
+        // Whoever looks twice sees it once.
+        let ones = core::mem::take(&mut self.common.read_ones);
+        match if works && !ones { self.strike(&faults) } else { None } {
+            Some(VirtioFault::StatusOnes) => {
+                self.common.read_ones = true;
+                u8::MAX
+            }
             Some(_) => self.random.below(255) as u8,
             None => self.common.status.bits(),
         }

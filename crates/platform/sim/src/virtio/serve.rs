@@ -201,7 +201,8 @@ impl VirtioModel {
     /// Does what is asked; returns the status and how many bytes the device has written before it.
     pub(super) fn carry_out(&mut self, job: &Job) -> Result<(u8, u32), Unmapped> {
         let end = job.lba.saturating_add(job.sectors);
-        if end > self.sectors {
+        // What it says of its size may be a lie.
+        if end > self.config.sectors {
             return Ok((STATUS_IO_ERROR, 0));
         }
         let bytes = job.sectors as usize * self.config.sector_bytes as usize;

@@ -56,7 +56,15 @@ impl VirtioModel {
         if (offset, bytes) != (WRITEBACK, 1) || !switches || value > 1 {
             return self.violation(format_args!("{value:#x} is written to the configuration"));
         }
-        self.write_cache = value != 0;
+        self.switch_cache(value != 0);
+    }
+
+    /// Switches the cache; what it holds does not stay there when it is off.
+    pub(super) fn switch_cache(&mut self, on: bool) {
+        self.write_cache = on;
+        if !on && let Err(failure) = self.store.flush() {
+            self.note(format_args!("sector {} cannot be written", failure.lba));
+        }
     }
 
     /// Whether writes may stay in the cache (§5.2.6.2).

@@ -91,7 +91,7 @@ impl Scenario {
         disk.queues = *random.pick(&[1, 1, 2, 4, 16]);
         disk.queue_entries = *random.pick(&[256, 128, 64, 16, 8, 4]);
         disk.vectors = *random.pick(&[0, 1, 2, 3, 17]);
-        disk.segments = *random.pick(&[126, 126, 30, 3, 1]).min(&(disk.queue_entries - 2).into());
+        disk.segments = *random.pick(&[126, 126, 30, 3, 1]);
         disk.segment_bytes = *random.pick(&[1 << 20, 1 << 16, 4096]);
         disk.cache_sectors = *random.pick(&[4096, 64, 8]);
         disk.request_time = Duration::from_micros(*random.pick(&[20, 100, 2_000]));
