@@ -4,6 +4,11 @@ use core::time::Duration;
 use outboard_virtio::spec::blk::BlkFeatures;
 use outboard_virtio::spec::features::Features;
 
+/// The features of disks that the model knows.
+const KNOWN: BlkFeatures = BlkFeatures::all().difference(
+    BlkFeatures::READ_ONLY.union(BlkFeatures::WRITE_ZEROES).union(BlkFeatures::SECURE_ERASE),
+);
+
 /// What a virtio disk is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtioConfig {
@@ -42,7 +47,7 @@ impl VirtioConfig {
     pub fn new(sectors: u64) -> Self {
         let ring = Features::INDIRECT | Features::EVENT_INDEX | Features::VERSION_1;
         Self {
-            features: ring.bits() | BlkFeatures::all().difference(BlkFeatures::READ_ONLY).bits(),
+            features: ring.bits() | KNOWN.bits(),
             queues: 1,
             queue_entries: 128,
             vectors: 2,
