@@ -150,7 +150,8 @@ impl<T: Transport> Blk<T> {
     /// lost what was in its cache.
     fn look_for_loss(&mut self) {
         let worked = self.is_up() || matches!(self.phase, Phase::ResettingQueue { .. });
-        if worked && !self.transport.is_away() && !self.device_status().contains(Status::DRIVER_OK) {
+        if worked && !self.transport.is_away() && !self.device_status().contains(Status::DRIVER_OK)
+        {
             self.cache_in_doubt = self.has(BlkFeatures::FLUSH);
         }
         for (_, job) in self.slots.iter_mut() {
