@@ -12,6 +12,7 @@ cc                 gcc             gcc                   gcc
 g++                g++             gcc-c++               gcc
 qemu-system-x86_64 qemu-system-x86 qemu-system-x86-core  qemu-system-x86
 qemu-img           qemu-utils      qemu-img              qemu-img
+qemu-storage-daemon qemu-system-common qemu-img          qemu-common
 sgdisk             gdisk           gdisk                 gptfdisk
 sfdisk             fdisk           util-linux            util-linux
 mkfs.ext4          e2fsprogs       e2fsprogs             e2fsprogs
