@@ -6,7 +6,7 @@
 //! driver makes requests available and the device marks them used. There are two layouts, split and
 //! packed, and both are here. How the driver finds the device's registers, and tells it that there
 //! is something new, is the [`transport`]'s business. What a request looks like depends on the kind
-//! of device; here are disks ([`Blk`]).
+//! of device; here are disks ([`Blk`]), sources of random bytes ([`Rng`]) and consoles ([`Console`]).
 //!
 //! **Ownership.** A request's memory moves into its slot and out with its completion. After a
 //! time-out the slot keeps it until the device was reset. Dropping a driver resets the device, then
@@ -31,19 +31,44 @@ extern crate alloc;
 extern crate std;
 
 mod blk;
+mod console;
+mod device;
 mod error;
 pub mod queue;
+mod recovery;
+mod rng;
+mod setup;
 pub mod spec;
 pub mod transport;
 
 pub use blk::{Blk, BlkConfig};
+pub use console::{Console, ConsoleConfig, Port, Size};
+pub use device::{DeviceConfig, DeviceState, Failure};
 pub use error::VirtioError;
+pub use rng::{Filled, Rng, RngError};
 
 use outboard_pci::Identity;
-use spec::pci::{KIND_BLOCK, MODERN_DEVICES, TRANSITIONAL_BLOCK, VENDOR};
+use spec::pci::{
+    KIND_BLOCK, KIND_CONSOLE, KIND_ENTROPY, MODERN_DEVICES, TRANSITIONAL_BLOCK,
+    TRANSITIONAL_CONSOLE, TRANSITIONAL_ENTROPY, VENDOR,
+};
 
 /// Whether a function is a disk that [`Blk`] drives.
 pub const fn is_disk(identity: &Identity) -> bool {
+    is_kind(identity, KIND_BLOCK, TRANSITIONAL_BLOCK)
+}
+
+/// Whether a function is a source of random bytes that [`Rng`] drives.
+pub const fn is_rng(identity: &Identity) -> bool {
+    is_kind(identity, KIND_ENTROPY, TRANSITIONAL_ENTROPY)
+}
+
+/// Whether a function is a console that [`Console`] drives.
+pub const fn is_console(identity: &Identity) -> bool {
+    is_kind(identity, KIND_CONSOLE, TRANSITIONAL_CONSOLE)
+}
+
+const fn is_kind(identity: &Identity, kind: u16, transitional: u16) -> bool {
     identity.vendor == VENDOR
-        && (identity.device == MODERN_DEVICES + KIND_BLOCK || identity.device == TRANSITIONAL_BLOCK)
+        && (identity.device == MODERN_DEVICES + kind || identity.device == transitional)
 }

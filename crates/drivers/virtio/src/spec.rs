@@ -5,6 +5,7 @@
 //! Sections are those of the Virtual I/O Device Specification 1.2.
 
 pub mod blk;
+pub mod console;
 pub mod features;
 pub mod mmio;
 pub mod packed;

@@ -15,6 +15,14 @@ pub const LAST_DEVICE: u16 = 0x107f;
 pub const KIND_BLOCK: u16 = 2;
 /// Transitional ID of a block device (§4.1.2.1).
 pub const TRANSITIONAL_BLOCK: u16 = 0x1001;
+/// Console (§5.3.1).
+pub const KIND_CONSOLE: u16 = 3;
+/// Transitional ID of a console.
+pub const TRANSITIONAL_CONSOLE: u16 = 0x1003;
+/// Entropy source (§5.4.1).
+pub const KIND_ENTROPY: u16 = 4;
+/// Transitional ID of an entropy source.
+pub const TRANSITIONAL_ENTROPY: u16 = 0x1005;
 
 /// Where structures are: a vendor-specific capability (§4.1.4).
 pub mod capability {

@@ -23,6 +23,9 @@ use zerocopy::FromBytes;
 const MEMORY_BYTES: usize = 16 << 20;
 pub const SECTOR: usize = 512;
 
+/// Answers a request of a queue in its memory; how many bytes it says to have written.
+pub type Answer = Box<dyn FnMut(u16, &GuestMemoryMmap, &Chain) -> u32 + Send>;
+
 /// The device: what it offers, what it holds, and how it behaves.
 pub struct Model {
     memory: GuestMemoryMmap,
@@ -42,6 +45,8 @@ pub struct Model {
     /// Notifications, each with the queue and where the next entry would be.
     pub notified: Vec<(u16, u16)>,
     pub resets: u32,
+    /// What answers instead of a disk.
+    pub other: Option<Answer>,
     /// What was discarded, zeroed and erased.
     pub cleared: Vec<(u32, DiscardSegment)>,
 }
@@ -79,6 +84,7 @@ impl ModelTransport {
             resetting: None,
             notified: Vec::new(),
             resets: 0,
+            other: None,
             cleared: Vec::new(),
         };
         Self { model: Arc::new(Mutex::new(model)), arena }
@@ -103,7 +109,10 @@ impl Model {
             .partition(|(number, _)| Some(*number) == stuck);
         self.held = held;
         for (number, chain) in done {
-            let bytes = self.answer(&chain);
+            let bytes = match &mut self.other {
+                Some(answer) => answer(number, &self.memory, &chain),
+                None => self.answer(&chain),
+            };
             if let Some(queue) = self.queues.get_mut(&number) {
                 queue.push(&chain, bytes);
             }
