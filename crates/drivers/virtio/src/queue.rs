@@ -4,6 +4,7 @@
 //! upon is ever read back from memory that the device may write. What the device says is checked
 //! against that copy.
 
+pub mod handshake;
 mod packed;
 mod split;
 

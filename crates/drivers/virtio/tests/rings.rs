@@ -4,7 +4,7 @@ mod support;
 
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace, Segment};
 use outboard_linux::SharedMemory;
-use outboard_virtio::queue::{Broken, Piece, Queue};
+use outboard_virtio::queue::{Broken, Piece, Queue, Used};
 use outboard_virtio::spec::features::Features;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -275,6 +275,41 @@ fn indices_wrap() {
         }
         rig.drain();
         assert!(rig.answered > 1 << 16, "{}", rig.answered);
+    }
+}
+
+#[test]
+fn batches_of_all_sizes_go_round_small_rings_until_indices_wrap() {
+    let alone =
+        |features: &Features| !features.intersects(Features::INDIRECT | Features::EVENT_INDEX);
+    for (features, entries) in combinations()
+        .filter(alone)
+        .flat_map(|features| [1, 2, 4, 8].map(|entries| (features, entries)))
+    {
+        let mut rig = Rig::new(1, entries, features);
+        let segment = Segment { address: rig.slots.address(), bytes: 8 };
+        let (mut done, mut batch) = (0u32, 0);
+        while done < (1 << 16) + 100 {
+            batch = batch % entries + 1;
+            for token in 0..batch {
+                let piece = Piece { segment, writable: true };
+                rig.queue.add(token, 1, std::iter::once(piece)).unwrap();
+            }
+            rig.queue.publish();
+            let chains: Vec<_> = std::iter::from_fn(|| rig.peer.pop()).collect();
+            assert_eq!(chains.len(), usize::from(batch));
+            assert_eq!(rig.peer.next_entry(), rig.queue.next_entry());
+            match features.contains(Features::IN_ORDER) {
+                true => rig.peer.push_batch(&chains, 8),
+                false => chains.iter().for_each(|chain| rig.peer.push(chain, 8)),
+            }
+            rig.peer.interrupts();
+            for token in 0..batch {
+                assert_eq!(rig.queue.take(), Some(Ok(Used { token, bytes: 8 })));
+            }
+            assert_eq!((rig.queue.take(), rig.queue.free()), (None, entries));
+            done += u32::from(batch);
+        }
     }
 }
 

@@ -1,52 +1,22 @@
 //! Rings in the packed layout (§2.8).
 
+use super::handshake::{Packed, Place};
 use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
 use crate::spec::features::Features;
-use crate::spec::packed::{
-    Descriptor, EVENT_AT, EVENT_BYTES, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS,
-    EVENT_WRAP,
-};
-use crate::spec::split::{self, is_due};
+use crate::spec::packed::{Descriptor, EVENT_BYTES};
+use crate::spec::split;
 use alloc::boxed::Box;
 use alloc::vec;
-use core::sync::atomic::{Ordering, fence};
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
 
 /// Keeps what the driver writes from what the device does.
 const EVENT_ALIGNMENT: usize = 64;
 
-/// A place in the ring: which descriptor, and the wrap counter there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    index: u16,
-    wrap: bool,
-}
-
-impl Place {
-    const START: Self = Self { index: 0, wrap: true };
-
-    /// The place so many descriptors later, at most a ring's.
-    #[inline]
-    const fn after(self, count: u16, entries: u16) -> Self {
-        let index = self.index + count;
-        if index >= entries {
-            Self { index: index - entries, wrap: !self.wrap }
-        } else {
-            Self { index, ..self }
-        }
-    }
-
-    /// As event suppression writes it.
-    const fn event(self) -> u16 {
-        self.index | if self.wrap { EVENT_WRAP } else { 0 }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct PackedQueue {
     memory: DmaBuffer,
     entries: u16,
-    event_index: bool,
+    words: Packed,
     /// The device keeps to the order (§2.8.9), and buffer IDs go round: that of the oldest request
     /// is behind the free ones.
     in_order: bool,
@@ -84,7 +54,12 @@ impl PackedQueue {
         let mut queue = Self {
             memory,
             entries,
-            event_index: features.contains(Features::EVENT_INDEX),
+            words: Packed {
+                entries,
+                event_index: features.contains(Features::EVENT_INDEX),
+                driver: Self::driver_event(entries),
+                device: Self::device_event(entries),
+            },
             in_order: features.contains(Features::IN_ORDER),
             links: free_list(entries),
             in_flight: vec![InFlight::default(); count].into(),
@@ -230,21 +205,8 @@ impl PackedQueue {
     pub(super) fn publish(&mut self) -> bool {
         let Some((index, flags)) = self.held.take() else { return false };
         let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
-        self.memory.store_u16(at, flags);
         let added = core::mem::take(&mut self.added);
-        // The flags are out before it is asked whether the device sleeps (§2.8.21.3.1).
-        fence(Ordering::SeqCst);
-        let event = Self::device_event(self.entries);
-        let flags = self.memory.load_u16(event + EVENT_FLAGS);
-        if flags != EVENT_AT || !self.event_index {
-            return flags != EVENT_DISABLE;
-        }
-        let at = self.memory.load_u16(event + EVENT_DESCRIPTOR);
-        let mut awaited = at & !EVENT_WRAP;
-        if (at & EVENT_WRAP != 0) != self.next.wrap {
-            awaited = awaited.wrapping_sub(self.entries);
-        }
-        is_due(awaited, self.next.index, self.next.index.wrapping_sub(added))
+        self.words.publish(&mut self.memory, (at, flags), self.next, added)
     }
 
     /// Whether the next used descriptor is there.
@@ -303,24 +265,14 @@ impl PackedQueue {
         if self.listening == Some(self.next_used) {
             return false;
         }
-        let event = Self::driver_event(self.entries);
-        if self.event_index {
-            self.memory.store_u16(event + EVENT_DESCRIPTOR, self.next_used.event());
-        }
-        if self.listening.is_none() {
-            let flags = if self.event_index { EVENT_AT } else { EVENT_ENABLE };
-            self.memory.store_u16(event + EVENT_FLAGS, flags);
-        }
         self.listening = Some(self.next_used);
-        // What was asked for is out before it is looked whether that is there (§2.8.14).
-        fence(Ordering::SeqCst);
+        self.words.listen(&mut self.memory, self.next_used);
         self.batch.is_some() || self.free != self.entries && self.is_used()
     }
 
     pub(super) fn ignore(&mut self) {
         self.listening = None;
-        let event = Self::driver_event(self.entries);
-        self.memory.store_u16(event + EVENT_FLAGS, EVENT_DISABLE);
+        self.words.ignore(&mut self.memory);
     }
 }
 
@@ -345,11 +297,11 @@ pub(super) fn write_table(
     pieces: impl Iterator<Item = Piece>,
 ) -> (u16, u32) {
     let (mut count, mut writable_bytes) = (0u16, 0u32);
-    for piece in pieces {
+    pieces.for_each(|piece| {
         let (descriptor, writable) = describe(piece, 0);
         memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
         writable_bytes = writable_bytes.saturating_add(writable);
         count += 1;
-    }
+    });
     (count, writable_bytes)
 }

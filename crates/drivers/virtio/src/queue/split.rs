@@ -1,14 +1,13 @@
 //! Rings in the split layout (§2.7).
 
+use super::handshake::Split;
 use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
 use crate::spec::features::Features;
 use crate::spec::split::{
-    AVAILABLE_FLAGS, AVAILABLE_INDEX, AVAILABLE_RING, Descriptor, NO_INTERRUPT, NO_NOTIFY,
-    USED_BYTES, USED_FLAGS, USED_INDEX, USED_RING, UsedElement, is_due,
+    AVAILABLE_RING, Descriptor, USED_BYTES, USED_INDEX, USED_RING, UsedElement,
 };
 use alloc::boxed::Box;
 use alloc::vec;
-use core::sync::atomic::{Ordering, fence};
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
 
 /// What the used ring is aligned to where the layout is fixed (§2.7.2), and what keeps what the
@@ -22,11 +21,8 @@ const HIGHEST_ADDRESS: u64 = (1 << 44) - 1;
 pub(super) struct SplitQueue {
     memory: DmaBuffer,
     entries: u16,
-    /// Where the available ring is; the descriptors are at the start.
-    available: usize,
-    /// Where the used ring is.
-    used: usize,
-    event_index: bool,
+    /// Where the rings are; the descriptors are at the start.
+    words: Split,
     /// The device keeps to the order, and descriptors are used in the ring's (§2.7.9): those of the
     /// oldest request are behind the free ones.
     in_order: bool,
@@ -67,9 +63,12 @@ impl SplitQueue {
         let mut queue = Self {
             memory,
             entries,
-            available,
-            used,
-            event_index: features.contains(Features::EVENT_INDEX),
+            words: Split {
+                entries,
+                event_index: features.contains(Features::EVENT_INDEX),
+                available,
+                used,
+            },
             in_order: features.contains(Features::IN_ORDER),
             links: free_list(entries),
             in_flight: vec![InFlight::default(); count].into(),
@@ -91,8 +90,8 @@ impl SplitQueue {
         Areas {
             entries: self.entries,
             descriptors: self.memory.address(),
-            driver: self.memory.address_of(self.available),
-            device: self.memory.address_of(self.used),
+            driver: self.memory.address_of(self.words.available),
+            device: self.memory.address_of(self.words.used),
         }
     }
 
@@ -177,7 +176,7 @@ impl SplitQueue {
     fn offer(&mut self, head: u16, request: InFlight) {
         self.in_flight[usize::from(head)] = request;
         let place = usize::from(self.next_available & (self.entries - 1));
-        self.memory.store_u16(self.available + AVAILABLE_RING + 2 * place, head);
+        self.memory.store_u16(self.words.available + AVAILABLE_RING + 2 * place, head);
         self.next_available = self.next_available.wrapping_add(1);
     }
 
@@ -196,16 +195,8 @@ impl SplitQueue {
         if old == new {
             return false;
         }
-        self.memory.store_u16(self.available + AVAILABLE_INDEX, new);
         self.published = new;
-        // The index is out before it is asked whether the device sleeps (§2.7.13.4.1).
-        fence(Ordering::SeqCst);
-        if self.event_index {
-            let at = self.used + USED_RING + USED_BYTES * usize::from(self.entries);
-            is_due(self.memory.load_u16(at), new, old)
-        } else {
-            self.memory.load_u16(self.used + USED_FLAGS) & NO_NOTIFY == 0
-        }
+        self.words.publish(&mut self.memory, old, new)
     }
 
     #[inline]
@@ -214,7 +205,7 @@ impl SplitQueue {
             return Some(Ok(self.take_oldest(batch)));
         }
         if self.next_used == self.seen_used {
-            self.seen_used = self.memory.load_u16(self.used + USED_INDEX);
+            self.seen_used = self.memory.load_u16(self.words.used + USED_INDEX);
             if self.next_used == self.seen_used {
                 return None;
             }
@@ -223,7 +214,8 @@ impl SplitQueue {
             }
         }
         let place = usize::from(self.next_used & (self.entries - 1));
-        let element: UsedElement = self.memory.read(self.used + USED_RING + USED_BYTES * place);
+        let element: UsedElement =
+            self.memory.read(self.words.used + USED_RING + USED_BYTES * place);
         let request = u16::try_from(element.id.get()).ok();
         let request =
             request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
@@ -292,27 +284,13 @@ impl SplitQueue {
         if self.listening == Some(self.next_used) {
             return false;
         }
-        if self.event_index {
-            let at = self.available + AVAILABLE_RING + 2 * usize::from(self.entries);
-            self.memory.store_u16(at, self.next_used);
-        } else if self.listening.is_none() {
-            self.memory.store_u16(self.available + AVAILABLE_FLAGS, 0);
-        }
         self.listening = Some(self.next_used);
-        // What was asked for is out before it is looked whether that is there (§2.7.14).
-        fence(Ordering::SeqCst);
-        self.memory.load_u16(self.used + USED_INDEX) != self.next_used
+        self.words.listen(&mut self.memory, self.next_used)
     }
 
     pub(super) fn ignore(&mut self) {
         self.listening = None;
-        if self.event_index {
-            // The entry that it takes longest to come to.
-            let at = self.available + AVAILABLE_RING + 2 * usize::from(self.entries);
-            self.memory.store_u16(at, self.next_used.wrapping_sub(1));
-        } else {
-            self.memory.store_u16(self.available + AVAILABLE_FLAGS, NO_INTERRUPT);
-        }
+        self.words.ignore(&mut self.memory, self.next_used);
     }
 }
 
@@ -338,13 +316,28 @@ pub(super) fn write_table(
     pieces: impl Iterator<Item = Piece>,
 ) -> (u16, u32) {
     let (mut count, mut writable_bytes) = (0u16, 0u32);
-    let mut pieces = pieces.peekable();
-    while let Some(piece) = pieces.next() {
-        let next = pieces.peek().map(|_| count + 1);
-        let (descriptor, writable) = describe(piece, next);
+    // Each is written once it is known whether another one follows.
+    let mut last = None;
+    let mut write = |descriptor: Descriptor, count| {
         memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
+    };
+    pieces.for_each(|piece| {
+        let (descriptor, writable) = describe(piece, None);
+        if let Some(before) = last.replace(descriptor) {
+            write(chained(before, count), count - 1);
+        }
         writable_bytes = writable_bytes.saturating_add(writable);
         count += 1;
+    });
+    if let Some(last) = last {
+        write(last, count - 1);
     }
     (count, writable_bytes)
+}
+
+/// A descriptor that leads to another one.
+#[inline]
+fn chained(descriptor: Descriptor, next: u16) -> Descriptor {
+    let flags = descriptor.flags.get() | Descriptor::NEXT;
+    Descriptor { flags: flags.into(), next: next.into(), ..descriptor }
 }
