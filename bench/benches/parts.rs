@@ -4,8 +4,9 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn parts(criterion: &mut Criterion) {
-    for mut part in outboard_bench::parts() {
-        criterion.bench_function(part.name, |bencher| bencher.iter(&mut part.run));
+    for part in outboard_bench::parts() {
+        let mut run = (part.make)();
+        criterion.bench_function(part.name, |bencher| bencher.iter(&mut run));
     }
 }
 

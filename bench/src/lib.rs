@@ -4,6 +4,8 @@
 //! on the machine's mood.
 #![forbid(unsafe_code)]
 
+mod virtio;
+
 use outboard_hw::dma::{Arena, Constraints, DmaPool, DmaSpace, SgList};
 use outboard_linux::SharedMemory;
 use outboard_ninep::wire::{Dialect, Frame, Reply, Request};
@@ -16,8 +18,12 @@ pub struct Part {
     /// The most instructions that it may take: for the pool the goal, for the others a little more
     /// than they took when they were measured (`docs/PERFORMANCE.md`).
     pub limit: u64,
-    /// Runs it once.
-    pub run: Box<dyn FnMut()>,
+    /// How many times it does what it is about when it is run once.
+    pub times: u64,
+    /// Whether only functions whose names begin with `marked` are counted.
+    pub is_marked: bool,
+    /// Makes what runs it once.
+    pub make: Box<dyn FnOnce() -> Box<dyn FnMut()>>,
 }
 
 impl std::fmt::Debug for Part {
@@ -28,20 +34,31 @@ impl std::fmt::Debug for Part {
 
 /// The parts, ready to run.
 pub fn parts() -> Vec<Part> {
-    let part = |name, limit, run| Part { name, limit, run };
     vec![
-        part("pool: allocate and free", 60, allocate_and_free()),
-        part("list: segments of one buffer", 175, segments(1)),
-        part("list: segments of 32 scattered buffers", 2600, segments(32)),
-        part("codec: decode Tread", 160, decode_read()),
-        part("codec: decode Twrite of 4 KiB", 165, decode_write()),
-        part("codec: encode Rwrite", 95, encode_reply()),
+        whole("pool: allocate and free", 60, allocate_and_free),
+        whole("list: segments of one buffer", 175, || segments(1)),
+        whole("list: segments of 32 scattered buffers", 2600, || segments(32)),
+        whole("codec: decode Tread", 160, decode_read),
+        whole("codec: decode Twrite of 4 KiB", 165, decode_write),
+        whole("codec: encode Rwrite", 95, encode_reply),
     ]
+    .into_iter()
+    .chain(virtio::reads())
+    .collect()
+}
+
+/// A part that is counted as a whole.
+fn whole(
+    name: &'static str,
+    limit: u64,
+    make: impl FnOnce() -> Box<dyn FnMut()> + 'static,
+) -> Part {
+    Part { name, limit, times: 1, is_marked: false, make: Box::new(make) }
 }
 
 /// The part called `name`; the one called "nothing" is what it takes to call one.
 pub fn part(name: &str) -> Option<Part> {
-    let nothing = Part { name: "nothing", limit: 0, run: Box::new(|| {}) };
+    let nothing = whole("nothing", 0, || Box::new(|| {}));
     parts().into_iter().chain([nothing]).find(|part| part.name == name)
 }
 

@@ -102,12 +102,14 @@ impl DmaBuffer {
     }
 
     /// Where the device finds the first byte.
+    #[inline]
     pub const fn address(&self) -> DeviceAddress {
         DeviceAddress::new(self.raw.device)
     }
 
     /// Where the device finds the byte at `offset`.
     #[track_caller]
+    #[inline]
     pub fn address_of(&self, offset: usize) -> DeviceAddress {
         self.check(offset, 1);
         DeviceAddress::new(self.raw.device + offset as u64)
@@ -207,6 +209,7 @@ impl DmaBuffer {
     }
 
     /// Makes what was written visible to the device.
+    #[inline]
     pub fn sync_for_device(&self, range: Range<usize>) {
         if !self.coherent {
             let raw = self.part(range);
@@ -215,6 +218,7 @@ impl DmaBuffer {
     }
 
     /// Makes what the device wrote visible here.
+    #[inline]
     pub fn sync_for_cpu(&self, range: Range<usize>) {
         if !self.coherent {
             let raw = self.part(range);

@@ -71,6 +71,18 @@ impl SgList {
         }
     }
 
+    /// The one segment of a list with a single part, whatever a device's limits are.
+    #[inline]
+    pub fn single_segment(&self) -> Option<Segment> {
+        match &self.first {
+            Some(part) if self.rest.is_empty() && self.bytes > 0 => Some(Segment {
+                address: part.buffer.address_of(part.range.start),
+                bytes: self.bytes as u64,
+            }),
+            _ => None,
+        }
+    }
+
     /// Takes the buffers out, in order.
     pub fn into_buffers(self) -> impl Iterator<Item = DmaBuffer> {
         self.first.into_iter().chain(self.rest).map(|part| part.buffer)
@@ -78,12 +90,28 @@ impl SgList {
 
     /// The segments that a device sees: neighbours are merged, and what is longer than the device
     /// takes or crosses its boundary is split.
+    #[inline]
     pub fn segments(&self, constraints: &Constraints) -> Segments<'_> {
         Segments::new(self.parts(), constraints)
     }
 
     /// Counts the segments, and checks alignment, reach and number against `constraints`.
+    #[inline]
     pub fn check(&self, constraints: &Constraints) -> Result<usize, DmaError> {
+        // One part within all limits is the common case, and costs little to know.
+        if let Some(Segment { address, bytes }) = self.single_segment() {
+            let (first, last) = (address.bits(), address.bits() + (bytes - 1));
+            let misaligned = (first | bytes) & (constraints.alignment - 1) != 0;
+            let crosses = (first ^ last) & !constraints.boundary.wrapping_sub(1) != 0;
+            let long = bytes > constraints.max_segment_bytes || constraints.max_segments == 0;
+            if !misaligned && !crosses && !long && last <= constraints.highest_address {
+                return Ok(1);
+            }
+        }
+        self.check_each(constraints)
+    }
+
+    fn check_each(&self, constraints: &Constraints) -> Result<usize, DmaError> {
         let mut count = 0;
         for segment in self.segments(constraints) {
             count += 1;
@@ -101,15 +129,24 @@ impl SgList {
     }
 
     /// Makes what was written visible to the device; see [`DmaBuffer::sync_for_device`].
+    #[inline]
     pub fn sync_for_device(&self) {
-        self.parts().for_each(|part| part.buffer.sync_for_device(part.range.clone()));
+        if let Some(part) = &self.first {
+            part.buffer.sync_for_device(part.range.clone());
+        }
+        self.rest.iter().for_each(|part| part.buffer.sync_for_device(part.range.clone()));
     }
 
     /// Makes what the device wrote visible here; see [`DmaBuffer::sync_for_cpu`].
+    #[inline]
     pub fn sync_for_cpu(&self) {
-        self.parts().for_each(|part| part.buffer.sync_for_cpu(part.range.clone()));
+        if let Some(part) = &self.first {
+            part.buffer.sync_for_cpu(part.range.clone());
+        }
+        self.rest.iter().for_each(|part| part.buffer.sync_for_cpu(part.range.clone()));
     }
 
+    #[inline]
     fn parts(&self) -> Parts<'_> {
         self.first.iter().chain(&self.rest)
     }
@@ -129,6 +166,7 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
+    #[inline]
     fn new(parts: Parts<'a>, limits: &Constraints) -> Self {
         // Splitting must leave the rest aligned.
         let most_bytes = (limits.max_segment_bytes & !(limits.alignment - 1)).max(1);

@@ -1,8 +1,8 @@
 //! Accepting requests, and passing them to the device.
 
-use super::slots::{Job, Stage};
+use super::slots::{Job, SlotMemory, Stage};
 use super::{Blk, Phase};
-use crate::queue::{Full, Piece};
+use crate::queue::{Full, Piece, Queue};
 use crate::spec::blk::{
     BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES, SECURE_ERASE,
     WRITE_ZEROES,
@@ -28,23 +28,22 @@ impl<T: Transport> Blk<T> {
             Ok(segments) => segments,
             Err(reason) => return Err(request.refused(reason)),
         };
+        let Some(slot) = self.slots.reserve() else {
+            return Err(request.refused(RefusedReason::QueueFull));
+        };
         request.data.sync_for_device();
         // A device that cannot flush has nothing that could be: a write is done when it is durable
         // (§5.2.6.2).
-        let own = match request.operation {
-            Operation::Manage(_) => true,
-            Operation::Flush => !self.has(BlkFeatures::FLUSH),
-            _ => false,
-        };
+        match request.operation {
+            Operation::Manage(_) => self.own.push_back(slot),
+            Operation::Flush if !self.has(BlkFeatures::FLUSH) => self.own.push_back(slot),
+            _ => self.waiting.push_back(slot),
+        }
         self.accepted += 1;
         let number = self.accepted;
         let (stage, tries, since, queue) = (Stage::Main, 0, None, 0);
         let job = Job { tag, request, segments, stage, tries, since, queue, number };
-        match self.slots.put(job) {
-            Ok(slot) if own => self.own.push_back(slot),
-            Ok(slot) => self.waiting.push_back(slot),
-            Err(job) => return Err(job.request.refused(RefusedReason::QueueFull)),
-        }
+        self.slots.fill(slot, job);
         Ok(())
     }
 
@@ -171,19 +170,39 @@ impl<T: Transport> Blk<T> {
             })
         });
         let read = |segment| Piece { segment, writable: false };
-        let data = request.data.segments(&self.constraints).take(segments.into());
-        let pieces = core::iter::once(read(header))
-            .chain(discard.map(read))
-            .chain(data.map(|segment| Piece { segment, writable }))
-            .chain(core::iter::once(Piece { segment: status, writable: true }));
-        if indirect {
-            let (buffer, at, address) = memory.table();
-            let (count, writable_bytes) = queue.write_table(buffer, at, pieces);
-            queue.add_table(slot, address, count, writable_bytes)?;
+        let status = Piece { segment: status, writable: true };
+        // One piece of data is the common case, and an array costs less than a chain of iterators.
+        let only = if segments == 1 { request.data.single_segment() } else { None };
+        if let Some(segment) = only {
+            let pieces = [read(header), Piece { segment, writable }, status];
+            add(queue, slot, &mut memory, indirect, count, pieces.into_iter())?;
         } else {
-            queue.add(slot, count, pieces)?;
+            let data = request.data.segments(&self.constraints).take(segments.into());
+            let pieces = core::iter::once(read(header))
+                .chain(discard.map(read))
+                .chain(data.map(|segment| Piece { segment, writable }))
+                .chain(core::iter::once(status));
+            add(queue, slot, &mut memory, indirect, count, pieces)?;
         }
         (job.since, job.queue) = (Some(now), number as u16);
         Ok(())
     }
+}
+
+/// Adds a request to a queue, by a table in its slot's memory or by descriptors of its own.
+#[inline]
+fn add(
+    queue: &mut Queue,
+    slot: u16,
+    memory: &mut SlotMemory<'_>,
+    indirect: bool,
+    count: u16,
+    pieces: impl Iterator<Item = Piece>,
+) -> Result<(), Full> {
+    if !indirect {
+        return queue.add(slot, count, pieces);
+    }
+    let (buffer, at, address) = memory.table();
+    let (count, writable_bytes) = queue.write_table(buffer, at, pieces);
+    queue.add_table(slot, address, count, writable_bytes)
 }

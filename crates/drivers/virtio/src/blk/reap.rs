@@ -1,7 +1,7 @@
 //! Taking back what the device has done.
 
 use super::event::Cause as ResetCause;
-use super::slots::{Job, NO_STATUS, Stage};
+use super::slots::{Ended, NO_STATUS, Stage};
 use super::{Blk, Event, Phase};
 use crate::queue::Queue;
 use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
@@ -115,35 +115,34 @@ impl<T: Transport> Blk<T> {
             }
             (result, ..) => result,
         };
-        if let Some(job) = self.slots.take(slot) {
-            self.complete(now, job, result, done);
-        }
+        self.complete(now, slot, result, done);
     }
 
-    /// Gives a request back.
+    /// Gives the request in a slot back.
     #[inline]
     pub(super) fn complete(
         &mut self,
         now: Instant,
-        job: Job,
+        slot: u16,
         result: Result<(), BlockError>,
         done: &mut dyn FnMut(Completion),
     ) {
-        let Job { tag, request, .. } = job;
+        let Some(Ended { tag, operation, lba, sectors, data }) = self.slots.take(slot) else {
+            return;
+        };
         let counters = &mut self.counters;
-        match (result, request.operation) {
+        match (result, operation) {
             (Err(error), _) => {
                 counters.failed += 1;
-                let (lba, sectors) = (request.lba, request.sectors);
                 self.events.record(now, Event::Failed { lba, sectors, error });
             }
             (Ok(()), Operation::Read) => {
                 counters.reads += 1;
-                counters.sectors_read += request.sectors;
+                counters.sectors_read += sectors;
             }
             (Ok(()), Operation::Write(_)) => {
                 counters.writes += 1;
-                counters.sectors_written += request.sectors;
+                counters.sectors_written += sectors;
             }
             (Ok(()), Operation::Flush) => counters.flushes += 1,
             (Ok(()), Operation::Discard) => counters.discards += 1,
@@ -151,14 +150,14 @@ impl<T: Transport> Blk<T> {
             (Ok(()), Operation::SecureErase) => counters.erasures += 1,
             (Ok(()), Operation::Manage(_)) => {}
         }
-        request.data.sync_for_cpu();
-        done(Completion { unit: UnitId(0), tag, result, data: request.data });
+        data.sync_for_cpu();
+        done(Completion { unit: UnitId(0), tag, result, data });
     }
 
     /// Does what is asked of the driver alone.
     fn do_own(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
         while let Some(slot) = self.own.pop_front() {
-            let Some(job) = self.slots.take(slot) else { continue };
+            let Some(job) = self.slots.peek(slot) else { continue };
             let result = match job.request.operation {
                 Operation::Manage(Management::SetWriteCache(on)) => {
                     self.transport.set_config_u8(WRITEBACK, on.into());
@@ -169,7 +168,7 @@ impl<T: Transport> Blk<T> {
                 Operation::Flush => Ok(()),
                 _ => Err(BlockError::Unsupported),
             };
-            self.complete(now, job, result, done);
+            self.complete(now, slot, result, done);
         }
     }
 

@@ -185,9 +185,7 @@ impl<T: Transport> Blk<T> {
                 continue;
             }
             self.waiting.retain(|waiting| *waiting != slot);
-            if let Some(job) = self.slots.take(slot) {
-                self.complete(now, job, Err(BlockError::Timeout), done);
-            }
+            self.complete(now, slot, Err(BlockError::Timeout), done);
         }
     }
 
@@ -196,9 +194,7 @@ impl<T: Transport> Blk<T> {
         self.waiting.clear();
         self.own.clear();
         for slot in 0..self.slots.own() {
-            if let Some(job) = self.slots.take(slot) {
-                self.complete(now, job, Err(BlockError::Gone), done);
-            }
+            self.complete(now, slot, Err(BlockError::Gone), done);
         }
     }
 

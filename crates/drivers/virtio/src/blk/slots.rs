@@ -3,9 +3,11 @@
 use crate::spec::blk::{DISCARD_BYTES, DiscardSegment, HEADER_BYTES, Header};
 use crate::spec::split::Descriptor;
 use alloc::vec::Vec;
-use outboard_block::{Request, Tag};
+use outboard_block::{Operation, Request, Tag};
 use outboard_hw::Instant;
-use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
+use outboard_hw::dma::{
+    Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment, SgList,
+};
 
 /// Where a slot's status is, behind its header.
 const STATUS: usize = HEADER_BYTES;
@@ -41,6 +43,16 @@ pub(super) struct Job {
     pub(super) queue: u16,
     /// Grows from request to request: the order to issue them in again.
     pub(super) number: u64,
+}
+
+/// What is left of a request that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) tag: Tag,
+    pub(super) operation: Operation,
+    pub(super) lba: u64,
+    pub(super) sectors: u64,
+    pub(super) data: SgList,
 }
 
 /// The slots. One more than there are requests is the driver's own.
@@ -82,10 +94,18 @@ impl Slots {
     }
 
     #[inline]
-    pub(super) fn put(&mut self, job: Job) -> Result<u16, Job> {
-        let Some(slot) = self.free.pop() else { return Err(job) };
-        self.jobs[usize::from(slot)] = Some(job);
-        Ok(slot)
+    /// Takes a slot for a request, if there is one; [`fill`](Self::fill) puts it there.
+    pub(super) fn reserve(&mut self) -> Option<u16> {
+        self.free.pop()
+    }
+
+    #[inline]
+    pub(super) fn fill(&mut self, slot: u16, job: Job) {
+        let place = &mut self.jobs[usize::from(slot)];
+        debug_assert!(place.is_none(), "the slot is free");
+        if place.is_none() {
+            *place = Some(job);
+        }
     }
 
     #[inline]
@@ -98,11 +118,18 @@ impl Slots {
         self.jobs.get(usize::from(slot))?.as_ref()
     }
 
+    /// Takes a request out of its slot, as far as it is needed once it has ended.
     #[inline]
-    pub(super) fn take(&mut self, slot: u16) -> Option<Job> {
-        let job = self.jobs.get_mut(usize::from(slot))?.take()?;
+    pub(super) fn take(&mut self, slot: u16) -> Option<Ended> {
+        let place = self.jobs.get_mut(usize::from(slot))?;
+        let Job { tag, request, .. } = place.as_mut()?;
+        let Request { operation, lba, sectors, .. } = *request;
+        // Moved once, where the whole would be moved from step to step.
+        let data = core::mem::take(&mut request.data);
+        let ended = Ended { tag: *tag, operation, lba, sectors, data };
+        *place = None;
         self.free.push(slot);
-        Some(job)
+        Some(ended)
     }
 
     /// All requests, with their slots.
@@ -157,6 +184,7 @@ impl SlotMemory<'_> {
         (self.memory, at, address)
     }
 
+    #[inline]
     fn segment(&self, offset: usize, bytes: usize) -> Segment {
         Segment { address: self.memory.address_of(self.at + offset), bytes: bytes as u64 }
     }

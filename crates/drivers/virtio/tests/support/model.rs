@@ -37,6 +37,10 @@ pub struct Model {
     queues: BTreeMap<u16, Box<dyn Peer + Send>>,
     /// What was taken of each queue and not answered.
     held: Vec<(u16, Chain)>,
+    /// The most entries of each queue.
+    pub entries: u16,
+    /// Whether it looks for requests by itself, and wants no notifications.
+    pub polls: bool,
     /// A queue whose requests are never answered.
     pub stuck: Option<u16>,
     /// How often a queue's reset is looked at before it is done; `None` if it never is.
@@ -79,6 +83,8 @@ impl ModelTransport {
             content,
             queues: BTreeMap::new(),
             held: Vec::new(),
+            entries: 64,
+            polls: false,
             stuck: None,
             queue_reset_looks: Some(2),
             resetting: None,
@@ -198,7 +204,7 @@ impl Transport for ModelTransport {
     }
 
     fn queue_limit(&mut self, _: u16) -> u16 {
-        64
+        self.model().entries
     }
 
     fn enable_interrupts(&mut self, _: u16) -> Result<(), VirtioError> {
@@ -219,10 +225,13 @@ impl Transport for ModelTransport {
         let event_index = accepted.contains(Features::EVENT_INDEX);
         let memory = model.memory.clone();
         assert!(!model.queues.contains_key(&queue), "it is enabled");
-        let peer: Box<dyn Peer + Send> = match accepted.contains(Features::PACKED) {
+        let mut peer: Box<dyn Peer + Send> = match accepted.contains(Features::PACKED) {
             true => Box::new(PackedPeer::new(memory, areas, event_index)),
             false => Box::new(SplitPeer::new(memory, areas, event_index)),
         };
+        if model.polls {
+            peer.wake();
+        }
         model.queues.insert(queue, peer);
         Ok(())
     }

@@ -1,0 +1,124 @@
+//! What a read costs in a virtio disk's driver and its rings, at several depths: the driver alone,
+//! beside a disk in this process whose work is not counted.
+
+// The disk that the driver's tests have.
+#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
+#[path = "../../crates/drivers/virtio/tests/support/model.rs"]
+mod model;
+#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
+#[path = "../../crates/drivers/virtio/tests/support/peer.rs"]
+mod peer;
+
+use crate::Part;
+use model::{ModelTransport, SECTOR};
+use outboard_block::{BlockDriver, Request, Tag, UnitId, UnitState};
+use outboard_hw::Instant;
+use outboard_hw::dma::SgList;
+use outboard_virtio::spec::blk::{BlkFeatures, SEG_MAX};
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::{Blk, BlkConfig};
+
+/// Sectors of 512 bytes in a read.
+const READ_SECTORS: u64 = 8;
+const READ_BYTES: usize = 4096;
+/// The most segments of a request that the disk takes.
+const SEGMENTS: u32 = 126;
+/// Bytes of the disk.
+const DISK_BYTES: usize = 1 << 20;
+/// Sectors between a read and the next, so that each is somewhere else.
+const STRIDE: u64 = 1016;
+
+/// The cases: name, whether rings are packed, whether descriptors have tables, requests at a time,
+/// and the most instructions that each may take.
+const CASES: [(&str, bool, bool, usize, u64); 12] = [
+    ("virtio: read, split, tables, 1 at a time", false, true, 1, 1430),
+    ("virtio: read, split, tables, 32 at a time", false, true, 32, 1060),
+    ("virtio: read, split, tables, 128 at a time", false, true, 128, 1050),
+    ("virtio: read, split, chains, 1 at a time", false, false, 1, 1560),
+    ("virtio: read, split, chains, 32 at a time", false, false, 32, 1180),
+    ("virtio: read, split, chains, 128 at a time", false, false, 128, 1170),
+    ("virtio: read, packed, tables, 1 at a time", true, true, 1, 1380),
+    ("virtio: read, packed, tables, 32 at a time", true, true, 32, 1040),
+    ("virtio: read, packed, tables, 128 at a time", true, true, 128, 1030),
+    ("virtio: read, packed, chains, 1 at a time", true, false, 1, 1490),
+    ("virtio: read, packed, chains, 32 at a time", true, false, 32, 1160),
+    ("virtio: read, packed, chains, 128 at a time", true, false, 128, 1150),
+];
+
+/// Reads in both layouts, with and without tables of descriptors.
+pub(crate) fn reads() -> impl Iterator<Item = Part> {
+    CASES.into_iter().map(|(name, packed, indirect, depth, limit)| {
+        let run = Box::new(move || {
+            let mut bench = Bench::new(packed, indirect, depth);
+            Box::new(move || bench.round()) as Box<dyn FnMut()>
+        });
+        Part { name, limit, times: depth as u64, is_marked: true, make: run }
+    })
+}
+
+struct Bench {
+    driver: Blk<ModelTransport>,
+    device: ModelTransport,
+    depth: usize,
+    lba: u64,
+    free: Vec<SgList>,
+}
+
+impl Bench {
+    fn new(packed: bool, indirect: bool, depth: usize) -> Self {
+        let mut features = Features::empty();
+        features.set(Features::PACKED, packed);
+        features.set(Features::INDIRECT, indirect);
+        let features = features.bits() | BlkFeatures::SEG_MAX.bits();
+        let device = ModelTransport::new(features, 1, vec![7; DISK_BYTES]);
+        {
+            let mut model = device.model();
+            (model.polls, model.entries) = (true, 512);
+            model.config[SEG_MAX..][..4].copy_from_slice(&SEGMENTS.to_le_bytes());
+        }
+        let config = BlkConfig { queue_entries: 512, ..BlkConfig::default() };
+        let mut driver = Blk::new(device.clone(), config).expect("a driver");
+        for _ in 0..2 {
+            driver.poll(Instant::ORIGIN, &mut |_| {});
+            device.model().serve();
+        }
+        driver.poll(Instant::ORIGIN, &mut |_| {});
+        let state = driver.unit(UnitId(0)).map(|unit| unit.state);
+        assert_eq!(state, Some(UnitState::Ready));
+        driver.mask(true);
+        let dma = driver.dma();
+        let buffer = || dma.allocate(READ_BYTES, &driver.constraints()).expect("memory");
+        let free = (0..depth).map(|_| SgList::single(buffer(), 0..READ_BYTES)).collect();
+        Self { driver, device, depth, lba: 0, free }
+    }
+
+    /// As many reads as there are at a time.
+    fn round(&mut self) {
+        self.marked_submit();
+        self.device.model().serve();
+        self.marked_reap();
+        assert_eq!(self.free.len(), self.depth, "all came back");
+    }
+
+    #[inline(never)]
+    fn marked_submit(&mut self) {
+        while let Some(data) = self.free.pop() {
+            self.lba = (self.lba + STRIDE) % ((DISK_BYTES / SECTOR) as u64 - READ_SECTORS);
+            let request = Request::read(self.lba, READ_SECTORS, data);
+            if self.driver.submit(UnitId(0), Tag(self.lba), request).is_err() {
+                break;
+            }
+        }
+        self.driver.kick(Instant::ORIGIN);
+    }
+
+    #[inline(never)]
+    fn marked_reap(&mut self) {
+        let free = &mut self.free;
+        self.driver.poll(Instant::ORIGIN, &mut |completion| {
+            if completion.result.is_ok() {
+                free.push(completion.data);
+            }
+        });
+    }
+}
