@@ -12,7 +12,7 @@ use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::blk::CONFIG_LENGTHS;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
-use outboard_virtio::spec::vhost_user::{LOG_ALL, PROTOCOL_FEATURES};
+use outboard_virtio::spec::vhost_user::{BASE_USED_SHIFT, BASE_WRAP, LOG_ALL, PROTOCOL_FEATURES};
 use outboard_virtio::transport::{Cause, Transport};
 use rustix::event::Timespec;
 use std::cell::RefCell;
@@ -30,6 +30,8 @@ const NOT_OFFERED: u64 = PROTOCOL_FEATURES
         .union(Features::NOTIF_CONFIG_DATA)
         .union(Features::RING_RESET)
         .bits();
+/// From where on a fresh queue in the packed layout is used: both wrap counters are 1 (§2.8.1).
+const PACKED_BASE: u32 = BASE_WRAP | BASE_WRAP << BASE_USED_SHIFT;
 /// The most entries of a queue: the protocol does not say what a back end takes, and all that we
 /// know of take this many.
 const QUEUE_ENTRIES: u16 = 256;
@@ -358,7 +360,8 @@ impl Transport for VhostUser {
         if usize::from(queue) != state.queues.len() {
             return Err(VirtioError::NoQueue(queue));
         }
-        state.queues.push((areas, 0));
+        let packed = state.features & Features::PACKED.bits() != 0;
+        state.queues.push((areas, if packed { PACKED_BASE } else { 0 }));
         Ok(())
     }
 

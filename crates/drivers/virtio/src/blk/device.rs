@@ -71,7 +71,7 @@ impl<T: Transport> Blk<T> {
     }
 
     /// Whether the disk has said before who it is.
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         !self.unit.identity.model.is_empty()
     }
 

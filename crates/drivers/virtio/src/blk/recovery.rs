@@ -140,7 +140,8 @@ impl<T: Transport> Blk<T> {
         self.phase = Phase::Resetting { until: now + self.config.reset_time };
         self.check_at = Some(now);
         self.identifying_since = None;
-        if !self.stopping {
+        // One that nobody knows yet is still starting.
+        if !self.stopping && self.is_known() {
             self.set_state(UnitState::Recovering);
         }
         self.take_back(|_| true);
