@@ -6,7 +6,8 @@
 //! driver makes requests available and the device marks them used. There are two layouts, split and
 //! packed, and both are here. How the driver finds the device's registers, and tells it that there
 //! is something new, is the [`transport`]'s business. What a request looks like depends on the kind
-//! of device; here are disks ([`Blk`]), sources of random bytes ([`Rng`]) and consoles ([`Console`]).
+//! of device; here are disks ([`Blk`]), network cards ([`Net`]), sources of random bytes ([`Rng`])
+//! and consoles ([`Console`]).
 //!
 //! **Ownership.** A request's memory moves into its slot and out with its completion. After a
 //! time-out the slot keeps it until the device was reset. Dropping a driver resets the device, then
@@ -34,6 +35,7 @@ mod blk;
 mod console;
 mod device;
 mod error;
+mod net;
 pub mod queue;
 mod recovery;
 mod rng;
@@ -45,12 +47,13 @@ pub use blk::{Blk, BlkConfig};
 pub use console::{Console, ConsoleConfig, Port, Size};
 pub use device::{DeviceConfig, DeviceState, Failure};
 pub use error::VirtioError;
+pub use net::{Net, NetConfig};
 pub use rng::{Filled, Rng, RngError};
 
 use outboard_pci::Identity;
 use spec::pci::{
-    KIND_BLOCK, KIND_CONSOLE, KIND_ENTROPY, MODERN_DEVICES, TRANSITIONAL_BLOCK,
-    TRANSITIONAL_CONSOLE, TRANSITIONAL_ENTROPY, VENDOR,
+    KIND_BLOCK, KIND_CONSOLE, KIND_ENTROPY, KIND_NET, MODERN_DEVICES, TRANSITIONAL_BLOCK,
+    TRANSITIONAL_CONSOLE, TRANSITIONAL_ENTROPY, TRANSITIONAL_NET, VENDOR,
 };
 
 /// Whether a function is a disk that [`Blk`] drives.
@@ -71,4 +74,9 @@ pub const fn is_console(identity: &Identity) -> bool {
 const fn is_kind(identity: &Identity, kind: u16, transitional: u16) -> bool {
     identity.vendor == VENDOR
         && (identity.device == MODERN_DEVICES + kind || identity.device == transitional)
+}
+
+/// Whether a function is a network card that [`Net`] drives.
+pub const fn is_network_card(identity: &Identity) -> bool {
+    is_kind(identity, KIND_NET, TRANSITIONAL_NET)
 }

@@ -8,6 +8,7 @@ pub mod blk;
 pub mod console;
 pub mod features;
 pub mod mmio;
+pub mod net;
 pub mod packed;
 pub mod pci;
 pub mod split;

@@ -83,6 +83,13 @@ impl SgList {
         }
     }
 
+    /// The first buffer, and where in it the list begins: what is before that may be written by
+    /// whoever has the list.
+    #[inline]
+    pub fn first_buffer_mut(&mut self) -> Option<(&mut DmaBuffer, usize)> {
+        self.first.as_mut().map(|part| (&mut part.buffer, part.range.start))
+    }
+
     /// Takes the buffers out, in order.
     pub fn into_buffers(self) -> impl Iterator<Item = DmaBuffer> {
         self.first.into_iter().chain(self.rest).map(|part| part.buffer)
@@ -266,9 +273,24 @@ mod tests {
     #[test]
     fn an_empty_list_has_no_segments() {
         assert_eq!(SgList::EMPTY.segments(&Constraints::NONE).next(), None);
+        assert_eq!(SgList::EMPTY.single_segment(), None);
         let arena = arena(4096);
         let list = SgList::single(arena.allocate(10, &Constraints::NONE).unwrap(), 5..5);
         assert_eq!(list.segments(&Constraints::NONE).next(), None);
+        assert_eq!(list.single_segment(), None);
+    }
+
+    #[test]
+    fn a_list_of_one_part_is_one_segment_with_room_before_it() {
+        let arena = arena(16384);
+        let part = || arena.allocate(100, &Constraints::NONE).unwrap();
+        let mut list = SgList::single(part(), 12..90);
+        let only = list.segments(&Constraints::NONE).next();
+        assert!(only.is_some() && list.single_segment() == only);
+        let (buffer, start) = list.first_buffer_mut().unwrap();
+        assert_eq!((buffer.len(), start), (100, 12));
+        list.push(part(), 0..1);
+        assert_eq!(list.single_segment(), None);
     }
 
     proptest! {

@@ -6,6 +6,9 @@ bitflags! {
     /// What device and driver agree upon. Bits 0 to 23 belong to the kind of device.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u64 {
+        /// A request's header may share a descriptor with what follows; with
+        /// [`VERSION_1`](Self::VERSION_1) that goes without saying (`VIRTIO_F_ANY_LAYOUT`, §6.3).
+        const ANY_LAYOUT = 1 << 27;
         /// Descriptors may name a table of descriptors (`VIRTIO_F_INDIRECT_DESC`).
         const INDIRECT = 1 << 28;
         /// Each side says from which entry on it wants to be told (`VIRTIO_F_EVENT_IDX`).

@@ -11,6 +11,10 @@ pub const TRANSITIONAL_DEVICES: u16 = 0x1000;
 /// The last one that can be such a device.
 pub const LAST_DEVICE: u16 = 0x107f;
 
+/// Network card (§5.1.1).
+pub const KIND_NET: u16 = 1;
+/// Transitional ID of a network card (§4.1.2.1).
+pub const TRANSITIONAL_NET: u16 = 0x1000;
 /// Block device (§5.2.1).
 pub const KIND_BLOCK: u16 = 2;
 /// Transitional ID of a block device (§4.1.2.1).

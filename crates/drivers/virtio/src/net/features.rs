@@ -1,0 +1,145 @@
+//! Features of network cards: which of them are made use of, and what they mean.
+
+use super::NetConfig;
+use crate::setup::KNOWN;
+use crate::spec::features::Features;
+use crate::spec::net::{Header, NetFeatures, WHOLE_FRAME_BYTES};
+use outboard_net::{Capabilities, Offloads, ReceiveMode};
+
+/// Features, and what card or driver does with each.
+type Meanings<const N: usize> = [(NetFeatures, Offloads); N];
+
+const HOST: Meanings<6> = [
+    (NetFeatures::CSUM, Offloads::CHECKSUM),
+    (NetFeatures::HOST_TSO4, Offloads::TCP4),
+    (NetFeatures::HOST_TSO6, Offloads::TCP6),
+    (NetFeatures::HOST_ECN, Offloads::TCP_ECN),
+    (NetFeatures::HOST_UFO, Offloads::UDP_FRAGMENTS),
+    (NetFeatures::HOST_USO, Offloads::UDP),
+];
+
+const GUEST_USO: NetFeatures = NetFeatures::GUEST_USO4.union(NetFeatures::GUEST_USO6);
+
+const GUEST: Meanings<6> = [
+    (NetFeatures::GUEST_CSUM, Offloads::CHECKSUM),
+    (NetFeatures::GUEST_TSO4, Offloads::TCP4),
+    (NetFeatures::GUEST_TSO6, Offloads::TCP6),
+    (NetFeatures::GUEST_ECN, Offloads::TCP_ECN),
+    (NetFeatures::GUEST_UFO, Offloads::UDP_FRAGMENTS),
+    (GUEST_USO, Offloads::UDP),
+];
+
+/// Frames that the driver takes although they are longer than the network's.
+pub(super) const GUEST_SEGMENTS: NetFeatures = NetFeatures::GUEST_TSO4
+    .union(NetFeatures::GUEST_TSO6)
+    .union(NetFeatures::GUEST_ECN)
+    .union(NetFeatures::GUEST_UFO)
+    .union(GUEST_USO);
+
+/// Which features need others (§5.1.3.1): all of the first ones any of the second ones.
+const NEEDS: [(NetFeatures, NetFeatures); 6] = [
+    (GUEST_SEGMENTS, NetFeatures::GUEST_CSUM),
+    (NetFeatures::GUEST_ECN, NetFeatures::GUEST_TSO4.union(NetFeatures::GUEST_TSO6)),
+    (
+        NetFeatures::HOST_TSO4
+            .union(NetFeatures::HOST_TSO6)
+            .union(NetFeatures::HOST_ECN)
+            .union(NetFeatures::HOST_UFO)
+            .union(NetFeatures::HOST_USO),
+        NetFeatures::CSUM,
+    ),
+    (NetFeatures::HOST_ECN, NetFeatures::HOST_TSO4.union(NetFeatures::HOST_TSO6)),
+    (
+        NetFeatures::CTRL_RX
+            .union(NetFeatures::CTRL_RX_EXTRA)
+            .union(NetFeatures::CTRL_VLAN)
+            .union(NetFeatures::CTRL_MAC_ADDR)
+            .union(NetFeatures::GUEST_ANNOUNCE)
+            .union(NetFeatures::MQ),
+        NetFeatures::CTRL_VQ,
+    ),
+    (NetFeatures::GUEST_ANNOUNCE, NetFeatures::STATUS),
+];
+
+/// What of a device's features is made use of.
+pub(super) fn choose(offered: u64, config: &NetConfig) -> u64 {
+    let rings = KNOWN.union(Features::ANY_LAYOUT).difference(config.without).bits();
+    let mut net = NetFeatures::from_bits_truncate(offered).difference(config.without_net);
+    for (feature, offload) in GUEST {
+        if !config.receive.contains(offload) {
+            net.remove(feature);
+        }
+    }
+    if !net.contains(NetFeatures::MRG_RXBUF)
+        && config.buffer_bytes < Header::BYTES + WHOLE_FRAME_BYTES
+    {
+        net.remove(GUEST_SEGMENTS);
+    }
+    if config.queues <= 1 {
+        net.remove(NetFeatures::MQ);
+    }
+    for (features, needed) in NEEDS {
+        if !net.intersects(needed) {
+            net.remove(features);
+        }
+    }
+    offered & rings | net.bits()
+}
+
+/// What a card with these features can do.
+pub(super) fn capabilities(features: NetFeatures) -> Capabilities {
+    let sum = |meanings: &Meanings<6>| {
+        let had = meanings.iter().filter(|(feature, _)| features.intersects(*feature));
+        had.fold(Offloads::empty(), |sum, (_, offload)| sum | *offload)
+    };
+    let has_rx = features.contains(NetFeatures::CTRL_RX);
+    let usual = ReceiveMode::PROMISCUOUS | ReceiveMode::ALL_MULTICAST;
+    let receive_modes = match (has_rx, features.contains(NetFeatures::CTRL_RX_EXTRA)) {
+        (true, true) => ReceiveMode::all(),
+        (true, false) => usual,
+        (false, true) => ReceiveMode::all().difference(usual),
+        (false, false) => ReceiveMode::empty(),
+    };
+    Capabilities {
+        transmit: sum(&HOST),
+        receive: sum(&GUEST),
+        receive_modes,
+        has_address_filter: has_rx,
+        has_vlan_filter: features.contains(NetFeatures::CTRL_VLAN),
+        can_set_mac: features.contains(NetFeatures::CTRL_MAC_ADDR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(offered: NetFeatures, config: &NetConfig) -> NetFeatures {
+        NetFeatures::from_bits_truncate(choose(offered.bits(), config))
+    }
+
+    #[test]
+    fn what_needs_something_else_is_only_taken_with_it() {
+        let config = NetConfig { queues: 4, receive: Offloads::all(), ..NetConfig::default() };
+        let all = NetFeatures::all();
+        assert_eq!(chosen(all, &config), all.difference(config.without_net));
+        for (features, needed) in NEEDS {
+            let without = chosen(all.difference(needed), &config);
+            assert!(!without.intersects(features), "{features:?} needs any of {needed:?}");
+        }
+        let nothing = chosen(all.difference(NetFeatures::CTRL_VQ), &config);
+        assert_eq!(capabilities(nothing).receive_modes, ReceiveMode::empty());
+    }
+
+    #[test]
+    fn segments_are_put_together_only_where_there_is_room_for_them() {
+        let config = NetConfig { receive: Offloads::all(), ..NetConfig::default() };
+        let unmerged = NetFeatures::all().difference(NetFeatures::MRG_RXBUF);
+        assert!(!chosen(unmerged, &config).intersects(GUEST_SEGMENTS));
+        let large = NetConfig { buffer_bytes: 66_000, ..config };
+        assert!(chosen(unmerged, &large).intersects(GUEST_SEGMENTS));
+        let plain = NetConfig { receive: Offloads::empty(), ..large };
+        assert_eq!(capabilities(chosen(unmerged, &plain)).receive, Offloads::empty());
+        assert!(!chosen(unmerged, &plain).contains(NetFeatures::MQ), "one pair is wanted");
+    }
+}

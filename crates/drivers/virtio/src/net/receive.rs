@@ -1,0 +1,246 @@
+//! A queue of buffers for frames to come.
+
+use crate::queue::{Full, Piece, Queue};
+use crate::spec::net::Header;
+use alloc::vec::Vec;
+use outboard_hw::dma::{DmaBuffer, Segment};
+use outboard_net::{Completion, Offloads, Posted, Received};
+
+/// The most buffers that a frame may take.
+pub(super) const MOST_PIECES: usize = 48;
+/// The least bytes of a buffer, where a frame may take several: as many of these hold the longest.
+pub(super) const LEAST_BYTES: usize = 1536;
+/// The most bytes of a buffer that the device is told of.
+const MOST_BYTES: usize = 1 << 20;
+
+const _: () = assert!(MOST_PIECES * LEAST_BYTES > crate::spec::net::WHOLE_FRAME_BYTES);
+
+/// How frames lie in buffers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Bytes of what stands before a frame.
+    pub(super) header_bytes: usize,
+    /// Whether that may share a descriptor with the frame.
+    pub(super) shares_descriptor: bool,
+    /// Whether a frame may take several buffers.
+    pub(super) merges: bool,
+    /// What the device may have done to frames.
+    pub(super) agreed: Offloads,
+}
+
+/// What has become of a buffer that the device gave back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// More of the same frame has to come.
+    Incomplete,
+    /// A frame of so many bytes was passed on.
+    Frame(u32),
+    /// What was said of the frame cannot be; its buffers were given back.
+    Malformed,
+}
+
+/// The queue, and what is in it.
+#[derive(Debug)]
+pub(super) struct Receive {
+    number: u16,
+    pub(super) queue: Queue,
+    layout: Layout,
+    slots: Vec<Option<Posted>>,
+    free: Vec<u16>,
+    /// What begins the frame of which more has to come.
+    header: Header,
+    /// Its slots so far, and how many bytes are in each.
+    pieces: heapless::Vec<(u16, u32), MOST_PIECES>,
+}
+
+impl Receive {
+    pub(super) fn new(number: u16, queue: Queue, layout: Layout) -> Self {
+        let entries = queue.areas().entries;
+        let count = if layout.shares_descriptor { entries } else { entries / 2 };
+        Self {
+            number,
+            queue,
+            layout,
+            slots: (0..count).map(|_| None).collect(),
+            free: (0..count).rev().collect(),
+            header: Header::default(),
+            pieces: heapless::Vec::new(),
+        }
+    }
+
+    /// How many buffers it takes.
+    pub(super) const fn depth(&self) -> u16 {
+        self.slots.len() as u16
+    }
+
+    /// How many it has.
+    pub(super) const fn held(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Takes a buffer, which the device sees once that is published.
+    #[inline]
+    pub(super) fn post(&mut self, buffer: Posted) -> Result<(), Posted> {
+        let Some(slot) = self.free.last().copied() else { return Err(buffer) };
+        buffer.buffer.sync_for_device(0..buffer.buffer.len());
+        if self.add(slot, &buffer.buffer).is_err() {
+            return Err(buffer);
+        }
+        self.free.pop();
+        self.slots[usize::from(slot)] = Some(buffer);
+        Ok(())
+    }
+
+    #[inline]
+    fn add(&mut self, slot: u16, buffer: &DmaBuffer) -> Result<(), Full> {
+        let bytes = buffer.len().min(MOST_BYTES);
+        let piece = |start: usize, bytes: usize| {
+            let segment = Segment { address: buffer.address_of(start), bytes: bytes as u64 };
+            Piece { segment, writable: true }
+        };
+        if self.layout.shares_descriptor {
+            return self.queue.add(slot, 1, core::iter::once(piece(0, bytes)));
+        }
+        let header = self.layout.header_bytes;
+        let pieces = [piece(0, header), piece(header, bytes - header)];
+        self.queue.add(slot, 2, pieces.into_iter())
+    }
+
+    /// Forgets what the device had of it, and shows it all buffers again, once that is published.
+    pub(super) fn restart(&mut self) {
+        self.queue.reset();
+        self.pieces.clear();
+        let slots = core::mem::take(&mut self.slots);
+        for (slot, posted) in (0..).zip(&slots) {
+            if let Some(posted) = posted {
+                // There was room for as many before.
+                let _ = self.add(slot, &posted.buffer);
+            }
+        }
+        self.slots = slots;
+    }
+
+    /// Gives all buffers back; the device reaches none of them any more.
+    pub(super) fn give_back(&mut self, done: &mut dyn FnMut(Completion)) {
+        self.pieces.clear();
+        for slot in 0..self.depth() {
+            if let Some(buffer) = self.take_out(slot) {
+                done(Completion::Returned { queue: self.number, buffer });
+            }
+        }
+    }
+
+    #[inline]
+    fn take_out(&mut self, slot: u16) -> Option<Posted> {
+        let posted = self.slots.get_mut(usize::from(slot))?.take()?;
+        self.free.push(slot);
+        Some(posted)
+    }
+
+    /// Takes note of a buffer in which there are so many bytes, and passes the frame on once all of
+    /// it is there; or says what is wrong with the device.
+    #[inline]
+    pub(super) fn arrived(
+        &mut self,
+        slot: u16,
+        bytes: u32,
+        done: &mut dyn FnMut(Completion),
+    ) -> Result<Outcome, &'static str> {
+        let Layout { header_bytes, merges, .. } = self.layout;
+        if !self.pieces.is_empty() {
+            return self.continued(slot, bytes, done);
+        }
+        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else {
+            return Err("gives back a buffer that it does not have");
+        };
+        if bytes < header_bytes as u32 {
+            return Err("gives back a buffer without what stands before a frame");
+        }
+        posted.buffer.sync_for_cpu(0..bytes as usize);
+        let header: Header = if header_bytes == Header::BYTES {
+            posted.buffer.read(0)
+        } else {
+            let mut header = Header::default();
+            let short: [u8; Header::SHORT_BYTES] = posted.buffer.read(0);
+            zerocopy::IntoBytes::as_mut_bytes(&mut header)[..Header::SHORT_BYTES]
+                .copy_from_slice(&short);
+            header
+        };
+        if merges && header.buffers.get() != 1 {
+            return self.begin(header, slot, bytes);
+        }
+        let frame_bytes = bytes - header_bytes as u32;
+        let arrival = crate::net::header::arrival(&header, frame_bytes, self.layout.agreed)
+            .filter(|_| frame_bytes as usize >= outboard_net::ETHERNET_HEADER_BYTES);
+        let Some(posted) = self.take_out(slot) else { return Ok(Outcome::Incomplete) };
+        let Some(arrival) = arrival else {
+            done(Completion::Returned { queue: self.number, buffer: posted });
+            return Ok(Outcome::Malformed);
+        };
+        let Posted { tag, buffer } = posted;
+        let bytes = header_bytes..bytes as usize;
+        done(Completion::Received(Received {
+            queue: self.number,
+            tag,
+            buffer,
+            bytes,
+            more: 0,
+            arrival,
+        }));
+        Ok(Outcome::Frame(frame_bytes))
+    }
+
+    #[cold]
+    fn begin(&mut self, header: Header, slot: u16, bytes: u32) -> Result<Outcome, &'static str> {
+        let count = usize::from(header.buffers.get());
+        if count == 0 || count > MOST_PIECES || count > self.held() {
+            return Err("says that a frame takes more buffers than there are, or none");
+        }
+        self.header = header;
+        self.pieces.push((slot, bytes)).map_err(|_| "is lost in a frame")?;
+        Ok(Outcome::Incomplete)
+    }
+
+    fn continued(
+        &mut self,
+        slot: u16,
+        bytes: u32,
+        done: &mut dyn FnMut(Completion),
+    ) -> Result<Outcome, &'static str> {
+        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else {
+            return Err("gives back a buffer that it does not have");
+        };
+        if bytes == 0 {
+            return Err("gives back an empty buffer as a piece of a frame");
+        }
+        posted.buffer.sync_for_cpu(0..bytes as usize);
+        self.pieces.push((slot, bytes)).map_err(|_| "is lost in a frame")?;
+        if self.pieces.len() < self.header.buffers.get().into() {
+            return Ok(Outcome::Incomplete);
+        }
+        let pieces = core::mem::take(&mut self.pieces);
+        let sum = pieces.iter().fold(0u32, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let frame_bytes = sum - self.layout.header_bytes as u32;
+        let arrival = crate::net::header::arrival(&self.header, frame_bytes, self.layout.agreed)
+            .filter(|_| frame_bytes as usize >= outboard_net::ETHERNET_HEADER_BYTES)
+            .filter(|_| frame_bytes as usize <= crate::spec::net::WHOLE_FRAME_BYTES);
+        let mut start = self.layout.header_bytes;
+        for (place, (slot, bytes)) in pieces.iter().enumerate() {
+            let Some(posted) = self.take_out(*slot) else { continue };
+            let queue = self.number;
+            done(match arrival {
+                None => Completion::Returned { queue, buffer: posted },
+                Some(arrival) => Completion::Received(Received {
+                    queue,
+                    tag: posted.tag,
+                    buffer: posted.buffer,
+                    bytes: start..*bytes as usize,
+                    more: (pieces.len() - 1 - place) as u16,
+                    arrival,
+                }),
+            });
+            start = 0;
+        }
+        Ok(arrival.map_or(Outcome::Malformed, |_| Outcome::Frame(frame_bytes)))
+    }
+}
