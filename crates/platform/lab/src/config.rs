@@ -1,6 +1,6 @@
 //! What a lab is made of.
 
-use crate::LabError;
+use crate::{CardConfig, LabError};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_linux::description;
 use std::path::PathBuf;
@@ -128,7 +128,7 @@ pub struct VirtioConfig {
     pub version: VirtioVersion,
     /// Rings in the packed layout.
     pub packed: bool,
-    /// How many queues it has.
+    /// How many queues it has; of a network card, how many pairs.
     pub queues: u16,
     /// The entries of each.
     pub queue_entries: u16,
@@ -143,19 +143,22 @@ pub struct VirtioConfig {
 impl VirtioConfig {
     /// The most queues that there is an interrupt vector for, beside those of other devices.
     pub const MAX_QUEUES: u16 = 16;
+
+    /// A device of virtio 1.0 with one queue, or one pair of them.
+    pub const DEFAULT: Self = Self {
+        version: VirtioVersion::Modern,
+        packed: false,
+        queues: 1,
+        queue_entries: 256,
+        indirect: true,
+        event_index: true,
+        access_platform: false,
+    };
 }
 
 impl Default for VirtioConfig {
     fn default() -> Self {
-        Self {
-            version: VirtioVersion::Modern,
-            packed: false,
-            queues: 1,
-            queue_entries: 256,
-            indirect: true,
-            event_index: true,
-            access_platform: false,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -346,6 +349,8 @@ pub struct LabConfig {
     pub disks: Vec<DiskConfig>,
     /// The machine that they are attached to.
     pub machine: Machine,
+    /// Network cards, at the addresses behind the disks' controllers.
+    pub cards: Vec<CardConfig>,
     /// Bytes of DMA memory, at most [`MAX_DMA_BYTES`](Self::MAX_DMA_BYTES); pages count only once
     /// they are touched.
     pub dma_bytes: usize,
@@ -370,6 +375,7 @@ impl LabConfig {
         Self {
             disks,
             machine: Machine::Pc,
+            cards: Vec::new(),
             dma_bytes: Self::DMA_BYTES,
             interrupts: None,
             program: None,
@@ -382,6 +388,12 @@ impl LabConfig {
         let together =
             |one: &DiskConfig, next: &DiskConfig| one.bus == Bus::Ahci && next.bus == Bus::Ahci;
         disks.chunk_by(together).flat_map(|disks| disks.chunks(AHCI_PORTS))
+    }
+
+    /// The same lab with one more network card.
+    pub fn with_card(mut self, card: CardConfig) -> Self {
+        self.cards.push(card);
+        self
     }
 
     /// The same lab with more arguments for QEMU.

@@ -15,6 +15,7 @@
 //! pulled out, and [`Lab::check`] says why. QEMU never outlives this process, however it ends.
 #![deny(unsafe_code)]
 
+mod card;
 mod config;
 mod device;
 mod doorbell;
@@ -26,6 +27,7 @@ mod qtest;
 mod registers;
 mod version;
 
+pub use card::{CardConfig, Wire};
 pub use config::{
     Bus, DiskConfig, DiskKind, Fault, FaultAt, Format, LabConfig, Machine, Media, VirtioConfig,
     VirtioVersion,

@@ -10,7 +10,7 @@ use crate::doorbell::{Doorbell, VECTORS};
 use crate::process::Process;
 use crate::qtest::{Death, PATIENCE, Qtest};
 use crate::registers::{ECAM_BASE, LabConfigSpace, LabPorts, LabRegisters};
-use crate::{LabError, image, version};
+use crate::{CardConfig, LabError, image, version};
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::{MappedRange, SharedMemory};
 use outboard_pci::assign::Assigned;
@@ -57,7 +57,8 @@ impl Lab {
     pub fn start(config: &LabConfig) -> Result<Self, LabError> {
         let program = version::find(config.program.as_deref())?;
         config.disks.iter().try_for_each(image::check)?;
-        let controllers = LabConfig::controllers(&config.disks).count();
+        let disks = LabConfig::controllers(&config.disks).count();
+        let controllers = disks + config.cards.len();
         if controllers > MAX_CONTROLLERS {
             let (wanted, most) = (controllers, MAX_CONTROLLERS);
             return Err(LabError::TooManyControllers { wanted, most });
@@ -87,8 +88,12 @@ impl Lab {
             }
             Machine::MicroV1 | Machine::MicroV2 => mmio::add_disks(&mut command, &config.disks)?,
         }
+        for (number, card) in config.cards.iter().enumerate() {
+            card.add(&mut command, number, 1 + disks + number);
+        }
         command.args(&config.arguments);
-        let process = Process::start(command, inherited.to_vec())?;
+        let wires = config.cards.iter().filter_map(CardConfig::descriptor);
+        let process = Process::start(command, inherited.into_iter().chain(wires).collect())?;
         drop((qtest_there, doorbell_there));
 
         // SAFETY is the platform crate's: see `map_memory`.

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
 pub mod model;
+pub mod net;
 pub mod peer;
 
 use outboard_block::{
