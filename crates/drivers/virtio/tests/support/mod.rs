@@ -4,6 +4,7 @@
 pub mod model;
 pub mod net;
 pub mod peer;
+pub mod qmp;
 
 use outboard_block::{
     BlockDriver, BlockError, Completion, Durability, Request, Tag, UnitId, UnitState,
