@@ -33,7 +33,7 @@ pub(crate) fn start_lab(
 
 /// Drivers for all controllers of a lab with these disks.
 pub(crate) fn host_lab(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
-    let functions = lab.functions().iter().filter(|f| drivers::fitting(&f.identity).is_some());
+    let functions = lab.functions().iter().filter(|f| drivers::for_disks(&f.identity).is_some());
     let mut hosted = Vec::new();
     for (function, disks) in functions.zip(LabConfig::controllers(disks)) {
         let (device, interrupts) = lab.open(function.address)?;
@@ -105,7 +105,8 @@ pub(crate) fn open_functions(
 ) -> Result<(Vfio, Vec<OpenFunction>)> {
     for address in functions {
         let identity = Machine::here().function(*address)?.identity;
-        if drivers::fitting(&identity).is_none() {
+        drivers::check_served(*address, &identity)?;
+        if drivers::for_disks(&identity).is_none() {
             bail!(
                 "there is no driver here for {address}, which is of class {}. To see for which \
                  functions there is one: outboard list",

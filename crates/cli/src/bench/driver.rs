@@ -64,7 +64,7 @@ impl Rig {
         match disk {
             Target::Lab(disk) => {
                 let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
-                let fits = |f: &&Function| drivers::fitting(&f.identity).is_some();
+                let fits = |f: &&Function| drivers::for_disks(&f.identity).is_some();
                 let function = lab.functions().iter().find(fits);
                 let address = function.context("the lab has no disk")?.address;
                 let (device, interrupts) = lab.open(address)?;
