@@ -24,6 +24,8 @@ diodls             diod            diod                  diod
 busybox            busybox-static  busybox               busybox
 fio                fio             fio                   fio
 setpriv            util-linux      util-linux            util-linux
+unshare            util-linux      util-linux            util-linux
+ip                 iproute2        iproute               iproute2
 xz                 xz-utils        xz                    xz
 zstd               zstd            zstd                  zstd
 dpkg-deb           dpkg            dpkg                  dpkg

@@ -2,7 +2,9 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
 pub mod model;
+pub mod namespace;
 pub mod net;
+pub mod packet;
 pub mod peer;
 pub mod qmp;
 

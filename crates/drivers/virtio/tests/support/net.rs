@@ -21,6 +21,8 @@ pub struct NetBench {
     pub events: Vec<String>,
     /// Frames that came and were not looked at.
     pub received: Vec<(Arrival, Vec<u8>)>,
+    /// The queue that each of them came by.
+    pub queues: Vec<u16>,
     /// Frames that were sent or lost, by their tags.
     pub sent: Vec<(Tag, Result<(), NetError>)>,
     /// Buffers that came back with nothing in them.
@@ -54,6 +56,7 @@ impl NetBench {
             interrupts,
             events: Vec::new(),
             received: Vec::new(),
+            queues: Vec::new(),
             sent: Vec::new(),
             returned: 0,
             reposts: true,
@@ -98,6 +101,8 @@ impl NetBench {
         }
         let (received, sent, spare) = (&mut self.received, &mut self.sent, &mut self.spare);
         let (pieces, returned) = (&mut self.pieces, &mut self.returned);
+        let queues = &mut self.queues;
+        queues.truncate(received.len());
         driver.poll(now(), &mut |completion| match completion {
             Completion::Received(piece) => {
                 let start = pieces.len();
@@ -107,6 +112,7 @@ impl NetBench {
                 if piece.more == 0 {
                     assert_eq!(piece.arrival.bytes as usize, pieces.len());
                     received.push((piece.arrival, std::mem::take(pieces)));
+                    queues.push(piece.queue);
                 }
             }
             Completion::Sent(frame) => sent.push((frame.tag, frame.result)),
@@ -158,6 +164,32 @@ impl NetBench {
             let others: Vec<_> = others.iter().map(|(fd, flags)| (fd.as_fd(), *flags)).collect();
             self.wait(&others);
         }
+    }
+
+    /// Runs this one and another one until the condition holds.
+    pub fn run_until_with(&mut self, other: &mut Self, mut step: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        loop {
+            self.turn();
+            other.turn();
+            if step(self) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "nothing came of it: {:#?}", self.events);
+            let descriptors = other.interrupts.descriptors();
+            let others: Vec<_> = descriptors.iter().map(|fd| (*fd, PollFlags::IN)).collect();
+            self.wait(&others);
+        }
+    }
+
+    /// Runs until `look`, which is shown each frame that comes, says that it is done.
+    pub fn run_until_each(&mut self, mut look: impl FnMut(u16, &Arrival, &[u8]) -> bool) {
+        self.run_beside(&[], |bench| {
+            let frames = std::mem::take(&mut bench.received);
+            let queues = std::mem::take(&mut bench.queues);
+            let mut frames = frames.iter().zip(queues);
+            frames.any(|((arrival, frame), queue)| look(queue, arrival, frame))
+        });
     }
 
     pub fn counter(&self, name: &str) -> u64 {
