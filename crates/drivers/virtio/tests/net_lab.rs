@@ -173,7 +173,7 @@ fn carry(configs: Vec<(VirtioConfig, bool)>, any_layout: bool) {
         let mut bench = NetBench::new(&lab, number, NetConfig::default());
         assert_eq!(bench.state(), InterfaceState::Ready, "{:?}", cards[number]);
         assert_eq!(bench.driver.interface().shape.headroom > 0, any_layout);
-        exercise(&mut bench, wire, 11);
+        exercise(&mut bench, wire, 41);
     }
 }
 
@@ -229,7 +229,7 @@ fn long_frames_take_several_buffers_or_one_that_is_long_enough() {
         let shape = bench.driver.interface().shape;
         assert_eq!((shape.mtu, shape.receive_depth), (9000, 512));
         assert_eq!(shape.least_buffer_bytes > 9000, number == 1);
-        exercise(&mut bench, wire, 173);
+        exercise(&mut bench, wire, 450);
     }
 }
 

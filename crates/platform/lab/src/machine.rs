@@ -86,6 +86,9 @@ impl Lab {
                     add_controller(&mut command, number, disks);
                 }
             }
+            Machine::MicroV1 | Machine::MicroV2 if !config.cards.is_empty() => {
+                return Err(LabError::NotOverMmio);
+            }
             Machine::MicroV1 | Machine::MicroV2 => mmio::add_disks(&mut command, &config.disks)?,
         }
         for (number, card) in config.cards.iter().enumerate() {

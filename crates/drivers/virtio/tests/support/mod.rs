@@ -1,6 +1,7 @@
 //! Runs the driver against the lab.
 #![allow(unreachable_pub, dead_code, reason = "shared by several tests")]
 
+pub mod card;
 pub mod model;
 pub mod namespace;
 pub mod net;
