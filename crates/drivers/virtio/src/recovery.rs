@@ -9,6 +9,8 @@ use outboard_hw::Instant;
 
 /// How often a device that is being reset is looked at.
 pub(crate) const RESET_STEP: Duration = Duration::from_millis(1);
+/// How often it is asked for a device that is away.
+pub(crate) const AWAY_STEP: Duration = Duration::from_millis(10);
 /// How often a device that has something to do is looked at, interrupt or not.
 pub(crate) const CHECK_STEP: Duration = Duration::from_secs(1);
 /// How often a device is reset before it is given up, if nothing ends well between.

@@ -1,7 +1,9 @@
 //! Time, trouble and the end.
 
 use super::{Event, Net, Phase};
-use crate::recovery::{CHECK_STEP, MOST_RESETS, Progress, RESET_STEP, Reset, ResetCause};
+use crate::recovery::{
+    AWAY_STEP, CHECK_STEP, MOST_RESETS, Progress, RESET_STEP, Reset, ResetCause,
+};
 use crate::spec::status::Status;
 use crate::transport::Transport;
 use outboard_hw::Instant;
@@ -30,11 +32,14 @@ impl<T: Transport> Net<T> {
                 self.check_at = Some(now + RESET_STEP);
             }
             Progress::Done => {
-                self.check_at = None;
                 self.lose(done);
-                match closing || self.stopping {
-                    true => self.phase = Phase::Ended,
-                    false => self.bring_up(now),
+                self.check_at = None;
+                if closing || self.stopping {
+                    self.phase = Phase::Ended;
+                } else if self.transport.is_away() {
+                    self.check_at = Some(now + AWAY_STEP);
+                } else {
+                    self.bring_up(now);
                 }
             }
         }
