@@ -241,7 +241,7 @@ fn frames_that_cannot_be_are_dropped_and_their_buffers_come_back() {
 #[test]
 fn a_device_that_breaks_the_rules_is_reset_and_keeps_its_buffers() {
     type Lie = (&'static str, fn(&CardTransport));
-    let lies: [Lie; 6] = [
+    let lies: [Lie; 7] = [
         ("less than a header", |device| {
             let mut card = device.card();
             let chain = card.pop(RECEIVE).unwrap();
@@ -267,6 +267,7 @@ fn a_device_that_breaks_the_rules_is_reset_and_keeps_its_buffers() {
             card.push(RECEIVE, &chain, 0);
         }),
         ("a wish", |device| device.card().status |= Status::NEEDS_RESET),
+        ("a lost state", |device| device.card().status = Status::ACKNOWLEDGE),
     ];
     for layout in LAYOUTS {
         for (name, lie) in lies {

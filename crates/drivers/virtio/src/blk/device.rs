@@ -5,14 +5,14 @@ use super::recovery::{CHECK_STEP, MOST_RESETS};
 use super::slots::Slots;
 use super::{Blk, Event, Phase};
 use crate::VirtioError;
-use crate::queue::{Piece, Queue};
+use crate::queue::Piece;
+use crate::setup::{KNOWN, check_queue, make_queue, negotiate};
 use crate::spec::blk::{
     BLK_SIZE, BlkFeatures, CAPACITY, GET_ID, Header, ID_BYTES, MAX_DISCARD_SECTORS,
     MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP,
     SECTOR_BYTES, SEG_MAX, SIZE_MAX, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK,
 };
 use crate::spec::features::Features;
-use crate::spec::split::MAX_ENTRIES;
 use crate::spec::status::Status;
 use crate::transport::{Transport, read_config};
 use outboard_block::manage::{Features as UnitFeatures, Switch};
@@ -21,16 +21,7 @@ use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaBuffer, Segment};
 
 /// The features of rings and transports that the driver knows.
-const KNOWN: Features = Features::INDIRECT
-    .union(Features::EVENT_INDEX)
-    .union(Features::VERSION_1)
-    .union(Features::ACCESS_PLATFORM)
-    .union(Features::PACKED)
-    .union(Features::IN_ORDER)
-    .union(Features::ORDER_PLATFORM)
-    .union(Features::NOTIFICATION_DATA)
-    .union(Features::NOTIF_CONFIG_DATA)
-    .union(Features::RING_RESET);
+const RINGS: Features = KNOWN.union(Features::RING_RESET);
 /// The features of disks that it knows.
 const KNOWN_BLK: BlkFeatures = BlkFeatures::all();
 /// Those of them that requests rely upon which outlive a reset.
@@ -127,34 +118,15 @@ impl<T: Transport> Blk<T> {
 
     /// Those of them that come before the queues: how far the device is then, and what it says.
     pub(super) fn agree(&mut self) -> Result<(Status, Said), VirtioError> {
-        let mut status = Status::ACKNOWLEDGE | Status::DRIVER;
-        self.transport.set_status(Status::ACKNOWLEDGE);
-        self.transport.set_status(status);
-        let known = KNOWN.difference(self.config.without).bits() | KNOWN_BLK.bits();
-        let kept = KNOWN.bits() | KEPT_BLK.bits();
-        let was = self.features & kept;
-        self.features = self.transport.offered_features() & known;
-        if !self.queues.is_empty() {
-            // The queues are laid out; what a device that came back offers beside that is ignored.
-            if self.features & was != was {
-                return Err(VirtioError::FeaturesRefused);
-            }
-            self.features = self.features & !kept | was;
-        }
-        if self.transport.is_legacy() {
-            // Half of the features are from later on, and nobody confirms the others (§3.1.2).
-            self.features &= u64::from(u32::MAX);
-            self.transport.accept_features(self.features);
-        } else {
-            if !self.ring_features().contains(Features::VERSION_1) {
-                return Err(VirtioError::Draft);
-            }
-            self.transport.accept_features(self.features);
-            status |= Status::FEATURES_OK;
-            self.transport.set_status(status);
-            if !self.transport.status().contains(Status::FEATURES_OK) {
-                return Err(VirtioError::FeaturesRefused);
-            }
+        let known = RINGS.difference(self.config.without).bits() | KNOWN_BLK.bits();
+        let kept = RINGS.bits() | KEPT_BLK.bits();
+        let (laid_out, was) = (!self.queues.is_empty(), self.features & kept);
+        // The queues are laid out; what a device that came back offers beside that is ignored.
+        let wanted = if laid_out { known & (!kept | was) } else { known };
+        let (features, status) = negotiate(&mut self.transport, |offered| offered & wanted)?;
+        self.features = features;
+        if laid_out && features & was != was {
+            return Err(VirtioError::FeaturesRefused);
         }
         let mut said = self.read()?;
         if self.has(BlkFeatures::CONFIG_WCE | BlkFeatures::FLUSH) {
@@ -175,9 +147,7 @@ impl<T: Transport> Blk<T> {
         let mut segments = u16::try_from(said.segments).unwrap_or(u16::MAX).min(most).max(1);
         if !self.queues.is_empty() {
             for (number, queue) in (0..).zip(&self.queues) {
-                if self.transport.queue_limit(number) < queue.areas().entries {
-                    return Err(VirtioError::NoQueue(number));
-                }
+                check_queue(&mut self.transport, number, queue)?;
             }
             // Requests that wait were measured by the constraints that were.
             if self.constraints.max_segments > usize::from(segments)
@@ -190,25 +160,20 @@ impl<T: Transport> Blk<T> {
         }
         let count = said.queues.min(self.config.queues).max(1);
         let (mut depth, dma) = (0, self.transport.dma());
-        let legacy = self.transport.is_legacy();
         for number in 0..count {
-            let limit = self.transport.queue_limit(number).min(MAX_ENTRIES);
             // The way to a device may have fewer than the device.
-            if limit == 0 && number > 0 {
+            if number > 0 && self.transport.queue_limit(number) == 0 {
                 break;
             }
-            // Entries are a power of two; a limit of a packed ring need not be (§2.8.10.1).
-            let most = if legacy { limit } else { limit.min(self.config.queue_entries.max(2)) };
-            let entries: u16 = most.checked_ilog2().map_or(0, |log2| 1 << log2);
-            if entries < 2 || legacy && entries != limit {
-                return Err(VirtioError::NoQueue(number));
-            }
+            let most = self.config.queue_entries;
+            let queue = make_queue(&mut self.transport, &*dma, number, most, self.features)?;
+            let entries = queue.areas().entries;
             // No request has more descriptors than its queue, in a table neither (§2.7.5.3.1).
             segments = segments.min(entries.saturating_sub(EXTRA_PIECES)).max(1);
             // Without tables a request takes three descriptors, or more.
             let requests = if indirect { entries } else { entries / (EXTRA_PIECES + 1) };
             depth += requests.clamp(1, MAX_REQUESTS);
-            self.queues.push(Queue::new(&*dma, entries, self.ring_features())?);
+            self.queues.push(queue);
         }
         if !indirect && self.queues.iter().any(|queue| queue.free() <= EXTRA_PIECES) {
             return Err(VirtioError::NoQueue(0));

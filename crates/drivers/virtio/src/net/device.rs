@@ -55,7 +55,9 @@ impl<T: Transport> Net<T> {
                 self.show(now);
             }
             Err(error) => {
-                self.transport.set_status(Status::FAILED);
+                // No bit is ever cleared but by a reset (§2.1.1).
+                let status = self.transport.status();
+                self.transport.set_status(status | Status::FAILED);
                 let reason = match error {
                     VirtioError::Hw(_) => FailedReason::NoMemory,
                     VirtioError::FeaturesRefused | VirtioError::Draft => {
@@ -147,11 +149,11 @@ impl<T: Transport> Net<T> {
             }
             self.control = Control::new(&*dma, number, queue)?;
         }
-        let room = |pair: &Pair| pair.transmit.queue.areas().entries;
-        let most =
-            if self.is_indirect() { u16::MAX } else { pairs.iter().map(room).min().unwrap_or(2) };
+        // No frame has more descriptors than its queue, in a table neither (§2.7.5.3.1).
+        let most = pairs.iter().map(|pair: &Pair| pair.transmit.queue.areas().entries - 1).min();
+        let most = self.config.segments.min(most.unwrap_or(1)).max(1);
         self.constraints = Constraints {
-            max_segments: usize::from(self.config.segments.min(most - 1).max(1)),
+            max_segments: most.into(),
             // Its bytes, with the header's, have to fit into 32 bits.
             max_segment_bytes: 1 << 30,
             ..Constraints::NONE

@@ -47,14 +47,28 @@ impl<T: Transport> Net<T> {
 
     /// Looks at what the device says of itself.
     pub(super) fn look_at_device(&mut self, now: Instant) {
-        let status = self.transport.status();
+        if self.is_well(now) {
+            self.configuration_changed(now);
+        }
+    }
+
+    /// Whether the device is where the driver has brought it; if not, something is done about it.
+    fn is_well(&mut self, now: Instant) -> bool {
+        let mut status = self.transport.status();
         if status.is_gone() {
-            return self.give_up(now, FailedReason::Removed);
+            // A device that is gone says nothing else.
+            status = self.transport.status();
         }
-        if status.contains(Status::NEEDS_RESET) {
-            return self.reset(now, ResetCause::Wish);
+        if status.is_gone() {
+            self.give_up(now, FailedReason::Removed);
+        } else if status.contains(Status::NEEDS_RESET) {
+            self.reset(now, ResetCause::Wish);
+        } else if !status.contains(Status::DRIVER_OK) {
+            self.reset(now, ResetCause::Nonsense("has lost its state"));
+        } else {
+            return true;
         }
-        self.configuration_changed(now);
+        false
     }
 
     /// Looks whether something is overdue.
@@ -62,12 +76,8 @@ impl<T: Transport> Net<T> {
         if self.check_at.is_none_or(|at| !now.reached(at)) {
             return;
         }
-        let status = self.transport.status();
-        if status.is_gone() {
-            return self.give_up(now, FailedReason::Removed);
-        }
-        if status.contains(Status::NEEDS_RESET) {
-            return self.reset(now, ResetCause::Wish);
+        if !self.is_well(now) {
+            return;
         }
         let oldest = self.pairs.iter().filter_map(|pair| pair.transmit.since).min();
         if oldest.is_some_and(|since| now.reached(since + self.config.send_time)) {
