@@ -8,6 +8,7 @@
 /// From this length on, the string instruction's start-up cost is worth it.
 const STRING_FROM: usize = 64;
 const WORD: usize = size_of::<u64>();
+const HALF: usize = size_of::<u32>();
 
 /// Copies `into.len()` bytes out of DMA memory.
 ///
@@ -28,6 +29,15 @@ pub(super) unsafe fn copy_out(from: *const u8, into: &mut [u8]) {
             // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
             *word = unsafe { from.read_volatile() }.to_ne_bytes();
             done += WORD;
+        }
+    }
+    if from.addr().wrapping_add(done).is_multiple_of(HALF) {
+        let (halves, _) = into[done..].as_chunks_mut::<HALF>();
+        for half in halves {
+            let from = from.wrapping_add(done).cast::<u32>();
+            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
+            *half = unsafe { from.read_volatile() }.to_ne_bytes();
+            done += HALF;
         }
     }
     for byte in &mut into[done..] {
@@ -55,6 +65,14 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
             // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
             unsafe { into.write_volatile(u64::from_ne_bytes(*word)) };
             done += WORD;
+        }
+    }
+    if into.addr().wrapping_add(done).is_multiple_of(HALF) {
+        for half in from[done..].as_chunks::<HALF>().0 {
+            let into = into.wrapping_add(done).cast::<u32>();
+            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
+            unsafe { into.write_volatile(u32::from_ne_bytes(*half)) };
+            done += HALF;
         }
     }
     for byte in &from[done..] {

@@ -10,6 +10,8 @@ use outboard_net::{Completion, Offloads, Posted, Received};
 pub(super) const MOST_PIECES: usize = 48;
 /// The least bytes of a buffer, where a frame may take several: as many of these hold the longest.
 pub(super) const LEAST_BYTES: usize = 1536;
+/// What is wrong with a device that names a buffer which it was not given.
+const UNKNOWN: &str = "gives back a buffer that it does not have";
 /// The most bytes of a buffer that the device is told of.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -150,18 +152,17 @@ impl Receive {
         if !self.pieces.is_empty() {
             return self.continued(slot, bytes, done);
         }
-        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else {
-            return Err("gives back a buffer that it does not have");
-        };
+        let Some(place) = self.slots.get_mut(usize::from(slot)) else { return Err(UNKNOWN) };
+        let Some(Posted { buffer, .. }) = place else { return Err(UNKNOWN) };
         if bytes < header_bytes as u32 {
             return Err("gives back a buffer without what stands before a frame");
         }
-        posted.buffer.sync_for_cpu(0..bytes as usize);
+        buffer.sync_for_cpu(0..bytes as usize);
         let header: Header = if header_bytes == Header::BYTES {
-            posted.buffer.read(0)
+            buffer.read(0)
         } else {
             let mut header = Header::default();
-            let short: [u8; Header::SHORT_BYTES] = posted.buffer.read(0);
+            let short: [u8; Header::SHORT_BYTES] = buffer.read(0);
             zerocopy::IntoBytes::as_mut_bytes(&mut header)[..Header::SHORT_BYTES]
                 .copy_from_slice(&short);
             header
@@ -172,7 +173,8 @@ impl Receive {
         let frame_bytes = bytes - header_bytes as u32;
         let arrival = crate::net::header::arrival(&header, frame_bytes, self.layout.agreed)
             .filter(|_| frame_bytes as usize >= outboard_net::ETHERNET_HEADER_BYTES);
-        let Some(posted) = self.take_out(slot) else { return Ok(Outcome::Incomplete) };
+        let Some(posted) = place.take() else { return Ok(Outcome::Incomplete) };
+        self.free.push(slot);
         let Some(arrival) = arrival else {
             done(Completion::Returned { queue: self.number, buffer: posted });
             return Ok(Outcome::Malformed);
@@ -207,9 +209,7 @@ impl Receive {
         bytes: u32,
         done: &mut dyn FnMut(Completion),
     ) -> Result<Outcome, &'static str> {
-        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else {
-            return Err("gives back a buffer that it does not have");
-        };
+        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else { return Err(UNKNOWN) };
         if bytes == 0 {
             return Err("gives back an empty buffer as a piece of a frame");
         }

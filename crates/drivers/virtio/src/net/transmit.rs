@@ -6,9 +6,7 @@ use crate::spec::net::Header;
 use crate::spec::split::Descriptor;
 use alloc::vec::Vec;
 use outboard_hw::Instant;
-use outboard_hw::dma::{
-    Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment, Segments,
-};
+use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
 use outboard_net::{Completion, Frame, NetError, Sent, Tag};
 
 /// Where a slot's table of descriptors is, behind what stands before the frame.
@@ -130,8 +128,11 @@ impl Transmit {
         let bytes = self.layout.header_bytes;
         write_header(&mut self.memory, at, bytes, header);
         let header = Segment { address: self.memory.address_of(at), bytes: bytes as u64 };
+        if let Some(segment) = frame.data.single_segment() {
+            return self.queue.add(slot, 2, read(header, core::iter::once(segment)));
+        }
         let data = || frame.data.segments(limits);
-        let count = 1 + if frame.data.single_segment().is_some() { 1 } else { data().count() };
+        let count = 1 + data().count();
         if !self.layout.indirect || count <= 2 {
             return self.queue.add(slot, count as u16, read(header, data()));
         }
@@ -196,7 +197,7 @@ impl Transmit {
 }
 
 /// The pieces of a frame behind its header.
-fn read(header: Segment, data: Segments<'_>) -> impl Iterator<Item = Piece> {
+fn read(header: Segment, data: impl Iterator<Item = Segment>) -> impl Iterator<Item = Piece> {
     core::iter::once(header).chain(data).map(|segment| Piece { segment, writable: false })
 }
 
