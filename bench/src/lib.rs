@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod virtio;
+mod virtio_net;
 
 use outboard_hw::dma::{Arena, Constraints, DmaPool, DmaSpace, SgList};
 use outboard_linux::SharedMemory;
@@ -44,6 +45,7 @@ pub fn parts() -> Vec<Part> {
     ]
     .into_iter()
     .chain(virtio::reads())
+    .chain(virtio_net::parts())
     .collect()
 }
 

@@ -1,0 +1,144 @@
+//! What a frame costs in a virtio network card's driver and its rings: the driver alone, beside a
+//! card in this process whose work is not counted.
+
+// The card that the driver's tests have.
+#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
+#[path = "../../crates/drivers/virtio/tests/support/card.rs"]
+mod card;
+#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
+#[path = "../../crates/drivers/virtio/tests/support/peer.rs"]
+mod peer;
+
+use crate::Part;
+use card::{CardTransport, MAC};
+use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, DmaBuffer, DmaPool, SgList};
+use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, Tag};
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::net::{Header, NetFeatures, receive_queue, transmit_queue};
+use outboard_virtio::{Net, NetConfig};
+
+/// Frames under way at once, and bytes of each.
+const BATCH: usize = 32;
+const FRAME_BYTES: usize = 64;
+/// Entries of the queues.
+const ENTRIES: u16 = 256;
+
+/// Which way frames go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Out, with room for the header before each.
+    Out,
+    /// Out, without: the header has a descriptor of its own.
+    OutApart,
+    /// In, into buffers that are posted again.
+    In,
+}
+
+/// The cases: name, whether rings are packed, which way, and the most instructions that each frame
+/// may take.
+const CASES: [(&str, bool, Way, u64); 6] = [
+    ("virtio-net: send, split", false, Way::Out, 600),
+    ("virtio-net: send, split, header apart", false, Way::OutApart, 665),
+    ("virtio-net: receive, split", false, Way::In, 555),
+    ("virtio-net: send, packed", true, Way::Out, 595),
+    ("virtio-net: send, packed, header apart", true, Way::OutApart, 670),
+    ("virtio-net: receive, packed", true, Way::In, 505),
+];
+
+/// Frames of 64 bytes, 32 at a time, either way, in both layouts.
+pub(crate) fn parts() -> impl Iterator<Item = Part> {
+    CASES.into_iter().map(|(name, packed, way, limit)| {
+        let make = Box::new(move || {
+            let mut bench = Bench::new(packed, way);
+            Box::new(move || bench.round()) as Box<dyn FnMut()>
+        });
+        Part { name, limit, times: BATCH as u64, is_marked: true, make }
+    })
+}
+
+struct Bench {
+    driver: Net<CardTransport>,
+    device: CardTransport,
+    way: Way,
+    /// What is to be sent, and what is to be posted.
+    frames: Vec<SgList>,
+    buffers: Vec<DmaBuffer>,
+}
+
+impl Bench {
+    fn new(packed: bool, way: Way) -> Self {
+        let mut rings = Features::INDIRECT | Features::EVENT_INDEX;
+        rings.set(Features::PACKED, packed);
+        let features = NetFeatures::MRG_RXBUF | NetFeatures::MAC;
+        let device = CardTransport::new(features.bits() | rings.bits(), 1, ENTRIES);
+        let mut driver = Net::new(device.clone(), NetConfig::default()).expect("a driver");
+        driver.poll(Instant::ORIGIN, &mut |_| {});
+        assert_eq!(driver.interface().state, InterfaceState::Ready);
+        assert_eq!(driver.interface().permanent_mac.0, MAC);
+        driver.mask(true);
+        let pool = DmaPool::new(&*driver.dma(), 2048, 2 * BATCH, &Constraints::NONE);
+        let pool = pool.expect("memory for frames");
+        let buffers = || (0..BATCH).map(|_| pool.allocate().expect("a block of the pool"));
+        let start = if way == Way::Out { 64 } else { 0 };
+        let frames = buffers().map(|buffer| SgList::single(buffer, start..start + FRAME_BYTES));
+        let (frames, buffers) = (frames.collect(), buffers().collect());
+        Self { driver, device, way, frames, buffers }
+    }
+
+    /// As many frames as there are at a time.
+    fn round(&mut self) {
+        match self.way {
+            Way::Out | Way::OutApart => {
+                self.marked_send();
+                let sent = self.device.card().drain(transmit_queue(0));
+                assert!(sent.iter().all(|frame| frame.len() == Header::BYTES + FRAME_BYTES));
+            }
+            Way::In => {
+                self.marked_post();
+                let header = Header { buffers: 1.into(), ..Header::default() };
+                let mut card = self.device.card();
+                while card.deliver(receive_queue(0), &header, &[7; FRAME_BYTES]) {}
+            }
+        }
+        self.marked_reap();
+        assert_eq!((self.frames.len(), self.buffers.len()), (BATCH, BATCH), "all came back");
+    }
+
+    #[inline(never)]
+    fn marked_send(&mut self) {
+        while let Some(data) = self.frames.pop() {
+            if self.driver.submit(0, Tag(7), Frame::plain(data)).is_err() {
+                break;
+            }
+        }
+        self.driver.kick(Instant::ORIGIN);
+    }
+
+    #[inline(never)]
+    fn marked_post(&mut self) {
+        while let Some(buffer) = self.buffers.pop() {
+            if self.driver.post(0, Posted { tag: Tag(7), buffer }).is_err() {
+                break;
+            }
+        }
+        self.driver.kick(Instant::ORIGIN);
+    }
+
+    #[inline(never)]
+    fn marked_reap(&mut self) {
+        self.driver.poll(Instant::ORIGIN, &mut keep(&mut self.frames, &mut self.buffers));
+    }
+}
+
+/// Keeps what comes back; what that takes is counted, as this is called by no marked name.
+fn keep<'a>(
+    frames: &'a mut Vec<SgList>,
+    buffers: &'a mut Vec<DmaBuffer>,
+) -> impl FnMut(Completion) + 'a {
+    |completion| match completion {
+        Completion::Sent(frame) => frames.push(frame.data),
+        Completion::Received(frame) => buffers.push(frame.buffer),
+        Completion::Returned { .. } => {}
+    }
+}
