@@ -124,10 +124,10 @@ impl<T: Transport> Blk<T> {
         // The queues are laid out; what a device that came back offers beside that is ignored.
         let wanted = if laid_out { known & (!kept | was) } else { known };
         let (features, status) = negotiate(&mut self.transport, |offered| offered & wanted)?;
-        self.features = features;
         if laid_out && features & was != was {
             return Err(VirtioError::FeaturesRefused);
         }
+        self.features = features;
         let mut said = self.read()?;
         if self.has(BlkFeatures::CONFIG_WCE | BlkFeatures::FLUSH) {
             // A reset has undone what was switched, and what nobody has written need not be true
