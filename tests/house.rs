@@ -21,7 +21,7 @@ const FLOORS: [&str; 7] = [
 const UNSAFE: [(&str, &[&str]); 4] = [
     ("crates/hw", &["dma/arena.rs", "dma/buffer.rs", "dma/copy.rs", "dma/pool.rs", "dma/view.rs"]),
     ("crates/platform/lab", &["machine.rs", "process.rs"]),
-    ("crates/platform/linux", &["bus_error.rs", "io_memory.rs", "memory.rs"]),
+    ("crates/platform/linux", &["bus_error.rs", "foreign.rs", "io_memory.rs", "memory.rs"]),
     ("crates/platform/vfio", &["ioctl.rs", "memory.rs", "space.rs"]),
 ];
 

@@ -1,8 +1,9 @@
-//! Surviving the loss of a device whose registers are mapped.
+//! Surviving the loss of a device whose registers are mapped, or of memory that is somebody else's.
 //!
 //! The kernel answers an access to registers that are no longer there, or are switched off, with
 //! SIGBUS. A handler puts a page of ones where the page of registers was, and notes that the
-//! device is gone; the access is then repeated, and finds what a bus has where nobody is.
+//! device is gone; the access is then repeated, and finds what a bus has where nobody is. The same
+//! goes for memory behind a file that its owner has made shorter.
 //!
 //! The handler is put in place once, for the whole process and for good. Bus errors at other
 //! addresses are passed on to whoever handled them before, or end the process as ever.
@@ -16,8 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Mappings of a process that are watched at once: a function has six regions at most, and each
-/// seldom more than two parts that are mapped.
-const SLOTS: usize = 256;
+/// seldom more than two parts that are mapped; a client of vhost-user seldom has more than eight
+/// regions of memory.
+const SLOTS: usize = 1024;
 
 /// What the signal handler looks at: nothing but atomics, and they live for good (S10).
 static WATCHED: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
@@ -25,20 +27,21 @@ static WATCHED: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 static CHANGES: Mutex<()> = Mutex::new(());
 /// What was done about bus errors before.
 static FORMER: OnceLock<libc::sigaction> = OnceLock::new();
-static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 
 /// A range of addresses. It is free while `end` is zero, and `start` only changes meanwhile.
 #[derive(Debug)]
 struct Slot {
     start: AtomicUsize,
     end: AtomicUsize,
+    /// Bytes of its pages.
+    page_bytes: AtomicUsize,
     gone: AtomicBool,
 }
 
 impl Slot {
     const fn new() -> Self {
-        let (start, end) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { start, end, gone: AtomicBool::new(false) }
+        let [start, end, page_bytes] = [const { AtomicUsize::new(0) }; 3];
+        Self { start, end, page_bytes, gone: AtomicBool::new(false) }
     }
 
     fn holds(&self, address: usize) -> bool {
@@ -54,13 +57,14 @@ impl Slot {
 pub(crate) struct Watch(&'static Slot);
 
 impl Watch {
-    /// Watches `len` bytes, which are whole pages, from `start` on.
-    pub(crate) fn new(start: usize, len: usize) -> io::Result<Self> {
+    /// Watches `len` bytes, which are whole pages of `page_bytes`, from `start` on.
+    pub(crate) fn new(start: usize, len: usize, page_bytes: usize) -> io::Result<Self> {
         install()?;
         let _changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
         let free = WATCHED.iter().find(|slot| slot.end.load(Ordering::Relaxed) == 0);
         let slot = free.ok_or(io::Errno::MFILE)?;
         slot.gone.store(false, Ordering::Relaxed);
+        slot.page_bytes.store(page_bytes, Ordering::Relaxed);
         slot.start.store(start, Ordering::Relaxed);
         slot.end.store(start + len, Ordering::Release);
         Ok(Self(slot))
@@ -84,7 +88,6 @@ impl Drop for Watch {
 fn install() -> io::Result<()> {
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
     let install = || {
-        PAGE_BYTES.store(rustix::param::page_size(), Ordering::Relaxed);
         let former = replace(None).map_err(io::Errno::raw_os_error)?;
         let _ = FORMER.set(former);
         replace(Some(&our_action())).map(drop).map_err(io::Errno::raw_os_error)
@@ -124,19 +127,20 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *
     let by_fault = cause.si_code > 0;
     let found = WATCHED.iter().find(|slot| by_fault && slot.holds(address));
     match found {
-        Some(slot) if cover(address) => slot.gone.store(true, Ordering::Relaxed),
+        Some(slot) if cover(address, slot.page_bytes.load(Ordering::Relaxed)) => {
+            slot.gone.store(true, Ordering::Relaxed)
+        }
         _ => pass_on(signal, info, context),
     }
 }
 
 /// Puts a page of ones at the page of `address`; whether that worked.
-fn cover(address: usize) -> bool {
-    let bytes = PAGE_BYTES.load(Ordering::Relaxed);
+fn cover(address: usize, bytes: usize) -> bool {
     let page = std::ptr::with_exposed_provenance_mut(address / bytes * bytes);
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: the page is part of a mapping of registers that is watched, so nothing else is lost,
-    // and there are no references into it (S8).
+    // SAFETY: the page is part of a mapping that is watched, so nothing else is lost, and there are
+    // no references into it (S3, S8).
     let mapped = unsafe { libc::mmap(page, bytes, access, flags, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return false;

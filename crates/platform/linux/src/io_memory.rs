@@ -4,6 +4,7 @@
 use crate::bus_error::Watch;
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::param::page_size;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -35,7 +36,7 @@ impl IoMemory {
         let cpu = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, device, offset) }?;
         let cpu = NonNull::new(cpu.cast::<u8>()).ok_or(io::Errno::NOMEM)?;
         let mapping = Mapping(cpu, len);
-        let watch = Watch::new(cpu.as_ptr().expose_provenance(), len)?;
+        let watch = Watch::new(cpu.as_ptr().expose_provenance(), len, page_size())?;
         Ok(Self { cpu, len, watch, _mapping: mapping })
     }
 

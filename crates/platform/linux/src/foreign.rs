@@ -1,0 +1,203 @@
+//! Memory that another process has made.
+#![allow(unsafe_code)]
+
+use crate::bus_error::Watch;
+use outboard_hw::dma::{DmaBacking, DmaBuffer, RawDma};
+use rustix::fs::{FileType, fstat, fstatfs};
+use rustix::io;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::param::page_size;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Kinds of file systems (statfs(2)) whose files are memory: no page of theirs is ever waited for
+/// that a disk or a process would have to bring.
+const TMPFS: i64 = 0x0102_1994;
+const HUGETLBFS: i64 = 0x9584_58f6;
+
+/// Why memory of another process cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ForeignError {
+    /// It is a file on a disk, a pipe, a device and so on: touching it might take for ever.
+    #[error("it is not memory: memfd, tmpfs and hugetlbfs are")]
+    NotMemory,
+    /// The file ends before the memory would.
+    #[error("its file has only {0} bytes")]
+    TooShort(u64),
+    /// It is empty, or does not begin at a page's start, or nothing has so many bytes.
+    #[error("{bytes} bytes from {offset} on are no memory")]
+    BadRange {
+        /// Where it begins in the file.
+        offset: u64,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// The system refused.
+    #[error("mapping it failed: {0}")]
+    System(#[from] io::Errno),
+}
+
+/// Memory behind a descriptor that another process has made and shares, mapped.
+///
+/// That process may change it at any moment, as a device may, and may make the file shorter. What
+/// is gone then reads as ones, for as long as the value lives, and nothing faults; see
+/// [`is_gone`](Self::is_gone).
+#[derive(Debug)]
+pub struct ForeignMemory {
+    /// Dropped before the mapping is: whatever is there later is not watched by mistake.
+    watch: Watch,
+    memory: DmaBuffer,
+}
+
+impl ForeignMemory {
+    /// Maps `bytes` bytes from `offset` on, which is a page's start.
+    pub fn map(file: impl AsFd, offset: u64, bytes: u64) -> Result<Self, ForeignError> {
+        let file = file.as_fd();
+        let about = fstat(file)?;
+        let system = fstatfs(file)?;
+        let kind = system.f_type as i64 & 0xffff_ffff;
+        let is_file = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
+        if !is_file || !matches!(kind, TMPFS | HUGETLBFS) {
+            return Err(ForeignError::NotMemory);
+        }
+        let bad = ForeignError::BadRange { offset, bytes };
+        let end = offset.checked_add(bytes).filter(|end| isize::try_from(*end).is_ok());
+        let end = end.filter(|_| bytes > 0 && offset.is_multiple_of(page_size() as u64));
+        let end = end.ok_or(bad)?;
+        let size = about.st_size as u64;
+        if end > size {
+            return Err(ForeignError::TooShort(size));
+        }
+        let page = if kind == HUGETLBFS { system.f_bsize as u64 } else { page_size() as u64 };
+        let start = offset / page * page;
+        let len = (end - start).next_multiple_of(page) as usize;
+        let mapping = Mapping::new(file, start, len)?;
+        let watch = Watch::new(mapping.cpu.as_ptr().expose_provenance(), len, page as usize)?;
+        // SAFETY: the offset is inside the mapping (S1).
+        let cpu = unsafe { mapping.cpu.add((offset - start) as usize) };
+        let raw = RawDma { cpu, device: offset, len: bytes as usize };
+        // SAFETY: the mapping lives as long as the buffer, and touching it never faults, since it
+        // is watched (S1); it is this value's own and nobody has a reference into it (S2, S3). No
+        // device is given its addresses: the buffer is not given away (S4).
+        let memory = unsafe { DmaBuffer::from_raw(raw, Arc::new(mapping)) };
+        Ok(Self { watch, memory })
+    }
+
+    /// Whether an access has found that the file is shorter than it was. It stays so.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.watch.is_gone()
+    }
+
+    /// Its bytes. Their device addresses mean nothing.
+    #[inline]
+    pub const fn memory(&self) -> &DmaBuffer {
+        &self.memory
+    }
+
+    /// Its bytes, to be written.
+    #[inline]
+    pub const fn memory_mut(&mut self) -> &mut DmaBuffer {
+        &mut self.memory
+    }
+}
+
+/// A mapping that ends with the value.
+struct Mapping {
+    cpu: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the value and is not tied to a thread (S1).
+unsafe impl Send for Mapping {}
+// SAFETY: a shared reference gives nothing away (S3).
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let anywhere = std::ptr::null_mut();
+        // Huge pages are not set aside here: whoever made the memory has done that.
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing (S2).
+        let cpu = unsafe { mmap(anywhere, len, access, flags, file, offset) }?;
+        let cpu = NonNull::new(cpu.cast()).ok_or(io::Errno::NOMEM)?;
+        Ok(Self { cpu, len })
+    }
+}
+
+// SAFETY: there is one buffer for each mapping, and the mapping ends with it (S1, S2).
+unsafe impl DmaBacking for Mapping {
+    fn release(&self, _: RawDma) {}
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this length, and its one buffer is gone (S1).
+        let _ = unsafe { munmap(self.cpu.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::os::fd::OwnedFd;
+
+    const PAGE: u64 = 4096;
+
+    fn file(pages: u64) -> OwnedFd {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, pages * PAGE).unwrap();
+        file
+    }
+
+    #[test]
+    fn both_see_the_same_bytes() {
+        let file = file(3);
+        let mut memory = ForeignMemory::map(&file, PAGE, PAGE + 100).unwrap();
+        assert_eq!(memory.memory().len(), 4196);
+        memory.memory_mut().write_bytes(7, b"seen by both");
+        let mut seen = [0; 12];
+        io::pread(&file, &mut seen, PAGE + 7).unwrap();
+        assert_eq!(&seen, b"seen by both");
+        assert!(!memory.is_gone());
+    }
+
+    #[test]
+    fn what_is_no_memory_is_refused() {
+        let map = |file: &OwnedFd, offset, bytes| ForeignMemory::map(file, offset, bytes).err();
+        let memory = file(2);
+        for (offset, bytes) in [(0, 0), (1, 10), (u64::MAX - 4095, 4096), (0, u64::MAX)] {
+            let bad = ForeignError::BadRange { offset, bytes };
+            assert_eq!(map(&memory, offset, bytes), Some(bad));
+        }
+        assert_eq!(map(&memory, PAGE, PAGE + 1), Some(ForeignError::TooShort(8192)));
+        let others = ["/dev/zero", "/proc/self/maps", "/"].map(std::fs::File::open);
+        for other in others {
+            let other = OwnedFd::from(other.unwrap());
+            assert_eq!(map(&other, 0, PAGE), Some(ForeignError::NotMemory));
+        }
+        let (pipe, _) = rustix::pipe::pipe().unwrap();
+        assert_eq!(map(&pipe, 0, PAGE), Some(ForeignError::NotMemory));
+        let read_only = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(map(&read_only.into(), 0, PAGE).is_some());
+    }
+
+    #[test]
+    fn a_file_that_shrinks_leaves_ones_and_no_fault() {
+        let file = file(4);
+        let mut memory = ForeignMemory::map(&file, 0, 4 * PAGE).unwrap();
+        let other = ForeignMemory::map(self::file(1), 0, PAGE).unwrap();
+        memory.memory_mut().fill(0..4 * PAGE as usize, 1);
+        ftruncate(&file, PAGE).unwrap();
+        let mut bytes = [0; 3 * PAGE as usize];
+        memory.memory().read_bytes(2048, &mut bytes);
+        assert_eq!((bytes[0], bytes[2047], bytes[2048]), (1, 1, 0xff));
+        assert!(memory.is_gone() && !other.is_gone());
+        memory.memory_mut().fill(0..4 * PAGE as usize, 2);
+    }
+}
