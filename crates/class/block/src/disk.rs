@@ -92,6 +92,12 @@ impl ReadData {
         assert!(into.len() <= self.range.len());
         self.buffer.read_bytes(self.range.start, into);
     }
+
+    /// Hands out the memory that the data is in, and where in it, for copying to other memory of
+    /// this kind.
+    pub const fn memory(&self) -> (&DmaBuffer, &Range<usize>) {
+        (&self.buffer, &self.range)
+    }
 }
 
 /// Why a request failed, and where.

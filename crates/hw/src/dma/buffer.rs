@@ -133,6 +133,17 @@ impl DmaBuffer {
         unsafe { copy::copy_in(from, into) }
     }
 
+    /// Copies the bytes `range` of another buffer in, from `offset` on.
+    #[track_caller]
+    #[inline]
+    pub fn copy_from(&mut self, offset: usize, from: &Self, range: Range<usize>) {
+        let len = range.len();
+        let (from, into) = (from.check(range.start, len), self.check(offset, len));
+        // SAFETY: `check` keeps both ranges within their buffers, which are valid by S1, and two
+        // buffers do not overlap (S2).
+        unsafe { copy::copy_between(from, into, len) }
+    }
+
     /// Sets every byte of `range` to `byte`.
     #[track_caller]
     pub fn fill(&mut self, range: Range<usize>, byte: u8) {
@@ -186,6 +197,20 @@ impl DmaBuffer {
     #[track_caller]
     #[inline]
     pub fn store_u16(&mut self, offset: usize, value: u16) {
+        self.store(offset, value.to_le());
+    }
+
+    /// Reads a naturally aligned little-endian double word as [`load_u32`](Self::load_u32) does.
+    #[track_caller]
+    #[inline]
+    pub fn load_u64(&self, offset: usize) -> u64 {
+        u64::from_le(self.load(offset))
+    }
+
+    /// Writes a naturally aligned little-endian double word as [`store_u32`](Self::store_u32) does.
+    #[track_caller]
+    #[inline]
+    pub fn store_u64(&mut self, offset: usize, value: u64) {
         self.store(offset, value.to_le());
     }
 

@@ -82,6 +82,16 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
     }
 }
 
+/// Copies `len` bytes from DMA memory to other DMA memory.
+///
+/// # Safety
+/// `from` is valid for reads and `into` for writes of `len` bytes (S1), and they do not overlap.
+#[inline]
+pub(super) unsafe fn copy_between(from: *const u8, into: *mut u8, len: usize) {
+    // SAFETY: the caller vouches for both (S1).
+    unsafe { string_copy(from, into, len) }
+}
+
 /// Sets `len` bytes of DMA memory to `byte`.
 ///
 /// # Safety

@@ -16,6 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use outboard_hw::Instant;
+use outboard_hw::dma::DmaBuffer;
 use outboard_hw::time::earlier;
 
 /// The most bytes in one read or write.
@@ -266,16 +267,32 @@ impl Disks {
         durability: Durability,
         token: Token,
     ) -> Result<JobId, Refusal> {
+        let fill = |memory: &mut DmaBuffer, at| memory.write_bytes(at, data);
+        self.write_with(disk, offset, data.len(), durability, token, fill)
+    }
+
+    /// Writes `len` bytes from `offset` on, which `fill` puts into the transfer's memory, from the
+    /// offset on that it is given; all of them, since the memory still has what it held before. It
+    /// is called once, before this returns, unless the request is refused.
+    pub fn write_with(
+        &mut self,
+        disk: DiskId,
+        offset: u64,
+        len: usize,
+        durability: Durability,
+        token: Token,
+        fill: impl FnOnce(&mut DmaBuffer, usize),
+    ) -> Result<JobId, Refusal> {
         if self.geometry(disk).is_some_and(|geometry| geometry.read_only) {
             return Err(Refusal::ReadOnly);
         }
         let kind = Kind::Write(durability);
-        let mut job = self.transfer(disk, kind, offset, data.len(), token)?;
+        let mut job = self.transfer(disk, kind, offset, len, token)?;
         let (head, tail) = job.partial();
         let scratch = if head || tail { 2 } else { 0 };
         let bytes = (job.sectors as usize + scratch) * job.sector_bytes;
         let mut buffer = self.buffer(disk, bytes)?;
-        buffer.write_bytes(job.skip, data);
+        fill(&mut buffer, job.skip);
         job.buffer = Some(buffer);
         let counters = &mut self.disks[usize::from(disk.0)].counters;
         counters.writes += 1;

@@ -108,36 +108,42 @@ impl SdTree {
     /// The next answer that was to come later, with whom it is for.
     pub fn next_done(&mut self) -> Option<(RequestId, Result<SdDone, FileError>)> {
         loop {
-            let Done { token, disk, result } = self.disks.next_done()?;
-            let request = RequestId { session: (token.0 >> 32) as u32, place: token.0 as u32 };
-            if request.session == BROADCAST {
-                let failure = result.err().map(|error| error::failed(&self.disks, disk, error));
-                if let Some(done) = self.broadcast_done(request.place, failure) {
-                    return Some(done);
-                }
-                continue;
+            let done = self.disks.next_done()?;
+            if let Some(answer) = self.ended(done) {
+                return Some(answer);
             }
-            let waiting = self.waiting.remove(&request);
-            let result = result.map_err(|error| match &waiting {
-                Some(Waiting::Order(what)) => error::not_managed(&self.disks, disk, *what, error),
-                Some(Waiting::Health { .. }) => {
-                    error::not_managed(&self.disks, disk, Management::ReadHealth, error)
-                }
-                None => error::failed(&self.disks, disk, error),
-            });
-            let done = result.map(|outcome| match (outcome, waiting) {
-                (Outcome::Read(data), _) => SdDone::Data(disk, data),
-                (Outcome::Written(count), _) => SdDone::Count(count),
-                (Outcome::Finished, Some(Waiting::Health { count, text })) => {
-                    let said = text::smart(&self.health(disk));
-                    let excerpt = Excerpt(excerpt(&said, 0, count).to_vec());
-                    *text.lock().unwrap_or_else(PoisonError::into_inner) = self.kept.keep(said);
-                    SdDone::Text(excerpt)
-                }
-                (Outcome::Finished, _) => SdDone::All,
-            });
-            return Some((request, done));
         }
+    }
+
+    /// What a request that has ended at the disks means for whoever waits for it, if anybody does.
+    /// For owners of disks that other front ends use as well, who take what ends out themselves.
+    pub fn ended(&mut self, done: Done) -> Option<(RequestId, Result<SdDone, FileError>)> {
+        let Done { token, disk, result } = done;
+        let request = RequestId { session: (token.0 >> 32) as u32, place: token.0 as u32 };
+        if request.session == BROADCAST {
+            let failure = result.err().map(|error| error::failed(&self.disks, disk, error));
+            return self.broadcast_done(request.place, failure);
+        }
+        let waiting = self.waiting.remove(&request);
+        let result = result.map_err(|error| match &waiting {
+            Some(Waiting::Order(what)) => error::not_managed(&self.disks, disk, *what, error),
+            Some(Waiting::Health { .. }) => {
+                error::not_managed(&self.disks, disk, Management::ReadHealth, error)
+            }
+            None => error::failed(&self.disks, disk, error),
+        });
+        let done = result.map(|outcome| match (outcome, waiting) {
+            (Outcome::Read(data), _) => SdDone::Data(disk, data),
+            (Outcome::Written(count), _) => SdDone::Count(count),
+            (Outcome::Finished, Some(Waiting::Health { count, text })) => {
+                let said = text::smart(&self.health(disk));
+                let excerpt = Excerpt(excerpt(&said, 0, count).to_vec());
+                *text.lock().unwrap_or_else(PoisonError::into_inner) = self.kept.keep(said);
+                SdDone::Text(excerpt)
+            }
+            (Outcome::Finished, _) => SdDone::All,
+        });
+        Some((request, done))
     }
 
     /// Takes memory back that came with an answer.
