@@ -2,7 +2,7 @@
 //!
 //! The driver uses it from one side, a software model of a device from the other.
 //!
-//! Sections are those of the Virtual I/O Device Specification 1.2.
+//! Sections are those of the Virtual I/O Device Specification 1.2, but for [`vhost_user`].
 
 pub mod blk;
 pub mod console;

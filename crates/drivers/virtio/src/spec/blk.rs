@@ -49,8 +49,16 @@ pub const WRITEBACK: usize = 32;
 pub const NUM_QUEUES: usize = 34;
 /// `max_discard_sectors`: 32 bits.
 pub const MAX_DISCARD_SECTORS: usize = 36;
+/// `max_discard_seg`: 32 bits.
+pub const MAX_DISCARD_SEGMENTS: usize = 40;
+/// `discard_sector_alignment`: 32 bits.
+pub const DISCARD_SECTOR_ALIGNMENT: usize = 44;
 /// `max_write_zeroes_sectors`: 32 bits.
 pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
+/// `max_write_zeroes_seg`: 32 bits.
+pub const MAX_WRITE_ZEROES_SEGMENTS: usize = 52;
+/// `write_zeroes_may_unmap`: 8 bits.
+pub const WRITE_ZEROES_MAY_UNMAP: usize = 56;
 /// `max_secure_erase_sectors`: 32 bits.
 pub const MAX_SECURE_ERASE_SECTORS: usize = 60;
 

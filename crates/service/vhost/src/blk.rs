@@ -1,0 +1,153 @@
+//! What a request wants (§5.2.6).
+
+use crate::chain::Piece;
+use crate::error::Violation;
+use crate::memory::Memory;
+use outboard_hw::dma::DmaBuffer;
+use outboard_virtio::spec::blk::{
+    DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, HEADER_BYTES, Header, IN, OUT,
+    WRITE_ZEROES,
+};
+use std::ops::Range;
+use zerocopy::FromBytes;
+
+/// A request's kind, and the sectors of 512 bytes that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Read { sector: u64 },
+    Write { sector: u64 },
+    Flush,
+    GetId,
+    Discard { segment: Option<DiscardSegment> },
+    WriteZeroes { segment: Option<DiscardSegment> },
+    Unknown,
+}
+
+/// A request's memory without header and status, whose bytes lie in any pieces (§2.7.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Layout {
+    /// Pieces that the device reads; the others follow.
+    readable_pieces: usize,
+    /// Bytes that it reads behind the header.
+    pub(crate) from_driver: u64,
+    /// Bytes that it writes before the status.
+    pub(crate) to_driver: u64,
+}
+
+/// Reads what a request wants; an error if it has no header or no place for its status.
+pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layout), Violation> {
+    let readable_pieces = pieces.iter().take_while(|piece| !piece.writable).count();
+    let (readable, writable) = pieces.split_at(readable_pieces);
+    let total = |pieces: &[Piece]| pieces.iter().map(|piece| u64::from(piece.bytes)).sum::<u64>();
+    let from_driver = total(readable).checked_sub(HEADER_BYTES as u64);
+    let to_driver = total(writable).checked_sub(1);
+    let (Some(from_driver), Some(to_driver)) = (from_driver, to_driver) else {
+        return Err(Violation::Malformed);
+    };
+    let layout = Layout { readable_pieces, from_driver, to_driver };
+    let mut bytes = [0; HEADER_BYTES];
+    read(memory, readable, 0, &mut bytes)?;
+    let header = Header::read_from_bytes(&bytes).map_err(|_| Violation::Malformed)?;
+    let sector = header.sector.get();
+    let segment = || -> Result<Option<DiscardSegment>, Violation> {
+        if from_driver != DISCARD_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; DISCARD_BYTES];
+        read(memory, readable, HEADER_BYTES as u64, &mut bytes)?;
+        Ok(DiscardSegment::read_from_bytes(&bytes).ok())
+    };
+    let command = match header.kind.get() {
+        IN => Command::Read { sector },
+        OUT => Command::Write { sector },
+        FLUSH => Command::Flush,
+        GET_ID => Command::GetId,
+        DISCARD => Command::Discard { segment: segment()? },
+        WRITE_ZEROES => Command::WriteZeroes { segment: segment()? },
+        _ => Command::Unknown,
+    };
+    Ok((command, layout))
+}
+
+/// Calls `part` for each part of the bytes `range` of some pieces, with where it begins in that
+/// range.
+fn parts(
+    pieces: &[Piece],
+    range: Range<u64>,
+    mut part: impl FnMut(u64, u32, usize) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    let mut at = 0;
+    for piece in pieces {
+        let end = at + u64::from(piece.bytes);
+        let (from, to) = (range.start.max(at), range.end.min(end));
+        if from < to {
+            let guest = piece.guest.wrapping_add(from - at);
+            part(guest, (to - from) as u32, (from - range.start) as usize)?;
+        }
+        at = end;
+        if at >= range.end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read(memory: &Memory, pieces: &[Piece], from: u64, into: &mut [u8]) -> Result<(), Violation> {
+    let range = from..from + into.len() as u64;
+    parts(pieces, range, |guest, bytes, at| memory.read(guest, &mut into[at..at + bytes as usize]))
+}
+
+impl Layout {
+    /// Copies data from the driver, `done` bytes of it being left out, to a device's memory.
+    pub(crate) fn copy_out(
+        &self,
+        memory: &Memory,
+        pieces: &[Piece],
+        done: u64,
+        (into, offset, len): (&mut DmaBuffer, usize, usize),
+    ) -> Result<(), Violation> {
+        let start = HEADER_BYTES as u64 + done;
+        parts(&pieces[..self.readable_pieces], start..start + len as u64, |guest, bytes, at| {
+            memory.copy_out(guest, bytes, into, offset + at)
+        })
+    }
+
+    /// Copies data to the driver, behind the `done` bytes that it has, from a device's memory.
+    pub(crate) fn copy_in(
+        &self,
+        memory: &Memory,
+        pieces: &[Piece],
+        done: u64,
+        (from, range): (&DmaBuffer, &Range<usize>),
+    ) -> Result<(), Violation> {
+        let room = done..(done + range.len() as u64).min(self.to_driver);
+        parts(&pieces[self.readable_pieces..], room, |guest, bytes, at| {
+            memory.copy_in(guest, bytes, from, range.start + at)
+        })
+    }
+
+    /// Writes bytes to the driver.
+    pub(crate) fn write(
+        &self,
+        memory: &Memory,
+        pieces: &[Piece],
+        from: &[u8],
+    ) -> Result<(), Violation> {
+        let room = 0..(from.len() as u64).min(self.to_driver);
+        parts(&pieces[self.readable_pieces..], room, |guest, bytes, at| {
+            memory.write(guest, &from[at..at + bytes as usize])
+        })
+    }
+
+    /// Writes the status; how many bytes the device could write in all.
+    pub(crate) fn finish(
+        &self,
+        memory: &Memory,
+        pieces: &[Piece],
+        status: u8,
+    ) -> Result<u32, Violation> {
+        let last = self.to_driver..self.to_driver + 1;
+        parts(&pieces[self.readable_pieces..], last, |guest, _, _| memory.write(guest, &[status]))?;
+        Ok(u32::try_from(self.to_driver + 1).unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,122 @@
+//! A ring as the front end sets it up, and its descriptors to wait for and to tell with.
+
+use crate::error::Violation;
+use crate::inflight::Inflight;
+use crate::memory::Memory;
+use crate::ring::{Areas, Ring, Shape, Start};
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::vhost_user::VringAddress;
+use outboard_virtio::spec::vhost_user::request::{SET_VRING_ADDR, SET_VRING_KICK, SET_VRING_NUM};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink};
+use rustix::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// A ring, whether it runs or not.
+#[derive(Debug, Default)]
+pub(crate) struct Vring {
+    pub(crate) entries: u16,
+    pub(crate) address: Option<VringAddress>,
+    pub(crate) base: u32,
+    pub(crate) kick: Option<OwnedFd>,
+    pub(crate) call: Option<OwnedFd>,
+    pub(crate) error: Option<OwnedFd>,
+    pub(crate) enabled: bool,
+    /// While it runs.
+    pub(crate) ring: Option<Ring>,
+    /// Requests that were taken out of it and have not ended.
+    pub(crate) under_way: u32,
+    /// The driver is to be told whether it wants to or not: a predecessor may have died before it
+    /// could.
+    pub(crate) owed_call: bool,
+}
+
+impl Vring {
+    /// Where its parts are; an error if they are not in the memory.
+    fn areas(
+        &self,
+        number: usize,
+        memory: &Memory,
+        features: Features,
+    ) -> Result<Areas, Violation> {
+        let address = self.address.ok_or(Violation::Order(SET_VRING_ADDR))?;
+        let shape = Shape::of(self.entries, features);
+        let area = |at: u64, (bytes, alignment): (usize, u64)| {
+            memory.area(at, bytes, alignment).ok_or(Violation::RingAddress(number))
+        };
+        Ok(Areas {
+            descriptors: area(address.descriptors.get(), shape.descriptors)?,
+            driver: area(address.available.get(), shape.driver)?,
+            device: area(address.used.get(), shape.device)?,
+        })
+    }
+
+    /// Lets it run.
+    pub(crate) fn start(
+        &mut self,
+        number: usize,
+        memory: &Memory,
+        features: Features,
+        inflight: Option<&Inflight>,
+    ) -> Result<(), Violation> {
+        let entries = self.entries;
+        if entries == 0 {
+            return Err(Violation::Order(SET_VRING_KICK));
+        }
+        if !entries.is_power_of_two() && !features.contains(Features::PACKED) {
+            return Err(Violation::Value(SET_VRING_NUM));
+        }
+        let areas = self.areas(number, memory, features)?;
+        let remembered =
+            inflight.map(|inflight| inflight.part(number, entries, features)).transpose()?;
+        let start = Start { entries, features, base: self.base, areas, remembered };
+        self.ring = Some(Ring::new(start)?);
+        self.owed_call = true;
+        Ok(())
+    }
+
+    /// The memory is another one now.
+    pub(crate) fn relocate(
+        &mut self,
+        number: usize,
+        memory: &Memory,
+        features: Features,
+    ) -> Result<(), Violation> {
+        let areas =
+            self.ring.is_some().then(|| self.areas(number, memory, features)).transpose()?;
+        if let (Some(ring), Some(areas)) = (&mut self.ring, areas) {
+            ring.set_areas(areas);
+        }
+        Ok(())
+    }
+
+    /// Shows the driver what has ended, and tells it if it wants to be told.
+    pub(crate) fn publish(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        let wanted = ring.publish();
+        if std::mem::take(&mut self.owed_call) || wanted {
+            signal(self.call.as_ref());
+        }
+    }
+}
+
+/// Adds one to an `eventfd`, if there is one.
+pub(crate) fn signal(event: Option<&OwnedFd>) {
+    if let Some(event) = event {
+        // It fails only if the count is as high as it gets, and then it is readable anyway.
+        let _ = io::write(event, &1u64.to_ne_bytes());
+    }
+}
+
+/// Makes sure that a descriptor is an `eventfd`, which writing to never waits for.
+///
+/// Whoever else has it can let it wait again. That is looked for when it is handed over, and not
+/// each time: see `docs/vhost-user.md`.
+pub(crate) fn check_event(descriptor: &OwnedFd) -> bool {
+    let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
+    let is_event =
+        readlink(path, Vec::new()).is_ok_and(|target| target.as_bytes() == b"anon_inode:[eventfd]");
+    is_event
+        && fcntl_getfl(descriptor)
+            .and_then(|flags| fcntl_setfl(descriptor, flags | OFlags::NONBLOCK))
+            .is_ok()
+}

@@ -1,0 +1,143 @@
+//! Virtqueues from the device's side (§2.6).
+//!
+//! A ring finds what the driver has made available, one request after the other, and tells it what
+//! is used. Where there is memory that remembers what is in flight, a ring writes down there what it
+//! takes before it takes it, and begins with what its predecessor has not finished; see
+//! `docs/vhost-user.md`.
+
+mod packed;
+mod remember;
+mod split;
+
+use crate::chain::Piece;
+use crate::error::Violation;
+use crate::memory::{Area, Memory};
+use outboard_virtio::spec::features::Features;
+use packed::PackedRing;
+use split::SplitRing;
+
+pub(crate) use remember::remembered_bytes;
+
+/// The most entries of a ring: requests under way at all disks are limited to as many.
+pub(crate) const MAX_ENTRIES: u16 = 4096;
+
+/// A request that was taken out of a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Head {
+    /// Its first descriptor, or its buffer's ID.
+    id: u16,
+    /// Its descriptors in the ring, where that has to be known.
+    count: u16,
+    /// Where it is remembered.
+    place: u16,
+}
+
+/// Where a ring's parts are.
+#[derive(Debug)]
+pub(crate) struct Areas {
+    /// The descriptors.
+    pub(crate) descriptors: Area,
+    /// What the driver tells: the available ring, or its event suppression.
+    pub(crate) driver: Area,
+    /// What the device tells: the used ring, or its event suppression.
+    pub(crate) device: Area,
+}
+
+/// How many bytes the parts of a ring have, and how they are aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) descriptors: (usize, u64),
+    pub(crate) driver: (usize, u64),
+    pub(crate) device: (usize, u64),
+}
+
+impl Shape {
+    /// Of a ring with so many entries.
+    pub(crate) const fn of(entries: u16, features: Features) -> Self {
+        if features.contains(Features::PACKED) {
+            PackedRing::shape(entries)
+        } else {
+            SplitRing::shape(entries)
+        }
+    }
+}
+
+/// What a ring begins with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) entries: u16,
+    pub(crate) features: Features,
+    /// What the front end says of where the ring stands.
+    pub(crate) base: u32,
+    pub(crate) areas: Areas,
+    /// Memory that remembers what is in flight.
+    pub(crate) remembered: Option<Area>,
+}
+
+/// A ring in either layout.
+#[derive(Debug)]
+pub(crate) enum Ring {
+    Split(SplitRing),
+    Packed(PackedRing),
+}
+
+macro_rules! either {
+    ($ring:expr, $name:ident($($argument:expr),*)) => {
+        match $ring {
+            Ring::Split(ring) => ring.$name($($argument),*),
+            Ring::Packed(ring) => ring.$name($($argument),*),
+        }
+    };
+}
+
+impl Ring {
+    pub(crate) fn new(start: Start) -> Result<Self, Violation> {
+        Ok(match start.features.contains(Features::PACKED) {
+            true => Self::Packed(PackedRing::new(start)?),
+            false => Self::Split(SplitRing::new(start)?),
+        })
+    }
+
+    /// The parts have moved.
+    pub(crate) fn set_areas(&mut self, areas: Areas) {
+        match self {
+            Self::Split(ring) => ring.areas = areas,
+            Self::Packed(ring) => ring.areas = areas,
+        }
+    }
+
+    /// The next request that the driver has made available, or that a predecessor has left; its
+    /// memory is put into `pieces`, which is empty.
+    pub(crate) fn pop(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<Head>, Violation> {
+        either!(self, pop(memory, pieces))
+    }
+
+    /// Notes that a request is done, of whose memory so many bytes were written.
+    pub(crate) fn push(&mut self, head: Head, bytes: u32) {
+        either!(self, push(head, bytes));
+    }
+
+    /// Shows the driver what was pushed; whether it wants to be told.
+    pub(crate) fn publish(&mut self) -> bool {
+        either!(self, publish())
+    }
+
+    /// Asks the driver to tell when there is something new; whether there is something already.
+    pub(crate) fn listen(&mut self) -> bool {
+        either!(self, listen())
+    }
+
+    /// Asks the driver not to tell.
+    pub(crate) fn ignore(&mut self) {
+        either!(self, ignore());
+    }
+
+    /// Where the ring stands, for the front end.
+    pub(crate) fn base(&self) -> u32 {
+        either!(self, base())
+    }
+}

@@ -1,0 +1,291 @@
+//! Rings in the packed layout (§2.8).
+
+use super::remember::{Left, PackedMemory};
+use super::{Areas, Head, Shape, Start};
+use crate::chain::{self, Piece};
+use crate::error::Violation;
+use crate::memory::Memory;
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::packed::{
+    Descriptor, EVENT_AT, EVENT_BYTES, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS,
+    EVENT_WRAP,
+};
+use outboard_virtio::spec::split::{self, is_due};
+use outboard_virtio::spec::vhost_user::{BASE_USED_SHIFT, BASE_WRAP};
+use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
+use zerocopy::IntoBytes;
+
+const BOTH: u16 = Descriptor::AVAILABLE | Descriptor::USED;
+
+/// A place in the ring: which descriptor, and the wrap counter there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) index: u16,
+    pub(crate) wrap: bool,
+}
+
+impl Place {
+    /// As `SET_VRING_BASE` and event suppression write it, if the ring has it.
+    fn parse(bits: u32, entries: u16) -> Result<Self, Violation> {
+        let index = bits as u16 & !EVENT_WRAP;
+        let place = Self { index, wrap: bits & BASE_WRAP != 0 };
+        (index < entries).then_some(place).ok_or(Violation::Jump(index))
+    }
+
+    const fn bits(self) -> u16 {
+        self.index | if self.wrap { EVENT_WRAP } else { 0 }
+    }
+
+    /// The place so many descriptors later, at most a ring's.
+    const fn after(self, count: u16, entries: u16) -> Self {
+        let index = self.index + count;
+        if index >= entries {
+            Self { index: index - entries, wrap: !self.wrap }
+        } else {
+            Self { index, ..self }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PackedRing {
+    pub(super) areas: Areas,
+    entries: u16,
+    indirect: bool,
+    event_index: bool,
+    /// The descriptor that is to be available next.
+    next: Place,
+    /// Where the next used descriptor goes.
+    used: Place,
+    /// Descriptors that the device has.
+    taken: u16,
+    /// Descriptors that were used since the driver was told last.
+    pushed: u16,
+    remembered: Option<PackedMemory>,
+    /// What a predecessor has left.
+    left: VecDeque<Left>,
+    listening: Option<Place>,
+    /// Reused between requests.
+    found: Vec<Descriptor>,
+}
+
+impl PackedRing {
+    pub(super) const fn shape(entries: u16) -> Shape {
+        Shape {
+            descriptors: (Descriptor::BYTES * entries as usize, 16),
+            driver: (EVENT_BYTES, 4),
+            device: (EVENT_BYTES, 4),
+        }
+    }
+
+    pub(super) fn new(start: Start) -> Result<Self, Violation> {
+        let Start { entries, features, base, areas, remembered } = start;
+        let mut ring = Self {
+            areas,
+            entries,
+            indirect: features.contains(Features::INDIRECT),
+            event_index: features.contains(Features::EVENT_INDEX),
+            next: Place::parse(base, entries)?,
+            used: Place::parse(base >> BASE_USED_SHIFT, entries)?,
+            taken: 0,
+            pushed: 0,
+            remembered: None,
+            left: VecDeque::new(),
+            listening: None,
+            found: Vec::new(),
+        };
+        if let Some(area) = remembered {
+            let flags = |index| ring.flags(index);
+            let (memory, left) = PackedMemory::adopt(area, entries, features, ring.used, flags)?;
+            if let Some((used, left)) = left {
+                ring.adopt(used, left);
+            }
+            ring.remembered = Some(memory);
+        }
+        ring.silence();
+        Ok(ring)
+    }
+
+    /// Goes on where a predecessor has stopped.
+    fn adopt(&mut self, used: Place, left: Vec<Left>) {
+        self.used = used;
+        let count: u16 = left.iter().map(|one| one.descriptors.len() as u16).sum();
+        // One that shows several at once may have written the later ones already: these are not
+        // used before the first is, and are not to be taken for it then.
+        for index in 1..count {
+            let Place { index, wrap } = used.after(index, self.entries);
+            if self.flags(index) & BOTH == if wrap { BOTH } else { 0 } {
+                self.set_flags(index, if wrap { Descriptor::AVAILABLE } else { Descriptor::USED });
+            }
+        }
+        self.next = used.after(count, self.entries);
+        self.taken = count;
+        self.left = left.into();
+    }
+
+    fn flags(&self, index: u16) -> u16 {
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        self.areas.descriptors.load_u16(at)
+    }
+
+    fn set_flags(&self, index: u16, flags: u16) {
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        self.areas.descriptors.store_u16(at, flags);
+    }
+
+    fn is_available(&self) -> bool {
+        let flags = self.flags(self.next.index);
+        flags & BOTH == if self.next.wrap { Descriptor::AVAILABLE } else { Descriptor::USED }
+    }
+
+    #[inline]
+    pub(super) fn pop(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<Head>, Violation> {
+        if let Some(Left { place, id, descriptors }) = self.left.pop_front() {
+            let count = descriptors.len() as u16;
+            self.follow(memory, pieces, descriptors.into_iter())?;
+            return Ok(Some(Head { id, count, place }));
+        }
+        // Where the device has all of them, what looks available was so in the turn before.
+        if self.taken == self.entries || !self.is_available() {
+            return Ok(None);
+        }
+        let mut found = std::mem::take(&mut self.found);
+        let head = self.take(memory, pieces, &mut found);
+        found.clear();
+        self.found = found;
+        head.map(Some)
+    }
+
+    fn take(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+        found: &mut Vec<Descriptor>,
+    ) -> Result<Head, Violation> {
+        let mut place = self.next;
+        let id = loop {
+            if found.len() >= usize::from(self.entries - self.taken) {
+                return Err(Violation::Endless);
+            }
+            let one: Descriptor =
+                self.areas.descriptors.read(Descriptor::BYTES * usize::from(place.index));
+            place = place.after(1, self.entries);
+            found.push(one);
+            if one.flags.get() & split::Descriptor::NEXT == 0 {
+                break one.id.get();
+            }
+        };
+        let count = found.len() as u16;
+        let remembered = self.remembered.as_mut().map(|memory| memory.take(found)).transpose()?;
+        self.next = place;
+        self.taken += count;
+        let parts = found.iter().map(|one| (one.address.get(), one.bytes.get(), one.flags.get()));
+        self.follow(memory, pieces, parts)?;
+        Ok(Head { id, count, place: remembered.unwrap_or_default() })
+    }
+
+    /// What a request's descriptors name.
+    fn follow(
+        &self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+        descriptors: impl ExactSizeIterator<Item = (u64, u32, u16)>,
+    ) -> Result<(), Violation> {
+        let single = descriptors.len() == 1;
+        for (guest, bytes, flags) in descriptors {
+            if flags & split::Descriptor::INDIRECT == 0 {
+                chain::add(pieces, memory, (guest, bytes, flags))?;
+            } else if self.indirect && single {
+                chain::add_packed_table(pieces, memory, (guest, bytes))?;
+            } else {
+                return Err(Violation::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, head: Head, bytes: u32) {
+        let Place { index, wrap } = self.used;
+        let at = Descriptor::BYTES * usize::from(index);
+        let used = Descriptor {
+            address: 0.into(),
+            bytes: bytes.into(),
+            id: head.id.into(),
+            flags: 0.into(),
+        };
+        // Bytes and ID; the flags are written last.
+        let content = &used.as_bytes()[size_of::<u64>()..Descriptor::FLAGS];
+        self.areas.descriptors.write(at + size_of::<u64>(), content);
+        let after = self.used.after(head.count, self.entries);
+        if let Some(remembered) = &mut self.remembered {
+            remembered.before_use(head.place, self.used, after);
+        }
+        let written = if bytes > 0 { split::Descriptor::WRITE } else { 0 };
+        self.set_flags(index, written | if wrap { BOTH } else { 0 });
+        if let Some(remembered) = &mut self.remembered {
+            remembered.after_use(head.place, after);
+        }
+        self.used = after;
+        self.taken -= head.count;
+        self.pushed = self.pushed.saturating_add(head.count);
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self) -> bool {
+        let pushed = std::mem::take(&mut self.pushed);
+        if pushed == 0 {
+            return false;
+        }
+        // The flags are out before it is asked whether the driver waits (§2.8.14).
+        fence(Ordering::SeqCst);
+        let flags = self.areas.driver.load_u16(EVENT_FLAGS);
+        if flags != EVENT_AT || !self.event_index {
+            return flags != EVENT_DISABLE;
+        }
+        let at = self.areas.driver.load_u16(EVENT_DESCRIPTOR);
+        let mut awaited = at & !EVENT_WRAP;
+        if (at & EVENT_WRAP != 0) != self.used.wrap {
+            awaited = awaited.wrapping_sub(self.entries);
+        }
+        // More than a ring's at once means that whatever is awaited was among them.
+        let old = self.used.index.wrapping_sub(pushed);
+        pushed > self.entries || is_due(awaited, self.used.index, old)
+    }
+
+    pub(super) fn listen(&mut self) -> bool {
+        if self.listening != Some(self.next) {
+            if self.event_index {
+                self.areas.device.store_u16(EVENT_DESCRIPTOR, self.next.bits());
+            }
+            if self.listening.is_none() {
+                let flags = if self.event_index { EVENT_AT } else { EVENT_ENABLE };
+                self.areas.device.store_u16(EVENT_FLAGS, flags);
+            }
+            self.listening = Some(self.next);
+            // What was asked for is out before it is looked whether it is there (§2.8.14).
+            fence(Ordering::SeqCst);
+        }
+        !self.left.is_empty() || self.taken != self.entries && self.is_available()
+    }
+
+    pub(super) fn ignore(&mut self) {
+        if self.listening.is_some() {
+            self.silence();
+        }
+    }
+
+    fn silence(&mut self) {
+        self.listening = None;
+        self.areas.device.store_u16(EVENT_FLAGS, EVENT_DISABLE);
+    }
+
+    pub(super) fn base(&self) -> u32 {
+        u32::from(self.next.bits()) | u32::from(self.used.bits()) << BASE_USED_SHIFT
+    }
+}
