@@ -47,6 +47,7 @@ const EXAMPLES: &str = "\
 Examples:
   outboard serve --lab disk.img               serve a disk image (end it with Ctrl-C)
   outboard serve --sim disk.img,faults=1      see how a bad disk is got over
+  outboard serve --lab disk.img --vhost-user DIR   let a virtual machine use it
   outboard status                             which controllers there are, and who uses them
   sudo outboard bind 00:1f.2                  take one from the kernel, until outboard unbind
   sudo outboard serve --pci 00:1f.2           serve the disks of a real controller
@@ -250,11 +251,15 @@ pub(crate) struct ServeArgs {
 
     /// Listen for 9P here: unix:PATH or tcp:HOST:PORT. May be given several times
     ///
-    /// Unless it is given, a Unix socket in the user's own folder is used, where the other verbs
-    /// look for it. A Unix socket is for its owner only. A TCP port is for whoever reaches it:
+    /// Unless it or --vhost-user is given, a Unix socket in the user's own folder is used, where the
+    /// other verbs look for it. A Unix socket is for its owner only. A TCP port is for whoever reaches it:
     /// there is no authentication, so keep to 127.0.0.1 unless you trust the network.
     #[arg(long = "9p", value_name = "ADDRESS")]
     pub(crate) ninep: Vec<Address>,
+
+    #[arg(long, value_name = "DIR", long_help = machine::VHOST_HELP)]
+    #[arg(help = "Let virtual machines use the disks: each is a vhost-user socket in DIR")]
+    pub(crate) vhost_user: Option<PathBuf>,
 
     /// Memory for transfers, in MiB: for the functions given with --pci together, and as much for
     /// the lab, the simulation and each back end

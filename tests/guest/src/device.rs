@@ -20,6 +20,15 @@ pub enum Device {
     Nvme(Disk),
     /// A disk over virtio.
     VirtioBlk(Disk),
+    /// A disk over virtio that another process serves by vhost-user, at a socket.
+    VhostUserBlk {
+        /// Where the socket is.
+        socket: PathBuf,
+        /// Whether the rings are packed.
+        packed: bool,
+        /// How many there are.
+        queues: u16,
+    },
     /// A network interface over virtio. All network interfaces are on one hub.
     VirtioNet,
     /// An Intel 82540EM.
@@ -40,6 +49,7 @@ impl Device {
             Self::Ahci(_) => "AHCI",
             Self::Nvme(_) => "NVME",
             Self::VirtioBlk(_) => "VIRTIO_BLK",
+            Self::VhostUserBlk { .. } => "VHOST_USER_BLK",
             Self::VirtioNet => "VIRTIO_NET",
             Self::E1000 => "E1000",
             Self::E1000e => "E1000E",
@@ -77,10 +87,26 @@ impl Device {
                 let text = format!("virtio-blk-pci,{at},{platform},drive={node}");
                 disk.backend(&node).into_iter().chain(device(text)).collect()
             }
+            Self::VhostUserBlk { socket, packed, queues } => {
+                let socket = socket.display().to_string().replace(',', ",,");
+                // Whoever serves it may die and come again.
+                let channel = format!("socket,id=vhost{index},path={socket},reconnect=1");
+                let rings =
+                    format!("packed={},num-queues={queues}", if *packed { "on" } else { "off" });
+                let text = format!(
+                    "vhost-user-blk-pci,{at},disable-legacy=on,chardev=vhost{index},{rings}"
+                );
+                ["-chardev".to_owned(), channel].into_iter().chain(device(text)).collect()
+            }
             Self::VirtioNet => on_hub(index, &format!("virtio-net-pci,{at},{platform}")),
             Self::E1000 => on_hub(index, &format!("e1000,{at}")),
             Self::E1000e => on_hub(index, &format!("e1000e,{at}")),
         }
+    }
+
+    /// Whether another process has to reach the guest's memory for it.
+    pub(crate) const fn shares_memory(&self) -> bool {
+        matches!(self, Self::VhostUserBlk { .. })
     }
 }
 

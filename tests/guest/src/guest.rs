@@ -59,7 +59,8 @@ impl Guest {
     }
 
     /// Adds a device. The script finds the addresses of all devices of a kind, in order, in a
-    /// variable: `$AHCI`, `$NVME`, `$VIRTIO_BLK`, `$VIRTIO_NET`, `$E1000` or `$E1000E`.
+    /// variable: `$AHCI`, `$NVME`, `$VIRTIO_BLK`, `$VHOST_USER_BLK`, `$VIRTIO_NET`,
+    /// `$E1000` or `$E1000E`.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.devices.push(device);
@@ -249,6 +250,11 @@ impl Guest {
         }
         add("-smp", self.processors.to_string());
         add("-m", self.memory_mib.to_string());
+        if self.devices.iter().any(Device::shares_memory) {
+            let size = format!("size={}M,share=on", self.memory_mib);
+            add("-object", format!("memory-backend-memfd,id=memory,{size}"));
+            add("-machine", "memory-backend=memory".to_owned());
+        }
         add("-kernel", path(&kernel.image));
         add("-initrd", path(initramfs));
         add("-append", parameters);

@@ -1,7 +1,26 @@
-//! The command line of the verbs that look after this machine's PCI functions.
+//! The command line of the verbs that look after this machine's PCI functions, and of serving
+//! virtual machines.
 
 use clap::Args;
 use outboard_pci::Address;
+
+/// What a virtual machine needs.
+pub(super) const VHOST_HELP: &str = "\
+Let virtual machines use the disks, by vhost-user: each disk is a Unix socket in DIR, such as \
+DIR/sdC0.sock, which is for its owner only
+
+A virtual machine that uses a disk has its memory shared with this process. With QEMU:
+
+  -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -m 1G
+  -chardev socket,id=disk,path=DIR/sdC0.sock,reconnect=1 -device vhost-user-blk-pci,chardev=disk
+
+One at a time uses a disk; another one waits until the first has gone. If this process ends, \
+however it does, and is started again, a virtual machine that connects again (reconnect=1) goes on, \
+and what was in flight is done. Its memory has to be a memfd, or a file in tmpfs or hugetlbfs.
+
+DIR has to exist. Disks that are plugged in later are not in it. Nothing is served over 9P then, \
+unless --9p says where: whoever writes to a disk that a virtual machine has mounted destroys what is \
+on it.";
 
 pub(super) const BIND_LONG: &str = "\
 Take PCI functions away from the kernel's drivers, for drivers of ours

@@ -3,7 +3,7 @@
 use crate::args::{self, Interrupts, ServeArgs};
 use crate::hosting::{self, Devices};
 use crate::{endpoint, exit, print};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use outboard_host::{Ended, Server};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_ninep::Address;
@@ -11,11 +11,18 @@ use outboard_ninep::server::Owner;
 use outboard_sim::live::LiveDisk;
 use rustix::process::{getgid, getuid};
 use serde::Serialize;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Serialize)]
 struct Ready {
     address: String,
+}
+
+#[derive(Serialize)]
+struct Export {
+    disk: String,
+    socket: String,
 }
 
 #[derive(Serialize)]
@@ -38,7 +45,7 @@ struct Disk {
 pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     let ServeArgs { pci, lab: lab_disks, sim: sim_disks, ninep: mut addresses, .. } = arguments;
     hosting::check_shared(&lab_disks, &sim_disks)?;
-    if addresses.is_empty() {
+    if addresses.is_empty() && arguments.vhost_user.is_none() {
         endpoint::make_folder()?;
         addresses.push(endpoint::default_address());
     }
@@ -88,7 +95,10 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
             announce(&bound, local, json)?;
             at.get_or_insert(bound);
         }
-        if !json {
+        if let Some(folder) = &arguments.vhost_user {
+            export_disks(&mut server, folder, json)?;
+        }
+        if !json && !addresses.is_empty() {
             let at = at.filter(|_| !addresses.contains(&endpoint::default_address()));
             let at = at.map(|address| format!(" --at {address}")).unwrap_or_default();
             print::note(&format!("Look at it with: outboard ls{at}    End it with Ctrl-C"));
@@ -116,6 +126,30 @@ fn announce(address: &Address, local: bool, json: bool) -> Result<()> {
         print::json("ready", &Ready { address })?
     } else {
         print::line_out(&format!("ready {address}"))?
+    }
+    Ok(())
+}
+
+/// Exports each disk at a socket in `folder`, and prints the lines that scripts wait for.
+fn export_disks(server: &mut Server<Devices>, folder: &Path, json: bool) -> Result<()> {
+    let about = folder.metadata().with_context(|| {
+        format!("cannot use {}. Make the folder first (mkdir -p)", folder.display())
+    })?;
+    if !about.is_dir() {
+        bail!("{} is not a folder. Choose another one with --vhost-user", folder.display());
+    }
+    let disks = server.disks();
+    let present: Vec<_> = disks.ids().filter(|disk| disks.is_present(*disk)).collect();
+    for disk in present {
+        let Some(info) = server.disks().info(disk) else { continue };
+        let socket = folder.join(format!("{}.sock", info.name));
+        server.export(disk, &socket)?;
+        let socket = socket.display().to_string();
+        if json {
+            print::json("export", &Export { disk: info.name, socket })?
+        } else {
+            print::line_out(&format!("ready vhost-user:{socket}"))?
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@
 
 mod connection;
 mod events;
+mod export;
 mod leave;
 mod listener;
 mod pace;

@@ -21,6 +21,12 @@ const BACKLOG: i32 = 128;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ListenError {
+    /// Somebody else exports a disk there.
+    #[error(
+        "{} is in use by another server. Stop that one, or choose another folder with --vhost-user",
+        .0.display()
+    )]
+    Exported(PathBuf),
     /// Somebody else listens there.
     #[error("{0} is in use by another server. Stop that one, or choose another address with --9p")]
     Busy(Address),
@@ -57,6 +63,14 @@ impl Listener {
             Address::Unix(path) => listen_unix(path),
             Address::Tcp { host, port } => listen_tcp(host, *port),
         }
+    }
+
+    /// Listens for virtual machines.
+    pub(crate) fn for_machines(path: &Path) -> Result<Self, ListenError> {
+        listen_unix(path).map_err(|error| match error {
+            ListenError::Busy(_) => ListenError::Exported(path.to_owned()),
+            error => error,
+        })
     }
 
     /// Whether only programs on this machine reach it.

@@ -10,6 +10,10 @@ pub(crate) enum Ready {
     Interrupt(usize),
     Listener(usize),
     Connection(u32),
+    /// Somebody connects to an exported disk.
+    Export(usize),
+    /// The client of an exported disk has something.
+    Machine(usize),
 }
 
 impl Ready {
@@ -23,6 +27,8 @@ impl Ready {
             Self::Connection(id) => (4, u64::from(id)),
             Self::News => (5, 0),
             Self::Requests => (6, 0),
+            Self::Export(index) => (7, index as u64),
+            Self::Machine(index) => (8, index as u64),
         };
         kind << 32 | index
     }
@@ -37,7 +43,9 @@ impl Ready {
             3 => Self::Listener(index as usize),
             4 => Self::Connection(index),
             5 => Self::News,
-            _ => Self::Requests,
+            6 => Self::Requests,
+            7 => Self::Export(index as usize),
+            _ => Self::Machine(index as usize),
         }
     }
 }
@@ -49,8 +57,9 @@ mod tests {
     #[test]
     fn numbers_stand_for_what_they_were_made_of() {
         let many = [Ready::Interrupt(7), Ready::Listener(3), Ready::Connection(u32::MAX)];
+        let exported = [Ready::Export(5), Ready::Machine(1)];
         let single = [Ready::Signal, Ready::Platform, Ready::News, Ready::Requests];
-        for ready in many.into_iter().chain(single) {
+        for ready in many.into_iter().chain(exported).chain(single) {
             assert_eq!(Ready::of(ready.number()), ready);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::events::EventLog;
+use crate::export::{Exports, FIRST_SESSION};
 use crate::leave::Leaving;
 use crate::listener::{ListenError, Listener};
 use crate::pace::{Pace, Reaping};
@@ -10,7 +11,7 @@ use crate::ready::Ready;
 use crate::signals::Signals;
 use outboard_block::BlockDriver;
 use outboard_block::UnitId;
-use outboard_block::disk::{DiskOptions, Disks, Token};
+use outboard_block::disk::{DiskId, DiskOptions, Disks, Token};
 use outboard_hw::Instant;
 use outboard_hw::time::earlier;
 use outboard_linux::{InterruptSource, now};
@@ -23,6 +24,7 @@ use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -33,7 +35,7 @@ const MAX_CONNECTIONS: usize = 256;
 const ACCEPTS: usize = 32;
 /// How long clients wait to be accepted once the system had no more descriptors, unless another
 /// client goes.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long disks may take until they are known: a driver gives one that stays busy up after two
 /// minutes.
 const START_TIME: Duration = Duration::from_secs(150);
@@ -141,6 +143,8 @@ pub struct Server<P> {
     first_connection: u32,
     owner: Arc<Owner>,
     limits: Limits,
+    /// Disks that virtual machines use.
+    exports: Exports,
     /// Answers to the server's own requests: how many are left, and whether all were good.
     pub(crate) own: (usize, bool),
     /// Drivers whose devices are being given back.
@@ -209,6 +213,7 @@ impl<P: Platform> Server<P> {
             first_connection: 0,
             owner: Arc::new(owner),
             limits: Limits::default(),
+            exports: Exports::new(),
             own: (0, true),
             leaving: Vec::new(),
             events: EventLog::default(),
@@ -255,6 +260,16 @@ impl<P: Platform> Server<P> {
         Ok(told)
     }
 
+    /// Lets virtual machines use a disk by vhost-user, at a Unix socket.
+    pub fn export(&mut self, disk: DiskId, path: &Path) -> Result<(), ServerError> {
+        let listener = Listener::for_machines(path)?;
+        let number = self.exports.next().number();
+        self.poller.add(&listener, number, Interest::READ).map_err(system("listening"))?;
+        let name = self.tree.disks().info(disk).map_or_else(String::new, |info| info.name);
+        self.exports.add(name, disk, listener);
+        Ok(())
+    }
+
     /// Serves until a signal comes or nothing is left to serve; then shuts down.
     pub fn run(&mut self) -> Result<Ended, ServerError> {
         while self.signalled == 0 {
@@ -266,10 +281,11 @@ impl<P: Platform> Server<P> {
     /// One turn of the loop: waits, passes on what is ready, lets everybody do what is due.
     fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
-        let deadline = earlier(deadline, self.accept_again);
+        let deadline = earlier(earlier(deadline, self.accept_again), self.exports.deadline());
         let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
         let unfinished = self.connections.values().any(Connection::is_unfinished);
-        let at_once = unfinished || self.looking;
+        // Those who are looked at need not tell.
+        let at_once = unfinished || self.looking || self.exports.is_awake();
         let deadline = if at_once { Some(Instant::ORIGIN) } else { deadline };
         if self.looking {
             self.look();
@@ -335,6 +351,10 @@ impl<P: Platform> Server<P> {
                 }
             }
             Ready::Listener(index) => self.accept(index),
+            Ready::Export(index) => {
+                self.exports.accept(index, &self.poller, self.tree.disks(), &mut self.events);
+            }
+            Ready::Machine(index) => self.exports.receive(index),
             Ready::Connection(id) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.receive();
@@ -381,7 +401,7 @@ impl<P: Platform> Server<P> {
         if tcp {
             let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
         }
-        self.last_connection = self.last_connection.wrapping_add(1) % OWN_SESSION;
+        self.last_connection = self.last_connection.wrapping_add(1) % FIRST_SESSION;
         let id = self.last_connection;
         let session = Session::new(id, self.limits, self.owner.clone());
         let connection = Connection::new(socket, session);
@@ -424,11 +444,15 @@ impl<P: Platform> Server<P> {
         self.tree.disks().poll(at);
         self.interrupts.iter_mut().flatten().for_each(|source| source.rearm());
         let mut ended = false;
-        while let Some((request, result)) = self.tree.next_done() {
+        while let Some(done) = self.tree.disks().next_done() {
             ended = true;
-            self.answer(request, result);
+            let done = self.exports.complete(done, self.tree.disks());
+            if let Some((request, result)) = done.and_then(|done| self.tree.ended(done)) {
+                self.answer(request, result);
+            }
         }
         self.go_on_leaving(at);
+        self.exports.work(&self.poller, self.tree.disks(), (&mut self.events, at));
         self.work_sessions();
         self.tree.disks().kick(at);
         self.attend_connections(at);
@@ -523,6 +547,7 @@ impl<P: Platform> Server<P> {
             self.poller.remove(&listener);
         }
         // Nothing more is taken from clients.
+        self.exports.finish(&self.poller);
         self.connections.values_mut().for_each(Connection::finish);
         self.turn_until(end, |server| server.tree.disks().is_idle())?;
         for disk in self.tree.disks().ids() {
