@@ -10,9 +10,11 @@ mod memory;
 mod messages;
 mod partitions;
 mod space;
+mod vhost;
 mod virtio;
 
 pub use hba::hba;
 pub use messages::messages;
 pub use partitions::partitions;
+pub use vhost::vhost;
 pub use virtio::virtio;
