@@ -12,6 +12,7 @@ mod slots;
 
 use crate::VirtioError;
 use crate::queue::Queue;
+use crate::sabotage::{LeftOut, Sabotage};
 use crate::spec::features::Features;
 use crate::transport::{Cause, Transport};
 use alloc::collections::VecDeque;
@@ -46,6 +47,19 @@ pub struct BlkConfig {
     pub request_time: Duration,
     /// How long a reset may take.
     pub reset_time: Duration,
+    /// A piece of the recovery to leave out, to see whether a test notices.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<crate::Sabotage>,
+}
+
+impl BlkConfig {
+    /// What is left out of the recovery.
+    const fn left_out(&self) -> LeftOut {
+        LeftOut {
+            #[cfg(feature = "sabotage")]
+            piece: self.sabotage,
+        }
+    }
 }
 
 impl Default for BlkConfig {
@@ -57,6 +71,8 @@ impl Default for BlkConfig {
             without: Features::RING_RESET,
             request_time: Duration::from_secs(30),
             reset_time: Duration::from_secs(10),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
     }
 }
@@ -165,6 +181,11 @@ impl<T: Transport> Blk<T> {
         blk.transport.set_status(crate::spec::status::Status::empty());
         blk.phase = Phase::Resetting { until: Instant::from_nanos(u64::MAX) };
         Ok(blk)
+    }
+
+    /// Whether a piece of the recovery is there.
+    fn does(&self, piece: Sabotage) -> bool {
+        !self.config.left_out().has(piece)
     }
 
     fn set_state(&mut self, state: UnitState) {

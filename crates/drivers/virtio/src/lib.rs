@@ -39,6 +39,7 @@ mod net;
 pub mod queue;
 mod recovery;
 mod rng;
+mod sabotage;
 mod setup;
 pub mod spec;
 pub mod transport;
@@ -49,6 +50,8 @@ pub use device::{DeviceConfig, DeviceState, Failure};
 pub use error::VirtioError;
 pub use net::{Net, NetConfig};
 pub use rng::{Filled, Rng, RngError};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 
 use outboard_pci::Identity;
 use spec::pci::{

@@ -6,9 +6,10 @@
 #![cfg(feature = "sabotage")]
 
 use outboard_ahci::Sabotage;
-use outboard_sim::Fault;
-use outboard_sim::trial::TrialOptions;
 use outboard_sim::trial::campaign::Campaign;
+use outboard_sim::trial::{TrialOptions, Tried};
+use outboard_sim::{Fault, VirtioFault};
+use outboard_virtio::Sabotage as VirtioSabotage;
 
 /// Seeds that are tried for each piece, and the first of them.
 const SEEDS: u64 = 1500;
@@ -24,8 +25,24 @@ fn faults(piece: Sabotage) -> Vec<Fault> {
     }
 }
 
-fn first_failure(sabotage: Option<Sabotage>, seeds: u64) -> Option<(u64, String)> {
-    let only = sabotage.map(faults).unwrap_or_default();
+/// Likewise of a virtio disk.
+fn virtio_faults(piece: VirtioSabotage) -> Vec<VirtioFault> {
+    match piece {
+        VirtioSabotage::Identity => vec![VirtioFault::OtherDisk, VirtioFault::NeedsReset],
+        VirtioSabotage::Ownership => vec![VirtioFault::UsedIdFree, VirtioFault::WorksDuringReset],
+        VirtioSabotage::DurableWrites | VirtioSabotage::CacheDoubt | VirtioSabotage::Losses => {
+            vec![VirtioFault::PowerCut]
+        }
+        VirtioSabotage::Changes => vec![VirtioFault::CacheToggled, VirtioFault::PowerCut],
+        _ => Vec::new(),
+    }
+}
+
+fn first_failure<F: Tried>(
+    sabotage: Option<F::Sabotage>,
+    only: Vec<F>,
+    seeds: u64,
+) -> Option<(u64, String)> {
     let options = TrialOptions { sabotage, only, ..TrialOptions::default() };
     let campaign = Campaign { first: 0, seeds, time: None, jobs: None, options };
     let totals = campaign.run(&|totals| totals.violations == 0).unwrap();
@@ -33,16 +50,26 @@ fn first_failure(sabotage: Option<Sabotage>, seeds: u64) -> Option<(u64, String)
     Some((failure.seed, failure.violations[0].clone()))
 }
 
-#[test]
-fn a_driver_without_a_piece_of_its_recovery_is_found_out() {
-    assert!(Sabotage::ALL.len() >= 10);
-    assert_eq!(first_failure(None, 300), None, "the whole driver passes");
+/// Each piece has to be missed by some seed.
+fn check<F: Tried>(all: &[F::Sabotage], faults: impl Fn(F::Sabotage) -> Vec<F>) {
+    assert!(all.len() >= 10);
+    assert_eq!(first_failure::<F>(None, Vec::new(), 300), None, "the whole driver passes");
     let mut unnoticed = Vec::new();
-    for piece in Sabotage::ALL {
-        match first_failure(Some(*piece), SEEDS) {
+    for piece in all {
+        match first_failure(Some(*piece), faults(*piece), SEEDS) {
             Some((seed, violation)) => println!("{piece:?}: seed {seed}: {violation}"),
             None => unnoticed.push(piece),
         }
     }
     assert!(unnoticed.is_empty(), "nobody notices that these are missing: {unnoticed:?}");
+}
+
+#[test]
+fn a_driver_without_a_piece_of_its_recovery_is_found_out() {
+    check(Sabotage::ALL, faults);
+}
+
+#[test]
+fn a_driver_of_virtio_disks_without_a_piece_of_its_recovery_is_found_out() {
+    check(VirtioSabotage::ALL, virtio_faults);
 }

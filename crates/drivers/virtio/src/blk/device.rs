@@ -6,6 +6,7 @@ use super::slots::Slots;
 use super::{Blk, Event, Phase};
 use crate::VirtioError;
 use crate::queue::Piece;
+use crate::sabotage::Sabotage;
 use crate::setup::{KNOWN, check_queue, make_queue, negotiate};
 use crate::spec::blk::{
     BLK_SIZE, BlkFeatures, CAPACITY, GET_ID, Header, ID_BYTES, MAX_DISCARD_SECTORS,
@@ -99,8 +100,10 @@ impl<T: Transport> Blk<T> {
         }
     }
 
-    const fn may_set_up_again(&self, error: &VirtioError) -> bool {
-        self.resets < MOST_RESETS && !matches!(error, VirtioError::Hw(_) | VirtioError::Draft)
+    fn may_set_up_again(&self, error: &VirtioError) -> bool {
+        self.resets < MOST_RESETS
+            && self.does(Sabotage::SetUps)
+            && !matches!(error, VirtioError::Hw(_) | VirtioError::Draft)
     }
 
     /// The steps of §3.1.1.
@@ -120,13 +123,15 @@ impl<T: Transport> Blk<T> {
     pub(super) fn agree(&mut self) -> Result<(Status, Said), VirtioError> {
         let known = RINGS.difference(self.config.without).bits() | KNOWN_BLK.bits();
         let kept = RINGS.bits() | KEPT_BLK.bits();
-        let (laid_out, was) = (!self.queues.is_empty(), self.features & kept);
+        let laid_out = !self.queues.is_empty() && self.does(Sabotage::Agreement);
+        let was = self.features & kept;
         // The queues are laid out; what a device that came back offers beside that is ignored.
         let wanted = if laid_out { known & (!kept | was) } else { known };
         let (features, status) = negotiate(&mut self.transport, |offered| offered & wanted)?;
         if laid_out && features & was != was {
             return Err(VirtioError::FeaturesRefused);
         }
+        // What was missed once is missed at the next try, too.
         self.features = features;
         let mut said = self.read()?;
         if self.has(BlkFeatures::CONFIG_WCE | BlkFeatures::FLUSH) {
@@ -346,7 +351,8 @@ impl<T: Transport> Blk<T> {
             return self.reset(now, ResetCause::SetUp);
         }
         let identity = self.answer();
-        if self.is_known() && self.unit.identity != identity {
+        let same = self.unit.identity == identity || !self.does(Sabotage::Identity);
+        if self.is_known() && !same {
             return self.give_up(now, FailedReason::Changed);
         }
         self.unit.identity = identity;

@@ -3,6 +3,7 @@
 use super::slots::{Job, SlotMemory, Stage};
 use super::{Blk, Phase};
 use crate::queue::{Full, Piece, Queue};
+use crate::sabotage::Sabotage;
 use crate::spec::blk::{
     BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES, SECURE_ERASE,
     WRITE_ZEROES,
@@ -34,9 +35,10 @@ impl<T: Transport> Blk<T> {
         request.data.sync_for_device();
         // A device that cannot flush has nothing that could be: a write is done when it is durable
         // (§5.2.6.2).
+        let flushes = self.has(BlkFeatures::FLUSH) || !self.does(Sabotage::NoFlushes);
         match request.operation {
             Operation::Manage(_) => self.own.push_back(slot),
-            Operation::Flush if !self.has(BlkFeatures::FLUSH) => self.own.push_back(slot),
+            Operation::Flush if !flushes => self.own.push_back(slot),
             _ => self.waiting.push_back(slot),
         }
         self.accepted += 1;

@@ -4,6 +4,7 @@ use super::event::Cause as ResetCause;
 use super::slots::{Ended, NO_STATUS, Stage};
 use super::{Blk, Event, Phase};
 use crate::queue::Queue;
+use crate::sabotage::Sabotage;
 use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
 use crate::transport::{Cause, Transport};
 use outboard_block::{BlockError, Completion, Durability, Management, Operation, UnitId};
@@ -17,9 +18,15 @@ impl<T: Transport> Blk<T> {
         self.advance_return(now);
         self.look_again = false;
         let cause = core::mem::replace(&mut self.cause, Cause::NONE);
-        // What was done before a device was lost is done.
+        let config = self.is_up() && cause.config && self.does(Sabotage::Changes);
+        // What is done since the configuration changed was done under the new one; what was done
+        // before a device was lost is done.
+        let lost = self.transport.is_away();
+        if config && !lost {
+            self.look_at_device(now);
+        }
         self.reap(now, done);
-        if self.is_up() && cause.config {
+        if config && lost && self.is_up() {
             self.look_at_device(now);
         }
         self.check_time(now);
@@ -30,7 +37,8 @@ impl<T: Transport> Blk<T> {
         if self.is_up() {
             self.begin_close(now, done);
         }
-        if self.phase == Phase::Ended && self.slots.in_use() > 0 {
+        let ended = self.phase == Phase::Ended && self.does(Sabotage::Removal);
+        if ended && self.slots.in_use() > 0 {
             self.fail_all(now, done);
         }
     }
@@ -51,7 +59,10 @@ impl<T: Transport> Blk<T> {
             while left > 0 && self.is_up() {
                 left -= 1;
                 match self.queues[number].take() {
-                    Some(Ok(used)) if self.slots.status(used.token) == NO_STATUS => {
+                    Some(Ok(used))
+                        if self.slots.status(used.token) == NO_STATUS
+                            && self.does(Sabotage::MissingStatus) =>
+                    {
                         // Perhaps it still has the memory.
                         return self.recover(now, number as u16, ResetCause::NoStatus);
                     }
@@ -74,19 +85,25 @@ impl<T: Transport> Blk<T> {
         }
         let status = self.slots.status(slot);
         let write_cache = self.unit.geometry.write_cache;
+        let flushes = self.does(Sabotage::FlushAfterWrite);
+        let doubts = self.does(Sabotage::CacheDoubt);
         let Some(job) = self.slots.get(slot) else { return };
         job.since = None;
         let result = match status {
             STATUS_OK => {
                 let durable = Operation::Write(Durability::Durable);
-                if job.request.operation == durable && job.stage == Stage::Main && write_cache {
+                if job.request.operation == durable
+                    && job.stage == Stage::Main
+                    && write_cache
+                    && flushes
+                {
                     job.stage = Stage::Flush;
                     self.waiting.push_back(slot);
                     return;
                 }
                 self.resets = 0;
                 let flush = job.request.operation == Operation::Flush;
-                match flush && core::mem::take(&mut self.cache_in_doubt) {
+                match flush && doubts && core::mem::take(&mut self.cache_in_doubt) {
                     true => Err(BlockError::CacheLost),
                     false => Ok(()),
                 }

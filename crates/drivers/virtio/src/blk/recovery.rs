@@ -3,6 +3,7 @@
 use super::event::Cause;
 use super::slots::{Job, Stage};
 use super::{Blk, Event, Phase};
+use crate::sabotage::Sabotage;
 use crate::spec::blk::BlkFeatures;
 use crate::spec::status::Status;
 use crate::transport::Transport;
@@ -30,9 +31,10 @@ impl<T: Transport> Blk<T> {
             | Phase::Away => self.check_at.is_none(),
             Phase::Identifying | Phase::Greeting => self.look_again || self.may_close(),
             Phase::Running => self.look_again || self.may_close() || !self.own.is_empty(),
-            Phase::Ended => self.slots.in_use() > 0,
+            Phase::Ended => self.slots.in_use() > 0 && self.does(Sabotage::Removal),
         };
-        if at_once { Some(Instant::ORIGIN) } else { self.check_at }
+        let checks = self.phase != Phase::Running || self.does(Sabotage::CheckUps);
+        if at_once { Some(Instant::ORIGIN) } else { self.check_at.filter(|_| checks) }
     }
 
     /// Goes on with what waits for a reset.
@@ -54,6 +56,9 @@ impl<T: Transport> Blk<T> {
                 self.bring_up(now);
             }
             return;
+        }
+        if !self.does(Sabotage::Ownership) {
+            self.end_hopeless(now, done);
         }
         if until == Instant::from_nanos(u64::MAX) {
             self.phase = Phase::Resetting { until: now + self.config.reset_time };
@@ -82,9 +87,9 @@ impl<T: Transport> Blk<T> {
         let status = self.device_status();
         if status.is_gone() {
             self.give_up(now, FailedReason::Removed);
-        } else if status.contains(Status::NEEDS_RESET) {
+        } else if status.contains(Status::NEEDS_RESET) && self.does(Sabotage::Wishes) {
             self.reset_as_asked(now);
-        } else if !status.contains(Status::DRIVER_OK) {
+        } else if !status.contains(Status::DRIVER_OK) && self.does(Sabotage::Losses) {
             self.reset(now, Cause::Forgot);
         } else {
             return true;
@@ -104,7 +109,10 @@ impl<T: Transport> Blk<T> {
         let since = |(_, job): (_, &mut Job)| Some((job.since?, job.queue));
         let oldest = self.slots.iter_mut().filter_map(since).chain(asked).min();
         match oldest {
-            Some((since, queue)) if now.reached(since + self.config.request_time) => {
+            Some((since, queue))
+                if now.reached(since + self.config.request_time)
+                    && self.does(Sabotage::Deadlines) =>
+            {
                 self.counters.timeouts += 1;
                 self.recover(now, queue, Cause::Overdue);
             }
@@ -151,9 +159,16 @@ impl<T: Transport> Blk<T> {
     /// lost what was in its cache.
     fn look_for_loss(&mut self) {
         let worked = self.is_up() || matches!(self.phase, Phase::ResettingQueue { .. });
-        if worked && !self.transport.is_away() && !self.device_status().contains(Status::DRIVER_OK)
+        let notices = self.does(Sabotage::Losses);
+        if worked
+            && notices
+            && !self.transport.is_away()
+            && !self.device_status().contains(Status::DRIVER_OK)
         {
             self.cache_in_doubt = self.has(BlkFeatures::FLUSH);
+        }
+        if !self.does(Sabotage::DurableWrites) {
+            return;
         }
         for (_, job) in self.slots.iter_mut() {
             // What only had to be flushed is written once more.
