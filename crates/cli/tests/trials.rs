@@ -40,6 +40,27 @@ fn a_seed_is_replayed_with_all_that_happens() {
 }
 
 #[test]
+fn a_virtio_disk_is_tried_as_well_with_faults_of_its_own() {
+    let device = ["--device", "virtio"];
+    let text = sim(&[&device[..], &["--seeds", "20"]].concat());
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("20 trials, ") && last.contains(" 0 violations"), "{text}");
+    let list = sim(&[&device[..], &["--list", "--json"]].concat());
+    let names: Vec<_> = list.lines().map(|line| json(line)["fault"].clone()).collect();
+    assert!(names.len() >= 60 && names.contains(&"used-id-out-of-range".into()));
+    let only = ["--seed", "7", "--only", "used-id-repeated"];
+    let trace = sim(&[&device[..], &only].concat());
+    let struck: Vec<_> = trace.lines().filter(|line| line.contains("FAULT")).collect();
+    assert!(!struck.is_empty() && struck.iter().all(|line| line.ends_with("used-id-repeated")));
+    // One of the other device's.
+    let output =
+        Command::new(PROGRAM).args(["sim", "--only", "used-id-repeated"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("outboard sim --device ahci --list"), "{errors}");
+}
+
+#[test]
 fn faults_are_named_and_unknown_ones_refused() {
     let list = sim(&["--list", "--json"]);
     let names: Vec<_> = list.lines().map(|line| json(line)["fault"].clone()).collect();
@@ -47,5 +68,5 @@ fn faults_are_named_and_unknown_ones_refused() {
     let output = Command::new(PROGRAM).args(["sim", "--only", "gremlins"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(errors.contains("outboard sim --list"), "{errors}");
+    assert!(errors.contains("outboard sim --device ahci --list"), "{errors}");
 }

@@ -139,8 +139,6 @@ const MAX_VIOLATIONS: usize = 16;
 impl VirtioModel {
     /// A disk with nothing on it, which reaches memory through `memory` and draws from `random`.
     pub fn new(config: VirtioConfig, memory: DeviceView, random: Random) -> Self {
-        let medium = Box::new(MemoryMedium::new(config.sector_bytes));
-        let bytes = config.sector_bytes as usize;
         let mut model = Self {
             offered: config.features,
             memory,
@@ -152,7 +150,7 @@ impl VirtioModel {
             queues: Vec::new(),
             jobs: Vec::new(),
             taken: 0,
-            store: Store::new(medium, bytes, config.cache_sectors, TrimPromise::Nothing),
+            store: empty_store(&config),
             sectors: config.sectors,
             write_cache: true,
             serial: config.serial.clone(),
@@ -290,6 +288,13 @@ impl VirtioModel {
     const fn factor(&self) -> u64 {
         (self.config.sector_bytes / SECTOR_BYTES) as u64
     }
+}
+
+/// What a disk remembers that has nothing on it.
+fn empty_store(config: &VirtioConfig) -> Store {
+    let medium = Box::new(MemoryMedium::new(config.sector_bytes));
+    let bytes = config.sector_bytes as usize;
+    Store::new(medium, bytes, config.cache_sectors, TrimPromise::Nothing)
 }
 
 impl fmt::Debug for VirtioModel {

@@ -31,6 +31,8 @@ pub(super) struct Client<F> {
     left: u32,
     depth: usize,
     generation: u32,
+    /// It was ready before.
+    met: bool,
     /// Since when it cannot be used.
     lost_since: Option<Instant>,
     /// Nothing more comes of this disk.
@@ -52,6 +54,7 @@ impl<F: Tried> Client<F> {
             left: requests,
             depth,
             generation: 0,
+            met: false,
             lost_since: None,
             over: false,
             good: 0,
@@ -98,9 +101,10 @@ impl<F: Tried> Client<F> {
             }
             UnitState::Ready => {
                 (self.lost_since, self.over) = (None, false);
-                if unit.generation != self.generation {
+                let key = super::disk_key(&unit.identity.serial);
+                let first = !core::mem::replace(&mut self.met, true);
+                if unit.generation != self.generation || first && key != self.oracle.disk {
                     self.generation = unit.generation;
-                    let key = super::disk_key(&unit.identity.serial);
                     if key == self.oracle.disk {
                         self.oracle.returned();
                     } else {

@@ -2,7 +2,7 @@
 
 use super::registers::Common;
 use super::ring::Place;
-use super::{Event, Queue, VirtioModel};
+use super::{Event, Queue, VirtioModel, empty_store};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::blk::BlkFeatures;
@@ -102,7 +102,10 @@ impl VirtioModel {
                 self.forget();
             }
             VirtioFault::ReadOnlyAppears => self.offered |= BlkFeatures::READ_ONLY.bits(),
-            _ => self.serial = self.serial.replace("TRIAL", "OTHER"),
+            _ => {
+                self.serial = self.serial.replace("TRIAL", "OTHER");
+                self.store = empty_store(&self.config);
+            }
         }
     }
 
