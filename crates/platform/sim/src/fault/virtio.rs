@@ -177,7 +177,7 @@ faults! {
 
     // Its configuration.
     /// The generation of the configuration changes with every look, until it is reset.
-    ConfigRestless "config-restless" Nothing;
+    ConfigRestless "config-restless" Retries;
     /// The generation of the configuration changes with every look, for good.
     ConfigRestlessForGood "config-restless-for-good" Controller;
     /// The disk grows.
@@ -189,11 +189,11 @@ faults! {
     /// The disk says that it has no sectors, for a while.
     CapacityZero "capacity-zero" Disk;
     /// Logical sectors have a size that makes no sense, until the device is reset.
-    BlockSizeNonsense "block-size-nonsense" Nothing;
+    BlockSizeNonsense "block-size-nonsense" Retries;
     /// Requests may have no segments, until the device is reset.
-    SegmentsZero "segments-zero" Nothing;
+    SegmentsZero "segments-zero" Retries;
     /// It says that it has no queues, until it is reset.
-    QueuesZero "queues-zero" Nothing;
+    QueuesZero "queues-zero" Retries;
     /// It says that it has 65535 queues, until it is reset.
     QueuesMany "queues-many" Nothing;
     /// After a reset the disk is read-only.
