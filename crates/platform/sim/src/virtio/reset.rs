@@ -102,6 +102,8 @@ impl VirtioModel {
                 self.forget();
             }
             VirtioFault::ReadOnlyAppears => self.offered |= BlkFeatures::READ_ONLY.bits(),
+            // Only once: it has one name beside its own.
+            _ if self.serial.starts_with("OTHER") => {}
             _ => {
                 self.serial = self.serial.replace("TRIAL", "OTHER");
                 self.store = empty_store(&self.config);
