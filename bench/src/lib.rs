@@ -4,6 +4,7 @@
 //! on the machine's mood.
 #![forbid(unsafe_code)]
 
+mod peers;
 mod virtio;
 mod virtio_net;
 

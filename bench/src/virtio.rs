@@ -1,16 +1,8 @@
 //! What a read costs in a virtio disk's driver and its rings, at several depths: the driver alone,
 //! beside a disk in this process whose work is not counted.
 
-// The disk that the driver's tests have.
-#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
-#[path = "../../crates/drivers/virtio/tests/support/model.rs"]
-mod model;
-#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
-#[path = "../../crates/drivers/virtio/tests/support/peer.rs"]
-mod peer;
-
 use crate::Part;
-use model::{ModelTransport, SECTOR};
+use crate::peers::model::{ModelTransport, SECTOR};
 use outboard_block::{BlockDriver, Request, Tag, UnitId, UnitState};
 use outboard_hw::Instant;
 use outboard_hw::dma::SgList;

@@ -1,16 +1,8 @@
 //! What a frame costs in a virtio network card's driver and its rings: the driver alone, beside a
 //! card in this process whose work is not counted.
 
-// The card that the driver's tests have.
-#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
-#[path = "../../crates/drivers/virtio/tests/support/card.rs"]
-mod card;
-#[allow(unreachable_pub, missing_debug_implementations, dead_code)]
-#[path = "../../crates/drivers/virtio/tests/support/peer.rs"]
-mod peer;
-
 use crate::Part;
-use card::{CardTransport, MAC};
+use crate::peers::card::{CardTransport, MAC};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaPool, SgList};
 use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, Tag};

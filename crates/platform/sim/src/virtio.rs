@@ -76,6 +76,8 @@ enum Quirk {
 #[derive(Debug, Default)]
 struct Queue {
     place: Place,
+    /// The most entries that the driver was told of.
+    most_told: u16,
     vector: u16,
     /// It was switched on.
     side: Option<Side>,
@@ -112,6 +114,8 @@ pub struct VirtioModel {
     epoch: u32,
     /// It is being reset.
     resetting: bool,
+    /// The driver wants it reset, and was not heard.
+    reset_unheard: bool,
     /// How long a reset takes; `None` for ever.
     reset_takes: Option<Duration>,
     /// Everything reads as all ones.
@@ -159,6 +163,7 @@ impl VirtioModel {
             silent_until: Instant::ORIGIN,
             epoch: 0,
             resetting: false,
+            reset_unheard: false,
             reset_takes: Some(config.reset_time),
             removed: false,
             stuck: false,

@@ -149,7 +149,7 @@ impl<F: Tried> Client<F> {
         let geometry = unit.geometry;
         // Its sectors may not be there for a while.
         let there = geometry.sectors >= self.oracle.base + self.oracle.len() as u64;
-        if !usable || !there || self.generation != unit.generation {
+        if !self.met || !usable || !there || self.generation != unit.generation {
             return;
         }
         while self.left > 0 && self.pending.len() < self.depth {

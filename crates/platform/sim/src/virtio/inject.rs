@@ -154,7 +154,11 @@ impl VirtioModel {
                         let _ = self.carry_out(&job);
                     }
                 }
-                self.store.lose_power(&mut self.random);
+                // In the middle of a reset of its own a driver cannot tell a loss of power from the
+                // reset's effect, and no device says.
+                if self.works() && !self.reset_unheard {
+                    self.store.lose_power(&mut self.random);
+                }
                 self.lose_itself();
             }
             VirtioFault::Removed => self.removed = true,

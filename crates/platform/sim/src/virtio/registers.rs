@@ -151,12 +151,17 @@ impl VirtioModel {
         let Some(size) = self.selected().map(|queue| queue.place.entries) else { return 0 };
         const FAULTS: [VirtioFault; 3] =
             [VirtioFault::QueueSizeZero, VirtioFault::QueueSizeOdd, VirtioFault::QueueSizeHuge];
-        match self.strike(&FAULTS) {
+        let told = match self.strike(&FAULTS) {
             Some(VirtioFault::QueueSizeZero) => 0,
             Some(VirtioFault::QueueSizeOdd) => size + size / 2 - 1,
             Some(_) => u16::MAX,
             None => size,
+        };
+        // The driver may take it at its word.
+        if let Some(queue) = self.queues.get_mut(usize::from(self.common.queue_select)) {
+            queue.most_told = queue.most_told.max(told);
         }
+        told
     }
 
     pub(super) fn write_common(&mut self, offset: usize, bytes: usize, value: u64) {
@@ -208,6 +213,7 @@ impl VirtioModel {
 
     fn write_status(&mut self, new: Status) {
         if self.strike(&[VirtioFault::StatusStuck]).is_some() {
+            self.reset_unheard |= new.is_empty();
             return;
         }
         if new.is_empty() {
@@ -288,7 +294,7 @@ impl VirtioModel {
         };
         match offset & !7 {
             _ if offset == QUEUE_SIZE.offset() => {
-                let (most, size) = (place.entries, value as u16);
+                let (most, size) = (queue.most_told, value as u16);
                 let packed = self.common.driver_features & Features::PACKED.bits() != 0;
                 place.entries = size;
                 if size == 0 || size > most || !packed && !size.is_power_of_two() {

@@ -28,13 +28,15 @@ impl VirtioModel {
         self.common = Common::default();
         self.common.generation = generation;
         let queues = 0..self.config.queues;
-        self.queues =
-            queues.map(|_| Queue { place, vector: NO_VECTOR, ..Queue::default() }).collect();
+        let queue =
+            || Queue { place, most_told: place.entries, vector: NO_VECTOR, ..Queue::default() };
+        self.queues = queues.map(|_| queue()).collect();
         self.jobs.clear();
         self.lasting.clear();
         self.messages.clear();
         self.isr = 0;
-        (self.stuck, self.lost, self.resetting) = (false, false, false);
+        (self.stuck, self.lost) = (false, false);
+        (self.resetting, self.reset_unheard) = (false, false);
         self.write_cache = true;
     }
 

@@ -204,10 +204,13 @@ impl SplitSide {
     }
 
     pub(super) fn spoil_driver_area(&self, memory: &DeviceView) -> Result<(), Wrong> {
-        // The entry before the next one was read.
-        let entry =
-            AVAILABLE_RING + 2 * usize::from(self.next.wrapping_sub(1) % self.place.entries);
-        write_u16(memory, self.place.driver + entry as u64, 0xabcd)?;
+        // The entry before the next one was read, unless the driver has come round to it.
+        let index = read_u16(memory, self.place.driver + AVAILABLE_INDEX as u64)?;
+        if index.wrapping_sub(self.next) < self.place.entries {
+            let entry =
+                AVAILABLE_RING + 2 * usize::from(self.next.wrapping_sub(1) % self.place.entries);
+            write_u16(memory, self.place.driver + entry as u64, 0xabcd)?;
+        }
         if self.event_index {
             let event = AVAILABLE_RING + 2 * usize::from(self.place.entries);
             return write_u16(memory, self.place.driver + event as u64, self.used.wrapping_add(99));
