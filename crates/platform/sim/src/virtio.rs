@@ -116,6 +116,8 @@ pub struct VirtioModel {
     resetting: bool,
     /// The driver wants it reset, and was not heard.
     reset_unheard: bool,
+    /// Since when the driver has known that it asks for a reset.
+    asked_since: Option<Instant>,
     /// How long a reset takes; `None` for ever.
     reset_takes: Option<Duration>,
     /// Everything reads as all ones.
@@ -164,6 +166,7 @@ impl VirtioModel {
             epoch: 0,
             resetting: false,
             reset_unheard: false,
+            asked_since: None,
             reset_takes: Some(config.reset_time),
             removed: false,
             stuck: false,

@@ -33,6 +33,7 @@ fn virtio_faults(piece: VirtioSabotage) -> Vec<VirtioFault> {
         VirtioSabotage::DurableWrites | VirtioSabotage::CacheDoubt | VirtioSabotage::Losses => {
             vec![VirtioFault::PowerCut]
         }
+        VirtioSabotage::Wishes => vec![VirtioFault::NeedsReset, VirtioFault::NeedsResetAgain],
         VirtioSabotage::Changes => vec![VirtioFault::CacheToggled, VirtioFault::PowerCut],
         _ => Vec::new(),
     }

@@ -114,6 +114,9 @@ impl VirtioModel {
                 side.put(&memory, chain, middle.map_or(free, u32::from), bytes)
             }
             Some(VirtioFault::UsedIdOther) => {
+                if let (Side::Packed(packed), Some(other)) = (&mut *side, other) {
+                    packed.told_of(other);
+                }
                 side.put(&memory, chain, other.map_or(free, u32::from), bytes)
             }
             Some(VirtioFault::UsedLengthLong) => {

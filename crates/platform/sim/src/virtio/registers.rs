@@ -4,6 +4,7 @@ use super::inject::SET_UP;
 use super::ring::{Place, Side};
 use super::{Event, Queue, Quirk, VirtioModel};
 use crate::fault::VirtioFault;
+use core::time::Duration;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::pci::{
     COMMON_BYTES, CONFIG_GENERATION, CONFIG_VECTOR, DEVICE_FEATURE, DEVICE_FEATURE_SELECT,
@@ -134,8 +135,24 @@ impl VirtioModel {
                 self.common.read_ones = true;
                 u8::MAX
             }
-            Some(_) => self.random.below(255) as u8,
-            None => self.common.status.bits(),
+            // Zero is what a reset that is done looks like.
+            Some(_) => self.random.between(1, 254) as u8,
+            None => {
+                self.watch_for_reset();
+                self.common.status.bits()
+            }
+        }
+    }
+
+    /// The driver reads the status: what asks for a reset is reset, and not just looked at.
+    fn watch_for_reset(&mut self) {
+        let asks = self.common.status.contains(Status::NEEDS_RESET);
+        if !asks || self.resetting || self.reset_unheard {
+            return;
+        }
+        let since = *self.asked_since.get_or_insert(self.now);
+        if self.now.since(since) >= Duration::from_secs(1) {
+            self.violation(format_args!("a device that asks for a reset is left alone"));
         }
     }
 

@@ -36,7 +36,7 @@ impl VirtioModel {
         self.messages.clear();
         self.isr = 0;
         (self.stuck, self.lost) = (false, false);
-        (self.resetting, self.reset_unheard) = (false, false);
+        (self.resetting, self.reset_unheard, self.asked_since) = (false, false, None);
         self.write_cache = true;
     }
 

@@ -216,6 +216,11 @@ impl PackedSide {
         self.busy.remove(&chain.id);
     }
 
+    /// The driver is told that a buffer is done which is not: it may offer another one by its name.
+    pub(crate) fn told_of(&mut self, id: u16) {
+        self.busy.remove(&id);
+    }
+
     /// How many descriptors the device has.
     pub(crate) const fn in_use(&self) -> u16 {
         self.in_use
