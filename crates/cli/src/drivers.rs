@@ -3,10 +3,14 @@
 use anyhow::{Result, bail};
 use outboard_ahci::{AhciConfig, Hba};
 use outboard_block::BlockDriver;
+use outboard_hw::Registers;
+use outboard_hw::dma::DmaSpace;
 use outboard_pci::{Address, Device, Identity};
 use outboard_vhost_front::VhostDisk;
-use outboard_virtio::transport::PciTransport;
+use outboard_virtio::spec::pci::KIND_BLOCK;
+use outboard_virtio::transport::{MmioTransport, PciTransport};
 use outboard_virtio::{Blk, BlkConfig};
+use std::sync::Arc;
 
 /// The driver of ours that fits a function.
 pub(crate) fn fitting(identity: &Identity) -> Option<&'static str> {
@@ -46,6 +50,18 @@ pub(crate) fn start<D: Device + 'static>(device: D) -> Result<Box<dyn BlockDrive
         Some(_) => Box::new(Blk::new(PciTransport::new(device)?, BlkConfig::default())?),
         None => bail!("there is no driver for disks of class {}", identity.class),
     })
+}
+
+/// Starts the driver of the disk whose registers are at a fixed address.
+pub(crate) fn start_mmio<R: Registers + Send + 'static>(
+    registers: R,
+    dma: Arc<dyn DmaSpace>,
+) -> Result<Box<dyn BlockDriver>> {
+    let transport = MmioTransport::new(registers, dma)?;
+    if transport.kind() != u32::from(KIND_BLOCK) {
+        bail!("it is a virtio device of kind {}, and no disk", transport.kind());
+    }
+    Ok(Box::new(Blk::new(transport, BlkConfig::default())?))
 }
 
 /// How the disk of a back end is driven.

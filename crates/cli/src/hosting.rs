@@ -6,7 +6,7 @@ use outboard_block::UnitId;
 use outboard_block::disk::DiskOptions;
 use outboard_host::{Hosted, Platform};
 use outboard_hw::interrupt::InterruptKind;
-use outboard_lab::{DiskConfig, Lab, LabConfig, Media};
+use outboard_lab::{Bus, DiskConfig, Lab, LabConfig, Media};
 use outboard_pci::Address;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
@@ -33,6 +33,10 @@ pub(crate) fn start_lab(
 
 /// Drivers for all controllers of a lab with these disks.
 pub(crate) fn host_lab(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
+    let fixed = disks.iter().filter(|disk| matches!(disk.bus, Bus::VirtioMmio(_)));
+    if fixed.count() == disks.len() {
+        return host_fixed(lab, disks);
+    }
     let functions = lab.functions().iter().filter(|f| drivers::for_disks(&f.identity).is_some());
     let mut hosted = Vec::new();
     for (function, disks) in functions.zip(LabConfig::controllers(disks)) {
@@ -41,6 +45,19 @@ pub(crate) fn host_lab(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
             .with_context(|| format!("the controller at {}", function.address))?;
         let units = (0..).map(UnitId).zip(disks).map(|(unit, disk)| (unit, options(disk)));
         hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options: units.collect() });
+    }
+    Ok(hosted)
+}
+
+/// Drivers for the disks at fixed addresses.
+fn host_fixed(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
+    let mut hosted = Vec::new();
+    for (place, disk) in disks.iter().enumerate() {
+        let (registers, interrupts) = lab.open_mmio(place)?;
+        let driver = drivers::start_mmio(registers, lab.dma())
+            .with_context(|| format!("the device at place {place}"))?;
+        let options = vec![(UnitId(0), options(disk))];
+        hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options });
     }
     Ok(hosted)
 }

@@ -142,6 +142,33 @@ fn what_was_acknowledged_before_the_end_is_in_the_image() {
 }
 
 #[test]
+fn virtio_disks_are_served_whatever_they_are_attached_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = noise(9, 100_000);
+    for (number, bus) in [
+        "virtio-transitional,queues=4",
+        "virtio-legacy",
+        "virtio-mmio,packed,queues=4",
+        "virtio-mmio-legacy",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let disk = image(folder.path(), &format!("disk{number}"), 1 << 20);
+        let [first, second] = [format!("{disk},bus={bus}"), format!("null:4096,bus={bus}")];
+        let mut server = Server::start(&[&first, &second]);
+        server.write("sdC0/data", 513, &content).unwrap();
+        assert!(server.read("sdC0/data", 513, 100_000).unwrap() == content, "{bus}");
+        assert_eq!(server.read("sdC1/data", 0, 9).unwrap(), [0; 9]);
+        assert_eq!(server.end(Signal::TERM), Some(0), "{}", server.errors());
+        assert!(std::fs::read(&disk).unwrap()[513..][..content.len()] == content, "{bus}");
+    }
+    let mixed = ["serve", "--lab", "null:512,bus=virtio-mmio", "--lab", "null:512"];
+    let refused = fails(&mixed, 1);
+    assert!(refused.contains("with a second server"), "{refused}");
+}
+
+#[test]
 fn killing_it_leaves_no_qemu_behind_and_the_next_server_starts() {
     let folder = tempfile::tempdir().unwrap();
     let disk = image(folder.path(), "disk", 1 << 20);

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use outboard_block::{BlockDriver, Completion, Durability, Request, Tag, UnitId, UnitState};
 use outboard_host::{Hosted, Pace, Reaping};
 use outboard_hw::dma::{DmaBuffer, SgList};
-use outboard_hw::registers::AccessCounts;
-use outboard_lab::{Lab, LabConfig};
+use outboard_hw::registers::{AccessCounts, Counted};
+use outboard_lab::{Bus, Lab, LabConfig};
 use outboard_linux::{InterruptSource, now};
 use outboard_pci::{Counting, Device, Function};
 use outboard_sim::Live;
@@ -64,6 +64,14 @@ impl Rig {
         match disk {
             Target::Lab(disk) => {
                 let lab = Lab::start(&LabConfig::new(vec![disk.clone()]))?;
+                if matches!(disk.bus, Bus::VirtioMmio(_)) {
+                    let (registers, interrupts) = lab.open_mmio(0)?;
+                    let counts = Arc::new(AccessCounts::default());
+                    let counted = Counted::new(registers, counts.clone());
+                    let driver = drivers::start_mmio(counted, lab.dma())?;
+                    let (interrupts, lab) = (Box::new(interrupts), Box::new(lab));
+                    return Self::bring_up(driver, interrupts, Some(counts), lab, reaping);
+                }
                 let fits = |f: &&Function| drivers::for_disks(&f.identity).is_some();
                 let function = lab.functions().iter().find(fits);
                 let address = function.context("the lab has no disk")?.address;

@@ -2,7 +2,7 @@
 
 use super::{Clock, Measurement, Places, Setup, Target};
 use anyhow::{Context, Result, bail};
-use outboard_lab::{DiskConfig, Format, Media};
+use outboard_lab::Media;
 use outboard_ninep::Address;
 use outboard_ninep::client::{Client, Fid, Mode};
 use outboard_vfio::Confinement;
@@ -71,7 +71,12 @@ impl Server {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--quiet", "serve", "--9p", &address.to_string()]);
         match disk {
-            Target::Lab(disk) => command.args(["--lab", &image(disk)?]),
+            Target::Lab(disk) => {
+                if let Media::Image { path, .. } = &disk.media {
+                    path.to_str().context("the image's name is not UTF-8")?;
+                }
+                command.args(["--lab", &disk.to_string()])
+            }
             Target::Sim(disk) => command.args(["--sim", &disk.to_string()]),
             Target::VhostUser(disk) => command.args(["--attach-vhost-user", &disk.to_string()]),
             Target::Pci(address, confinement) => {
@@ -99,17 +104,4 @@ impl Drop for Server {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }
-}
-
-/// A disk as the command line describes it.
-fn image(disk: &DiskConfig) -> Result<String> {
-    Ok(match &disk.media {
-        Media::Null { bytes } => format!("null:{bytes}"),
-        Media::Image { path, format } => {
-            let path = path.to_str().context("the image's name is not UTF-8")?;
-            let read_only = if disk.read_only { ",ro" } else { "" };
-            let format = if *format == Format::Raw { "raw" } else { format.name() };
-            format!("{path},format={format},sector={}{read_only}", disk.sector_bytes)
-        }
-    })
 }

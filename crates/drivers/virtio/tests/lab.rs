@@ -151,48 +151,59 @@ fn devices_from_before_the_specification_carry_data() {
     }
 }
 
-/// A lab without PCI.
-fn micro(machine: Machine, disk: DiskConfig) -> Lab {
-    Lab::start(&LabConfig { machine, ..LabConfig::new(vec![disk]) }).unwrap()
-}
-
 #[test]
 fn devices_at_fixed_addresses_carry_data() {
+    let (old, new) = (VirtioVersion::Legacy, VirtioVersion::Modern);
     let cases = [
-        (Machine::MicroV1, false, 1, true),
-        (Machine::MicroV1, false, 4, false),
-        (Machine::MicroV2, false, 1, true),
-        (Machine::MicroV2, false, 4, false),
-        (Machine::MicroV2, true, 1, false),
-        (Machine::MicroV2, true, 4, true),
+        (old, false, 1, true),
+        (old, false, 4, false),
+        (new, false, 1, true),
+        (new, false, 4, false),
+        (new, true, 1, false),
+        (new, true, 4, true),
     ];
-    for (machine, packed, queues, indirect) in cases {
-        let virtio = VirtioConfig { packed, queues, indirect, ..VirtioConfig::default() };
+    for (version, packed, queues, indirect) in cases {
+        let virtio = VirtioConfig { version, packed, queues, indirect, ..VirtioConfig::default() };
         let content = noise(3, 2 << 20);
         let file = image(&content);
-        let lab = micro(machine, disk(file.path()).over(virtio));
+        let disk = disk(file.path()).over_mmio(virtio);
+        let lab = Lab::start(&LabConfig::new(vec![disk])).unwrap();
         let mut bench = Bench::on_mmio(lab, BlkConfig::default());
-        assert_eq!(bench.state(), UnitState::Ready, "{machine:?}: {:?}", bench.events);
+        assert_eq!(bench.state(), UnitState::Ready, "{version:?}: {:?}", bench.events);
         let content = exercise(&mut bench, content);
         for on in [false, true] {
             bench.one(Request::manage(Management::SetWriteCache(on))).unwrap();
         }
-        assert_eq!(bench.counter("device-resets"), 0, "{machine:?}: {:?}", bench.events);
+        assert_eq!(bench.counter("device-resets"), 0, "{version:?}: {:?}", bench.events);
         drop(bench);
-        assert!(std::fs::read(file.path()).unwrap() == content, "{machine:?}");
+        assert!(std::fs::read(file.path()).unwrap() == content, "{version:?}");
     }
 }
 
 #[test]
 fn places_without_a_device_are_told_from_those_with_one() {
-    let lab = micro(Machine::MicroV2, DiskConfig::null(1 << 20).over(VirtioConfig::default()));
+    let fixed = DiskConfig::null(1 << 20).over_mmio(VirtioConfig::default());
+    let lab = Lab::start(&LabConfig::new(vec![fixed])).unwrap();
     let (registers, _) = lab.open_mmio(1).unwrap();
     let nothing = MmioTransport::new(registers, lab.dma()).unwrap_err();
     assert_eq!(nothing, VirtioError::NoDevice);
     assert!(matches!(lab.open_mmio(8), Err(LabError::NoPlace(8))));
-    let other = LabConfig::new(vec![DiskConfig::null(1 << 20)]);
-    let refused = Lab::start(&LabConfig { machine: Machine::MicroV1, ..other });
-    assert!(matches!(refused, Err(LabError::NotOverMmio)));
+}
+
+#[test]
+fn what_does_not_fit_into_a_machine_without_pci_is_refused() {
+    let fixed = || DiskConfig::null(1 << 20).over_mmio(VirtioConfig::default());
+    let version = VirtioVersion::Legacy;
+    let old = fixed().over_mmio(VirtioConfig { version, ..VirtioConfig::default() });
+    for disks in [vec![fixed(), DiskConfig::null(1 << 20)], vec![fixed(), old], vec![fixed(); 9]] {
+        let refused = Lab::start(&LabConfig::new(disks));
+        assert!(matches!(refused, Err(LabError::NotOverMmio)), "{refused:?}");
+    }
+    let other = LabConfig { machine: Machine::Pc, ..LabConfig::new(vec![fixed()]) };
+    assert!(matches!(Lab::start(&other), Err(LabError::NotOverMmio)));
+    let interrupts = Some(InterruptKind::Msi);
+    let messages = LabConfig { interrupts, ..LabConfig::new(vec![fixed()]) };
+    assert!(matches!(Lab::start(&messages), Err(LabError::NoMessages)));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What a lab is made of.
 
+mod text;
+
 use crate::{CardConfig, LabError};
 use outboard_hw::interrupt::InterruptKind;
-use outboard_linux::description;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// Ports of one AHCI controller of QEMU's `ich9-ahci`.
 const AHCI_PORTS: usize = 6;
@@ -107,6 +107,9 @@ pub enum Bus {
     Ahci,
     /// As a virtio device of its own.
     Virtio(VirtioConfig),
+    /// As a virtio device at a fixed address, of a machine without PCI: with registers of version 2,
+    /// or of version 1 if it is a legacy one.
+    VirtioMmio(VirtioConfig),
 }
 
 /// Which registers a virtio device has.
@@ -217,12 +220,17 @@ impl DiskConfig {
         Self { bus: Bus::Virtio(virtio), ..self }
     }
 
+    /// The same disk as a virtio device at a fixed address.
+    pub fn over_mmio(self, virtio: VirtioConfig) -> Self {
+        Self { bus: Bus::VirtioMmio(virtio), ..self }
+    }
+
     /// Bytes in its logical sectors, as its driver will see them.
     pub const fn logical_sector_bytes(&self) -> u32 {
         match (self.kind, &self.bus) {
             (DiskKind::Cd, _) => 2048,
             (DiskKind::Disk, Bus::Ahci) => 512,
-            (DiskKind::Disk, Bus::Virtio(_)) => self.sector_bytes,
+            (DiskKind::Disk, Bus::Virtio(_) | Bus::VirtioMmio(_)) => self.sector_bytes,
         }
     }
 
@@ -235,91 +243,6 @@ impl DiskConfig {
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
         self
-    }
-}
-
-impl FromStr for DiskConfig {
-    type Err = LabError;
-
-    /// Reads `IMAGE[,ro][,cd][,sector=4096][,format=qcow2][,bad=SECTOR]…` and, for disks over virtio,
-    /// `[,bus=virtio|virtio-legacy][,packed][,queues=N]`; or `null:BYTES[,…]` for a disk that reads as zeros and
-    /// forgets writes.
-    fn from_str(text: &str) -> Result<Self, LabError> {
-        let error = |reason: String| LabError::DiskSyntax { text: text.into(), reason };
-        let (rest, options) = description::split(text, &["ro", "cd", "packed"])
-            .ok_or_else(|| error("it names no image".into()))?;
-        let mut disk = match rest.strip_prefix("null:").and_then(|bytes| bytes.parse().ok()) {
-            Some(bytes) if bytes > 0 && bytes % 512 == 0 => Self::null(bytes),
-            Some(_) => return Err(error("it is null:BYTES, a multiple of 512".into())),
-            None => Self::image(rest),
-        };
-        let (mut packed, mut queues) = (false, None);
-        for option in options {
-            match option.split_once('=') {
-                None if option == "cd" => (disk.kind, disk.read_only) = (DiskKind::Cd, true),
-                None if option == "packed" => packed = true,
-                None => disk.read_only = true,
-                Some(("bus", "ahci")) => disk.bus = Bus::Ahci,
-                Some(("bus", "virtio")) => disk.bus = Bus::Virtio(VirtioConfig::default()),
-                Some(("bus", "virtio-legacy")) => {
-                    let version = VirtioVersion::Legacy;
-                    disk.bus = Bus::Virtio(VirtioConfig { version, ..VirtioConfig::default() });
-                }
-                Some(("bus", value)) => {
-                    let buses = "ahci, virtio or virtio-legacy";
-                    return Err(error(format!("a disk's bus is {buses}, not {value:?}")));
-                }
-                Some(("queues", value)) => {
-                    let number = value.parse().ok();
-                    let most = VirtioConfig::MAX_QUEUES;
-                    queues = number.filter(|number| (1..=most).contains(number));
-                    if queues.is_none() {
-                        return Err(error(format!("there are from 1 to {most} queues")));
-                    }
-                }
-                Some(("sector", value)) => {
-                    disk.sector_bytes = description::sector_bytes(value).map_err(error)?;
-                }
-                Some(("format", value)) => {
-                    let found = Format::ALL.into_iter().find(|format| format.name() == value);
-                    let names = Format::ALL.map(Format::name).join(", ");
-                    let unknown = || error(format!("formats are {names}, not {value:?}"));
-                    let format = found.ok_or_else(unknown)?;
-                    let Media::Image { format: was, .. } = &mut disk.media else {
-                        return Err(error("a disk of zeros has no format".into()));
-                    };
-                    *was = format;
-                }
-                Some(("bad", value)) => {
-                    let sector = value.parse().map_err(|_| {
-                        error(format!(
-                            "a bad sector is a number of 512-byte sectors, not {value:?}"
-                        ))
-                    })?;
-                    disk.faults.extend(Fault::bad_sector(sector));
-                }
-                Some((key, _)) => return Err(error(format!("there is no option {key:?}"))),
-            }
-        }
-        if disk.kind == DiskKind::Cd && disk.sector_bytes != 512 {
-            return Err(error("a CD always has sectors of 2048 bytes".into()));
-        }
-        match &mut disk.bus {
-            Bus::Virtio(_) if disk.kind == DiskKind::Cd => {
-                return Err(error("a CD drive is not attached over virtio".into()));
-            }
-            Bus::Virtio(virtio) if packed && virtio.version == VirtioVersion::Legacy => {
-                return Err(error("legacy devices are older than packed rings".into()));
-            }
-            Bus::Virtio(virtio) => {
-                (virtio.packed, virtio.queues) = (packed, queues.unwrap_or(virtio.queues));
-            }
-            Bus::Ahci if packed || queues.is_some() => {
-                return Err(error("packed and queues= are for disks with bus=virtio".into()));
-            }
-            Bus::Ahci => {}
-        }
-        Ok(disk)
     }
 }
 
@@ -339,6 +262,19 @@ pub enum Machine {
 impl Machine {
     /// The most devices at fixed addresses.
     pub const MMIO_DEVICES: usize = 8;
+
+    /// The one that these disks are made for, which some of them do not fit if they differ.
+    fn of(disks: &[DiskConfig]) -> Self {
+        let fixed = disks.iter().find_map(|disk| match &disk.bus {
+            Bus::VirtioMmio(virtio) => Some(virtio.version),
+            Bus::Ahci | Bus::Virtio(_) => None,
+        });
+        match fixed {
+            None => Self::Pc,
+            Some(VirtioVersion::Legacy) => Self::MicroV1,
+            Some(VirtioVersion::Modern | VirtioVersion::Transitional) => Self::MicroV2,
+        }
+    }
 }
 
 /// A lab to be started.
@@ -370,11 +306,11 @@ impl LabConfig {
     /// may move a part above 4 GiB.
     pub const MAX_DMA_BYTES: usize = (2 << 30) - (1 << 20);
 
-    /// A lab with these disks.
-    pub const fn new(disks: Vec<DiskConfig>) -> Self {
+    /// A lab with these disks, in the machine that they are made for.
+    pub fn new(disks: Vec<DiskConfig>) -> Self {
         Self {
+            machine: Machine::of(&disks),
             disks,
-            machine: Machine::Pc,
             cards: Vec::new(),
             dma_bytes: Self::DMA_BYTES,
             interrupts: None,
@@ -408,34 +344,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn disks_are_described_by_text() {
-        assert_eq!("a.img".parse::<DiskConfig>().unwrap(), DiskConfig::image("a.img"));
-        assert_eq!(
-            "a.img,ro".parse::<DiskConfig>().unwrap(),
-            DiskConfig::image("a.img").read_only()
-        );
-        assert_eq!("a.iso,cd".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
-        assert_eq!("a.iso,cd,ro".parse::<DiskConfig>().unwrap(), DiskConfig::cd("a.iso"));
-        let virtio = VirtioConfig { packed: true, queues: 4, ..VirtioConfig::default() };
-        assert_eq!(
-            "a.img,bus=virtio,queues=4,packed".parse::<DiskConfig>().unwrap(),
-            DiskConfig::image("a.img").over(virtio)
-        );
-        let null = "null:1024,ro,bus=virtio".parse::<DiskConfig>().unwrap();
-        assert_eq!(null, DiskConfig::null(1024).read_only().over(VirtioConfig::default()));
-        assert_eq!("null:1024".parse::<DiskConfig>().unwrap(), DiskConfig::null(1024));
-        let disk: DiskConfig = "dir/a,b.img,sector=4096,format=qcow2,ro".parse().unwrap();
-        let media = Media::Image { path: "dir/a,b.img".into(), format: Format::Qcow2 };
-        let expected =
-            DiskConfig { media, sector_bytes: 4096, ..DiskConfig::image("").read_only() };
-        assert_eq!(disk, expected);
-        assert_eq!(
-            "x,ro=1/y".parse::<DiskConfig>().unwrap().media,
-            Media::Image { path: "x,ro=1/y".into(), format: Format::Raw }
-        );
-    }
-
-    #[test]
     fn disks_share_ahci_controllers_and_have_their_place_in_the_order() {
         let of = |text: &str| text.parse::<DiskConfig>().unwrap();
         let mut disks = vec![of("null:512"); 8];
@@ -447,25 +355,11 @@ mod tests {
     }
 
     #[test]
-    fn what_describes_no_disk_is_refused_with_a_reason() {
-        for (text, reason) in [
-            ("", "names no image"),
-            (",ro", "names no image"),
-            ("a.img,sector=520", "512 or 4096"),
-            ("a.img,bad=x", "number of 512-byte sectors"),
-            ("a.img,format=iso", "raw, qcow2"),
-            ("a.img,size=3", "no option \"size\""),
-            ("a.iso,cd,sector=4096", "2048 bytes"),
-            ("null:1000", "multiple of 512"),
-            ("null:1024,format=raw", "no format"),
-            ("a.img,bus=scsi", "ahci, virtio or"),
-            ("a.img,bus=virtio-legacy,packed", "older than packed rings"),
-            ("a.img,packed", "bus=virtio"),
-            ("a.img,bus=virtio,queues=17", "from 1 to 16"),
-            ("a.iso,cd,bus=virtio", "not attached over virtio"),
-        ] {
-            let error = text.parse::<DiskConfig>().unwrap_err().to_string();
-            assert!(error.contains(reason), "{error}");
-        }
+    fn disks_at_fixed_addresses_are_in_a_machine_of_their_own() {
+        let machine = |text: &str| LabConfig::new(vec![text.parse().unwrap()]).machine;
+        assert_eq!(machine("null:512"), Machine::Pc);
+        assert_eq!(machine("null:512,bus=virtio-legacy"), Machine::Pc);
+        assert_eq!(machine("null:512,bus=virtio-mmio"), Machine::MicroV2);
+        assert_eq!(machine("null:512,bus=virtio-mmio-legacy"), Machine::MicroV1);
     }
 }

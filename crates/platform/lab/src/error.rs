@@ -115,7 +115,7 @@ pub enum LabError {
     ImageBusy(PathBuf),
     /// A disk was described in a way that the lab does not understand.
     #[error(
-        "{text:?} does not describe a disk: {reason}. Write IMAGE[,ro][,sector=4096][,format=qcow2][,bad=SECTOR]"
+        "{text:?} does not describe a disk: {reason}. Write IMAGE[,ro][,sector=4096][,format=qcow2][,bad=SECTOR][,bus=virtio]"
     )]
     DiskSyntax {
         /// What was given.
@@ -134,13 +134,19 @@ pub enum LabError {
         /// How many fit.
         most: usize,
     },
-    /// A machine without PCI has other disks than virtio ones, or too many.
+    /// Disks at fixed addresses beside others, or too many of them.
     #[error(
-        "a machine without PCI has up to {} virtio disks and no others: attach each with \
-         DiskConfig::over",
+        "disks with bus=virtio-mmio are in a machine without PCI: it holds up to {} of them, all of \
+         the same version, and nothing else. Serve the others with a second server",
         crate::Machine::MMIO_DEVICES
     )]
     NotOverMmio,
+    /// Messages are wanted of devices at fixed addresses.
+    #[error(
+        "disks with bus=virtio-mmio have an interrupt line each, and no messages; leave the kind of \
+         interrupts out, or ask for the pin"
+    )]
+    NoMessages,
     /// There is no device at a fixed address of this number.
     #[error("the lab has no place {0} for devices at fixed addresses")]
     NoPlace(usize),

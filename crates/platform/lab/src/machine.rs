@@ -59,6 +59,10 @@ impl Lab {
         config.disks.iter().try_for_each(image::check)?;
         let disks = LabConfig::controllers(&config.disks).count();
         let controllers = disks + config.cards.len();
+        let fixed = |disk: &DiskConfig| matches!(disk.bus, Bus::VirtioMmio(_));
+        if config.machine == Machine::Pc && config.disks.iter().any(fixed) {
+            return Err(LabError::NotOverMmio);
+        }
         if controllers > MAX_CONTROLLERS {
             let (wanted, most) = (controllers, MAX_CONTROLLERS);
             return Err(LabError::TooManyControllers { wanted, most });
@@ -86,10 +90,7 @@ impl Lab {
                     add_controller(&mut command, number, disks);
                 }
             }
-            Machine::MicroV1 | Machine::MicroV2 if !config.cards.is_empty() => {
-                return Err(LabError::NotOverMmio);
-            }
-            Machine::MicroV1 | Machine::MicroV2 => mmio::add_disks(&mut command, &config.disks)?,
+            Machine::MicroV1 | Machine::MicroV2 => mmio::add_disks(&mut command, config)?,
         }
         for (number, card) in config.cards.iter().enumerate() {
             card.add(&mut command, number, 1 + disks + number);
@@ -274,6 +275,7 @@ fn add_controller(command: &mut Command, number: usize, disks: &[DiskConfig]) {
             (Bus::Virtio(virtio), _) => add_virtio(command, &node, &address, disk, virtio),
             (Bus::Ahci, DiskKind::Cd) => add_cd(command, &node, &bus, disk),
             (Bus::Ahci, DiskKind::Disk) => add_disk(command, &node, &bus, disk),
+            (Bus::VirtioMmio(_), _) => {}
         }
     }
 }

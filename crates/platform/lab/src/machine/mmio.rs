@@ -2,9 +2,10 @@
 
 use super::virtio_disk;
 use crate::LabError;
-use crate::config::{Bus, DiskConfig, DiskKind, Machine};
+use crate::config::{Bus, DiskKind, LabConfig, Machine, VirtioVersion};
 use crate::device::{LabInterrupts, Shared};
 use crate::registers::LabRegisters;
+use outboard_hw::interrupt::InterruptKind;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,14 +17,23 @@ const REGISTERS_BASE: u64 = 0xfeb0_0000;
 const REGISTERS_BYTES: usize = 512;
 
 /// Adds the disks, in the order of their addresses.
-pub(super) fn add_disks(command: &mut Command, disks: &[DiskConfig]) -> Result<(), LabError> {
-    if disks.len() > Machine::MMIO_DEVICES {
+pub(super) fn add_disks(command: &mut Command, config: &LabConfig) -> Result<(), LabError> {
+    let wanted = config.interrupts.unwrap_or(InterruptKind::Pin);
+    if wanted != InterruptKind::Pin {
+        return Err(LabError::NoMessages);
+    }
+    if config.disks.len() > Machine::MMIO_DEVICES || !config.cards.is_empty() {
         return Err(LabError::NotOverMmio);
     }
-    for (number, disk) in disks.iter().enumerate() {
-        let (Bus::Virtio(virtio), DiskKind::Disk) = (&disk.bus, disk.kind) else {
+    for (number, disk) in config.disks.iter().enumerate() {
+        // All devices of a machine have registers of the same version.
+        let is_legacy = config.machine == Machine::MicroV1;
+        let (Bus::VirtioMmio(virtio), DiskKind::Disk) = (&disk.bus, disk.kind) else {
             return Err(LabError::NotOverMmio);
         };
+        if (virtio.version == VirtioVersion::Legacy) != is_legacy {
+            return Err(LabError::NotOverMmio);
+        }
         let mut device = virtio_disk(command, &format!("disk{number}.0"), disk, virtio);
         device["driver"] = "virtio-blk-device".into();
         device["bus"] = format!("virtio-mmio-bus.{number}").into();
