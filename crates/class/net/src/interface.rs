@@ -153,6 +153,8 @@ pub struct Capabilities {
     pub has_vlan_filter: bool,
     /// Whether its own address can be set.
     pub can_set_mac: bool,
+    /// Whether it can be asked to do less to frames that are received.
+    pub can_set_receive: bool,
 }
 
 impl Capabilities {
@@ -164,6 +166,7 @@ impl Capabilities {
         has_address_filter: false,
         has_vlan_filter: false,
         can_set_mac: false,
+        can_set_receive: false,
     };
 }
 

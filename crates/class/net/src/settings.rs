@@ -1,6 +1,7 @@
 //! What a card is asked to let through, and under which address.
 
 use crate::interface::Capabilities;
+use crate::offload::Offloads;
 use bitflags::bitflags;
 use core::fmt;
 use heapless::Vec;
@@ -64,6 +65,10 @@ pub struct Settings {
     pub multicast: Vec<MacAddress, { Self::MAX_MULTICAST }>,
     /// VLANs whose frames it lets through, where it filters by them.
     pub vlans: VlanSet,
+    /// What it may do to frames before they are received, of what it can do
+    /// ([`Capabilities::receive`]). Frames that are on their way have been done to what was allowed
+    /// before.
+    pub receive: Offloads,
 }
 
 impl Settings {
@@ -79,6 +84,7 @@ impl Settings {
         unicast: Vec::new(),
         multicast: Vec::new(),
         vlans: VlanSet::NONE,
+        receive: Offloads::all(),
     };
 
     /// Whether a card that can do this much can be asked for them.
@@ -104,6 +110,9 @@ impl Settings {
         if self.vlans != VlanSet::NONE && !capabilities.has_vlan_filter {
             return Err(Unsupported::VlanFilter);
         }
+        if !self.receive.contains(capabilities.receive) && !capabilities.can_set_receive {
+            return Err(Unsupported::Receive);
+        }
         Ok(())
     }
 }
@@ -127,6 +136,9 @@ pub enum Unsupported {
     /// It does not filter by VLANs: it lets all through.
     #[error("the card does not filter by VLANs")]
     VlanFilter,
+    /// It does to frames that are received what it was set up to do.
+    #[error("the card cannot be asked to do less to frames that are received")]
+    Receive,
 }
 
 /// A set of VLANs, by the number in their tags, of 12 bits.
@@ -220,6 +232,11 @@ mod tests {
         settings = Settings::DEFAULT;
         settings.vlans.insert(7);
         assert_eq!(settings.check(&Capabilities::NONE), Err(Unsupported::VlanFilter));
+        settings = Settings { receive: Offloads::CHECKSUM, ..Settings::DEFAULT };
+        assert_eq!(settings.check(&Capabilities::NONE), Ok(()), "it does nothing in any case");
+        let fixed = Capabilities { receive: Offloads::all(), ..all };
+        assert_eq!(settings.check(&fixed), Err(Unsupported::Receive));
+        assert_eq!(settings.check(&Capabilities { can_set_receive: true, ..fixed }), Ok(()));
         assert_eq!(own.to_string(), "52:54:00:00:00:01");
     }
 }

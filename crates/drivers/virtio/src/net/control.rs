@@ -3,19 +3,22 @@
 //! There is no list of commands to be sent. What the device was told is kept, and compared with
 //! what is asked for; where they differ, there is the next command. A reset forgets what was told.
 
+use super::features::{consistent, guest_features};
 use super::{Event, Net, Phase};
 use crate::queue::{Piece, Queue};
 use crate::recovery::{CHECK_STEP, ResetCause};
 use crate::spec::net::{
-    ACK_OK, ANNOUNCE_ACK, CLASS_ANNOUNCE, CLASS_MAC, CLASS_MQ, CLASS_RX, CLASS_VLAN, COMMAND_BYTES,
-    Command, ListLength, MAC_ADDR_SET, MAC_TABLE_SET, VLAN_ADD, VLAN_DEL, VQ_PAIRS_SET,
+    ACK_OK, ANNOUNCE_ACK, CLASS_ANNOUNCE, CLASS_GUEST_OFFLOADS, CLASS_MAC, CLASS_MQ, CLASS_RX,
+    CLASS_VLAN, COMMAND_BYTES, Command, GUEST_OFFLOADS_SET, ListLength, MAC_ADDR_SET,
+    MAC_TABLE_SET, VLAN_ADD, VLAN_DEL, VQ_PAIRS_SET,
 };
 use crate::transport::Transport;
 use core::fmt;
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaError, DmaSpace, Segment};
 use outboard_net::{
-    FailedReason, InterfaceState, MacAddress, ReceiveMode, Settings, SettingsState, VlanSet,
+    FailedReason, InterfaceState, MacAddress, Offloads, ReceiveMode, Settings, SettingsState,
+    VlanSet,
 };
 use zerocopy::IntoBytes;
 
@@ -44,6 +47,8 @@ pub(super) enum Order {
     Lists,
     /// Let a VLAN through, or not.
     Vlan(u16, bool),
+    /// Do this to frames before they are received, and no more.
+    Receive(Offloads),
     /// The wish for an announcement was heard.
     Announced,
 }
@@ -59,6 +64,7 @@ impl fmt::Display for Order {
             Self::Lists => f.write_str("lists of addresses"),
             Self::Vlan(vlan, true) => write!(f, "to let VLAN {vlan} through"),
             Self::Vlan(vlan, false) => write!(f, "to hold VLAN {vlan} back"),
+            Self::Receive(work) => write!(f, "to do no more to frames than {work:?}"),
             Self::Announced => f.write_str("to hear of an announcement"),
         }
     }
@@ -76,6 +82,8 @@ struct Told {
     unicast: heapless::Vec<MacAddress, { Settings::MAX_UNICAST }>,
     multicast: heapless::Vec<MacAddress, { Settings::MAX_MULTICAST }>,
     vlans: VlanSet,
+    /// Of what it can do, which is all that it was set up to do unless it is told otherwise.
+    receive: Offloads,
 }
 
 impl Told {
@@ -87,6 +95,7 @@ impl Told {
         unicast: heapless::Vec::new(),
         multicast: heapless::Vec::new(),
         vlans: VlanSet::NONE,
+        receive: Offloads::all(),
     };
 }
 
@@ -149,7 +158,7 @@ impl Control {
     }
 
     /// Writes a command, and takes note that it was told; how many bytes the operands have.
-    fn write(&mut self, order: Order, settings: &Settings) -> usize {
+    fn write(&mut self, order: Order, settings: &Settings, agreed: u64) -> usize {
         let Some((_, memory)) = &mut self.parts else { return 0 };
         let told = &mut self.told;
         let (class, command) = match order {
@@ -159,6 +168,7 @@ impl Control {
             Order::Lists => (CLASS_MAC, MAC_TABLE_SET),
             Order::Vlan(_, true) => (CLASS_VLAN, VLAN_ADD),
             Order::Vlan(_, false) => (CLASS_VLAN, VLAN_DEL),
+            Order::Receive(_) => (CLASS_GUEST_OFFLOADS, GUEST_OFFLOADS_SET),
             Order::Announced => (CLASS_ANNOUNCE, ANNOUNCE_ACK),
         };
         memory.write_bytes(0, Command { class, command }.as_bytes());
@@ -201,6 +211,12 @@ impl Control {
                 }
                 memory.write_bytes(OPERANDS, &vlan.to_le_bytes());
                 2
+            }
+            Order::Receive(receive) => {
+                told.receive = receive;
+                let features = guest_features(receive).bits() & agreed;
+                memory.write_bytes(OPERANDS, &features.to_le_bytes());
+                8
             }
             Order::Announced => {
                 self.announce = false;
@@ -267,6 +283,10 @@ impl<T: Transport> Net<T> {
         {
             return Some(Order::Vlan(vlan, settings.vlans.contains(vlan)));
         }
+        let receive = consistent(settings.receive & can.receive);
+        if can.can_set_receive && told.receive & can.receive != receive {
+            return Some(Order::Receive(receive));
+        }
         announce.then_some(Order::Announced)
     }
 
@@ -287,7 +307,7 @@ impl<T: Transport> Net<T> {
             if self.interface.settings != SettingsState::Pending && order != Order::Announced {
                 self.set_settings_state(SettingsState::Pending);
             }
-            let operand_bytes = self.control.write(order, &self.settings);
+            let operand_bytes = self.control.write(order, &self.settings, self.features);
             self.control.doing = Some((order, now));
             if let Some(next) = self.control.offer(operand_bytes) {
                 self.transport.notify(self.control.number, next);

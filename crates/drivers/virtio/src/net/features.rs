@@ -55,6 +55,7 @@ const NEEDS: [(NetFeatures, NetFeatures); 6] = [
             .union(NetFeatures::CTRL_VLAN)
             .union(NetFeatures::CTRL_MAC_ADDR)
             .union(NetFeatures::GUEST_ANNOUNCE)
+            .union(NetFeatures::CTRL_GUEST_OFFLOADS)
             .union(NetFeatures::MQ),
         NetFeatures::CTRL_VQ,
     ),
@@ -86,12 +87,30 @@ pub(super) fn choose(offered: u64, config: &NetConfig) -> u64 {
     offered & rings | net.bits()
 }
 
+/// What of these a card may do to frames that are received: those that need others, only with them.
+pub(super) fn consistent(receive: Offloads) -> Offloads {
+    let mut net = guest_features(receive);
+    for (features, needed) in NEEDS {
+        if features.intersects(guest_features(Offloads::all())) && !net.intersects(needed) {
+            net.remove(features);
+        }
+    }
+    meant(&GUEST, net)
+}
+
+/// The features behind what a card may do to frames that are received.
+pub(super) fn guest_features(receive: Offloads) -> NetFeatures {
+    let wanted = GUEST.iter().filter(|(_, offload)| receive.contains(*offload));
+    wanted.fold(NetFeatures::empty(), |sum, (feature, _)| sum | *feature)
+}
+
+fn meant(meanings: &Meanings<6>, features: NetFeatures) -> Offloads {
+    let had = meanings.iter().filter(|(feature, _)| features.intersects(*feature));
+    had.fold(Offloads::empty(), |sum, (_, offload)| sum | *offload)
+}
+
 /// What a card with these features can do.
 pub(super) fn capabilities(features: NetFeatures) -> Capabilities {
-    let sum = |meanings: &Meanings<6>| {
-        let had = meanings.iter().filter(|(feature, _)| features.intersects(*feature));
-        had.fold(Offloads::empty(), |sum, (_, offload)| sum | *offload)
-    };
     let has_rx = features.contains(NetFeatures::CTRL_RX);
     let usual = ReceiveMode::PROMISCUOUS | ReceiveMode::ALL_MULTICAST;
     let receive_modes = match (has_rx, features.contains(NetFeatures::CTRL_RX_EXTRA)) {
@@ -101,12 +120,13 @@ pub(super) fn capabilities(features: NetFeatures) -> Capabilities {
         (false, false) => ReceiveMode::empty(),
     };
     Capabilities {
-        transmit: sum(&HOST),
-        receive: sum(&GUEST),
+        transmit: meant(&HOST, features),
+        receive: meant(&GUEST, features),
         receive_modes,
         has_address_filter: has_rx,
         has_vlan_filter: features.contains(NetFeatures::CTRL_VLAN),
         can_set_mac: features.contains(NetFeatures::CTRL_MAC_ADDR),
+        can_set_receive: features.contains(NetFeatures::CTRL_GUEST_OFFLOADS),
     }
 }
 
@@ -129,6 +149,17 @@ mod tests {
         }
         let nothing = chosen(all.difference(NetFeatures::CTRL_VQ), &config);
         assert_eq!(capabilities(nothing).receive_modes, ReceiveMode::empty());
+    }
+
+    #[test]
+    fn what_is_left_of_the_offloads_makes_sense_together() {
+        assert_eq!(consistent(Offloads::all()), Offloads::all());
+        assert_eq!(consistent(Offloads::TCP4 | Offloads::UDP), Offloads::empty(), "no checksums");
+        let some = Offloads::CHECKSUM | Offloads::TCP4;
+        assert_eq!(consistent(some), some);
+        assert_eq!(consistent(Offloads::CHECKSUM | Offloads::TCP_ECN), Offloads::CHECKSUM);
+        let udp = NetFeatures::GUEST_USO4 | NetFeatures::GUEST_USO6;
+        assert_eq!(guest_features(Offloads::UDP), udp);
     }
 
     #[test]

@@ -12,6 +12,8 @@ bitflags! {
         const CSUM = 1 << 0;
         /// The driver takes frames whose checksum is not computed.
         const GUEST_CSUM = 1 << 1;
+        /// What the driver takes can be changed by the control queue.
+        const CTRL_GUEST_OFFLOADS = 1 << 2;
         /// `mtu`.
         const MTU = 1 << 3;
         /// `mac`.
@@ -198,6 +200,11 @@ pub const ANNOUNCE_ACK: u8 = 0;
 pub const CLASS_MQ: u8 = 4;
 /// 16 bits.
 pub const VQ_PAIRS_SET: u8 = 0;
+
+/// Class: what the driver takes (§5.1.6.5.6).
+pub const CLASS_GUEST_OFFLOADS: u8 = 5;
+/// 64 bits: the features `GUEST_…` that hold from now on.
+pub const GUEST_OFFLOADS_SET: u8 = 0;
 
 /// How many addresses a list has.
 pub type ListLength = U32;
