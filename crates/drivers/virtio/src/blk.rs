@@ -4,6 +4,7 @@ mod counters;
 mod device;
 mod event;
 mod issue;
+mod lifetime;
 mod reap;
 mod recovery;
 mod resume;
@@ -23,6 +24,7 @@ use core::time::Duration;
 use counters::Counters;
 use device::Said;
 use event::Event;
+use outboard_block::manage::Health;
 use outboard_block::{
     BlockDriver, Completion, FailedReason, Refused, Request, Tag, Unit, UnitId, UnitState,
 };
@@ -110,6 +112,8 @@ pub struct Blk<T: Transport> {
     config: BlkConfig,
     phase: Phase,
     unit: Unit,
+    /// What the disk has said of its health when it was last asked.
+    health: Option<Health>,
     changes: u64,
     /// What was agreed upon when the device was last set up.
     features: u64,
@@ -155,6 +159,7 @@ impl<T: Transport> Blk<T> {
             config,
             phase: Phase::Ended,
             unit: Unit::UNKNOWN,
+            health: None,
             changes: 0,
             features: 0,
             said: None,
@@ -270,6 +275,10 @@ impl<T: Transport> BlockDriver for Blk<T> {
 
     fn is_stopped(&self) -> bool {
         self.phase == Phase::Ended && self.slots.in_use() == 0
+    }
+
+    fn health(&self, unit: UnitId) -> Option<&Health> {
+        self.health.as_ref().filter(|_| unit.0 == 0)
     }
 
     fn counters(&self, _: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {

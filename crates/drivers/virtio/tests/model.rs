@@ -2,14 +2,16 @@
 
 mod support;
 
+use outboard_block::manage::Verdict;
 use outboard_block::{
-    BlockDriver, Completion, Durability, Operation, RefusedReason, Request, Room, Tag, UnitId,
-    UnitState,
+    BlockDriver, BlockError, Completion, Durability, Management, Operation, RefusedReason, Request,
+    Room, Tag, UnitId, UnitState,
 };
 use outboard_hw::Instant;
 use outboard_hw::dma::SgList;
 use outboard_virtio::spec::blk::{
-    BlkFeatures, DISCARD, DiscardSegment, SECURE_ERASE, WRITE_ZEROES,
+    BlkFeatures, DISCARD, DiscardSegment, Lifetime, PRE_EOL_NORMAL, PRE_EOL_URGENT, SECURE_ERASE,
+    WRITE_ZEROES,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::{Blk, BlkConfig};
@@ -237,4 +239,29 @@ fn what_takes_no_data_is_named_by_a_segment() {
         let refused = rig.driver.submit(UnitId(0), Tag(0), Request::clear(operation, 0, 1));
         assert_eq!(refused.unwrap_err().reason, RefusedReason::Unsupported);
     }
+}
+
+#[test]
+fn a_disk_is_asked_how_much_of_its_life_is_behind_it() {
+    for layout in [Features::empty(), Features::INDIRECT, Features::PACKED] {
+        let features = layout.bits() | BlkFeatures::LIFETIME.bits();
+        let mut rig = Rig::of(features, 1, BlkConfig::default());
+        let mut ask = |lifetime| {
+            rig.device.model().lifetime = lifetime;
+            let request = Request::manage(Management::ReadHealth);
+            rig.driver.submit(UnitId(0), Tag(0), request).map_err(|one| one.reason).unwrap();
+            rig.driver.kick(rig.now);
+            rig.turn();
+            let result = rig.done.pop().unwrap().result;
+            result.map(|()| rig.driver.health(UnitId(0)).unwrap().verdict)
+        };
+        let lifetime = |end: u16| Lifetime { pre_eol_info: end.into(), ..Lifetime::default() };
+        assert_eq!(ask(Some(lifetime(PRE_EOL_NORMAL))), Ok(Verdict::Passed));
+        assert_eq!(ask(Some(lifetime(PRE_EOL_URGENT))), Ok(Verdict::Failing));
+        assert_eq!(ask(None), Err(BlockError::Aborted));
+    }
+    let mut rig = Rig::of(0, 1, BlkConfig::default());
+    let request = Request::manage(Management::ReadHealth);
+    let refused = rig.driver.submit(UnitId(0), Tag(0), request).unwrap_err();
+    assert_eq!(refused.reason, RefusedReason::Unsupported);
 }

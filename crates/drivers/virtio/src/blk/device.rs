@@ -272,6 +272,7 @@ impl<T: Transport> Blk<T> {
         let switchable = self.has(BlkFeatures::CONFIG_WCE);
         self.unit.features = UnitFeatures {
             write_cache: Switch::new(switchable, said.write_cache),
+            health: Switch::new(self.has(BlkFeatures::LIFETIME), true),
             ..UnitFeatures::NONE
         };
         if was != self.unit.geometry {

@@ -5,8 +5,8 @@ use super::{Blk, Phase};
 use crate::queue::{Full, Piece, Queue};
 use crate::sabotage::Sabotage;
 use crate::spec::blk::{
-    BlkFeatures, DISCARD, DiscardSegment, FLUSH, Header, IN, OUT, SECTOR_BYTES, SECURE_ERASE,
-    WRITE_ZEROES,
+    BlkFeatures, DISCARD, DiscardSegment, FLUSH, GET_LIFETIME, Header, IN, OUT, SECTOR_BYTES,
+    SECURE_ERASE, WRITE_ZEROES,
 };
 use crate::spec::features::Features;
 use crate::transport::Transport;
@@ -37,6 +37,7 @@ impl<T: Transport> Blk<T> {
         // (§5.2.6.2).
         let flushes = self.has(BlkFeatures::FLUSH) || !self.does(Sabotage::NoFlushes);
         match request.operation {
+            Operation::Manage(Management::ReadHealth) => self.waiting.push_back(slot),
             Operation::Manage(_) => self.own.push_back(slot),
             Operation::Flush if !flushes => self.own.push_back(slot),
             _ => self.waiting.push_back(slot),
@@ -86,6 +87,7 @@ impl<T: Transport> Blk<T> {
             {
                 0
             }
+            Operation::Manage(Management::ReadHealth) if self.has(BlkFeatures::LIFETIME) => 0,
             Operation::Manage(_) => return Err(RefusedReason::Unsupported),
         };
         let end = request.lba.checked_add(request.sectors);
@@ -150,11 +152,13 @@ impl<T: Transport> Blk<T> {
             Operation::Discard => (DISCARD, false),
             Operation::WriteZeroes(_) => (WRITE_ZEROES, false),
             Operation::SecureErase => (SECURE_ERASE, false),
+            Operation::Manage(Management::ReadHealth) => (GET_LIFETIME, false),
             Operation::Flush | Operation::Manage(_) => (FLUSH, false),
         };
         let segments = if main { *segments } else { 0 };
         let clears = matches!(kind, DISCARD | WRITE_ZEROES | SECURE_ERASE);
-        let count = segments + EXTRA_PIECES + u16::from(clears);
+        let asks = kind == GET_LIFETIME;
+        let count = segments + EXTRA_PIECES + u16::from(clears || asks);
         if queue.free() < if indirect { 1 } else { count } {
             return Err(Full);
         }
@@ -171,6 +175,7 @@ impl<T: Transport> Blk<T> {
                 flags: flags.into(),
             })
         });
+        let answer = asks.then(|| memory.lifetime());
         let read = |segment| Piece { segment, writable: false };
         let status = Piece { segment: status, writable: true };
         // One piece of data is the common case, and an array costs less than a chain of iterators.
@@ -182,6 +187,7 @@ impl<T: Transport> Blk<T> {
             let data = request.data.segments(&self.constraints).take(segments.into());
             let pieces = core::iter::once(read(header))
                 .chain(discard.map(read))
+                .chain(answer.map(|segment| Piece { segment, writable: true }))
                 .chain(data.map(|segment| Piece { segment, writable }))
                 .chain(core::iter::once(status));
             add(queue, slot, &mut memory, indirect, count, pieces)?;

@@ -1,6 +1,7 @@
 //! Taking back what the device has done.
 
 use super::event::Cause as ResetCause;
+use super::lifetime::health;
 use super::slots::{Ended, NO_STATUS, Stage};
 use super::{Blk, Event, Phase};
 use crate::queue::Queue;
@@ -118,9 +119,11 @@ impl<T: Transport> Blk<T> {
         let result = match (result, job.stage, job.request.operation) {
             // Nobody knows which sectors a flush was about.
             (Err(BlockError::Media { .. }), Stage::Flush, _)
-            | (Err(BlockError::Media { .. }), _, Operation::Flush | Operation::Discard) => {
-                Err(BlockError::Aborted)
-            }
+            | (
+                Err(BlockError::Media { .. }),
+                _,
+                Operation::Flush | Operation::Discard | Operation::Manage(_),
+            ) => Err(BlockError::Aborted),
             (Err(BlockError::Media { .. }), _, Operation::Write(_))
                 if self.unit.geometry.read_only =>
             {
@@ -165,6 +168,10 @@ impl<T: Transport> Blk<T> {
             (Ok(()), Operation::Discard) => counters.discards += 1,
             (Ok(()), Operation::WriteZeroes(_)) => counters.zeros += 1,
             (Ok(()), Operation::SecureErase) => counters.erasures += 1,
+            (Ok(()), Operation::Manage(Management::ReadHealth)) => {
+                self.health = Some(health(&self.slots.lifetime(slot)));
+                self.changes += 1;
+            }
             (Ok(()), Operation::Manage(_)) => {}
         }
         data.sync_for_cpu();

@@ -1,6 +1,8 @@
 //! Requests that the driver has accepted, and the memory that each takes beside its own.
 
-use crate::spec::blk::{DISCARD_BYTES, DiscardSegment, HEADER_BYTES, Header};
+use crate::spec::blk::{
+    DISCARD_BYTES, DiscardSegment, HEADER_BYTES, Header, LIFETIME_BYTES, Lifetime,
+};
 use crate::spec::split::Descriptor;
 use alloc::vec::Vec;
 use outboard_block::{Operation, Request, Tag};
@@ -11,7 +13,7 @@ use outboard_hw::dma::{
 
 /// Where a slot's status is, behind its header.
 const STATUS: usize = HEADER_BYTES;
-/// Where what it discards is.
+/// Where what it discards is, or what the device knows of its life.
 const DISCARD: usize = 32;
 /// Where its table of descriptors is.
 const TABLE: usize = 64;
@@ -146,6 +148,12 @@ impl Slots {
         Some((SlotMemory { memory, at }, job))
     }
 
+    /// What the device has said of its life.
+    pub(super) fn lifetime(&self, slot: u16) -> Lifetime {
+        let at = self.stride * usize::from(slot) + DISCARD;
+        self.memory.as_ref().map_or_else(Lifetime::default, |memory| memory.read(at))
+    }
+
     /// What the device says of a request.
     #[inline]
     pub(super) fn status(&self, slot: u16) -> u8 {
@@ -174,6 +182,12 @@ impl SlotMemory<'_> {
     pub(super) fn discard(&mut self, discard: &DiscardSegment) -> Segment {
         self.memory.write(self.at + DISCARD, discard);
         self.segment(DISCARD, DISCARD_BYTES)
+    }
+
+    /// Room for what the device knows of its life, which is nothing until it says so.
+    pub(super) fn lifetime(&mut self) -> Segment {
+        self.memory.write(self.at + DISCARD, &Lifetime::default());
+        self.segment(DISCARD, LIFETIME_BYTES)
     }
 
     /// The table of descriptors: the memory, where in it, and its address.

@@ -1,7 +1,7 @@
 //! Block devices (§5.2).
 
 use bitflags::bitflags;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 bitflags! {
@@ -28,6 +28,8 @@ bitflags! {
         const DISCARD = 1 << 13;
         /// Writes of zeros.
         const WRITE_ZEROES = 1 << 14;
+        /// What the disk knows of its life.
+        const LIFETIME = 1 << 15;
         /// Secure erasures.
         const SECURE_ERASE = 1 << 16;
     }
@@ -92,6 +94,8 @@ pub const OUT: u32 = 1;
 pub const FLUSH: u32 = 4;
 /// Read the device's serial number.
 pub const GET_ID: u32 = 8;
+/// Read what the device knows of its life.
+pub const GET_LIFETIME: u32 = 10;
 /// Discard.
 pub const DISCARD: u32 = 11;
 /// Write zeros.
@@ -122,6 +126,33 @@ impl DiscardSegment {
 /// Bytes of one.
 pub const DISCARD_BYTES: usize = 16;
 
+/// What a device knows of its life (§5.2.6), as eMMC devices have it (JESD84-B51 §7.4.40 and on).
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Lifetime {
+    /// How many of the blocks in reserve are used up: see the constants that begin with `PRE_EOL_`.
+    pub pre_eol_info: U16,
+    /// How much of the life of its memory of one kind is behind it, in steps of ten percent: 1 for up
+    /// to ten, 11 ([`LIFETIME_EXCEEDED`]) for more than all; 0 if it is not known.
+    pub typ_a: U16,
+    /// The same of the other kind.
+    pub typ_b: U16,
+}
+
+/// Bytes of one.
+pub const LIFETIME_BYTES: usize = 6;
+/// Less than 80 percent of the reserve are used.
+pub const PRE_EOL_NORMAL: u16 = 1;
+/// 80 percent of it.
+pub const PRE_EOL_WARNING: u16 = 2;
+/// 90 percent of it.
+pub const PRE_EOL_URGENT: u16 = 3;
+/// More than the life that was expected.
+pub const LIFETIME_EXCEEDED: u16 = 11;
+
+const _: () = assert!(size_of::<Lifetime>() == LIFETIME_BYTES);
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 const _: () = assert!(size_of::<DiscardSegment>() == DISCARD_BYTES);
 

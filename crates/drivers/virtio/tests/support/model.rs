@@ -6,9 +6,9 @@ use outboard_linux::SharedMemory;
 use outboard_virtio::VirtioError;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::blk::{
-    DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, IN, MAX_DISCARD_SECTORS,
-    MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, OUT, SECURE_ERASE, STATUS_OK,
-    STATUS_UNSUPPORTED, WRITE_ZEROES,
+    DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, GET_LIFETIME, IN, Lifetime,
+    MAX_DISCARD_SECTORS, MAX_SECURE_ERASE_SECTORS, MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, OUT,
+    SECURE_ERASE, STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITE_ZEROES,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
@@ -18,7 +18,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 const MEMORY_BYTES: usize = 16 << 20;
 pub const SECTOR: usize = 512;
@@ -51,6 +51,8 @@ pub struct Model {
     pub resets: u32,
     /// What answers instead of a disk.
     pub other: Option<Answer>,
+    /// What it knows of its life, if that can be read.
+    pub lifetime: Option<Lifetime>,
     /// What was discarded, zeroed and erased.
     pub cleared: Vec<(u32, DiscardSegment)>,
 }
@@ -91,6 +93,7 @@ impl ModelTransport {
             notified: Vec::new(),
             resets: 0,
             other: None,
+            lifetime: None,
             cleared: Vec::new(),
         };
         Self { model: Arc::new(Mutex::new(model)), arena }
@@ -157,6 +160,10 @@ impl Model {
                 (Vec::new(), STATUS_OK)
             }
             GET_ID => (b"model\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(), STATUS_OK),
+            GET_LIFETIME => match self.lifetime {
+                Some(lifetime) => (lifetime.as_bytes().to_vec(), STATUS_OK),
+                None => (vec![0; size_of::<Lifetime>()], STATUS_IO_ERROR),
+            },
             _ => (Vec::new(), STATUS_UNSUPPORTED),
         };
         answer.push(status);
