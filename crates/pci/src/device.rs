@@ -34,6 +34,12 @@ pub trait Device: Send {
     /// Memory that the device can reach.
     fn dma(&self) -> Arc<dyn DmaSpace>;
 
+    /// Whether the addresses that the device is given are translated on their way to memory, as by
+    /// an IOMMU. A device that goes round that reaches other memory with them.
+    fn translates_addresses(&self) -> bool {
+        false
+    }
+
     /// Switches on as many vectors as `wanted` allows, of the best kind that both sides have.
     fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError>;
 
@@ -90,6 +96,11 @@ impl<D: Device> Claimed<D> {
     pub fn dma(&self) -> Arc<dyn DmaSpace> {
         self.0.dma()
     }
+
+    /// Whether addresses are translated between the device and memory.
+    pub fn translates_addresses(&self) -> bool {
+        self.0.translates_addresses()
+    }
 }
 
 impl<D: Device> Drop for Claimed<D> {
@@ -142,6 +153,10 @@ impl<D: Device> Device for Counting<D> {
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
         self.device.dma()
+    }
+
+    fn translates_addresses(&self) -> bool {
+        self.device.translates_addresses()
     }
 
     fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {

@@ -20,6 +20,13 @@ pub enum VirtioError {
     /// The device has the registers of virtio 1.0, and does not follow it.
     #[error("the device has the registers of virtio 1.0, but does not offer to follow it")]
     Draft,
+    /// There is an IOMMU between device and memory, and the device does not offer to go through it
+    /// (`VIRTIO_F_ACCESS_PLATFORM`, §6.1).
+    #[error(
+        "the device would bypass the IOMMU, and reach memory that is not for it. Give it \
+         iommu_platform=on,disable-legacy=on where it comes from (QEMU), or leave it to the kernel"
+    )]
+    BypassesIommu,
     /// The device offers a feature that it then does not agree upon.
     #[error("the device refuses the features that it has offered")]
     FeaturesRefused,

@@ -3,7 +3,7 @@
 use crate::config::VfioConfigSpace;
 use crate::interrupts::{VfioInterrupts, Wiring};
 use crate::region::{Place, VfioRegisters};
-use crate::{VfioError, ioctl};
+use crate::{Confinement, VfioError, ioctl};
 use outboard_hw::HwError;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
@@ -31,6 +31,7 @@ pub struct VfioDevice {
     config: VfioConfigSpace,
     wiring: Arc<Wiring>,
     arena: Arena,
+    confinement: Confinement,
     only: Option<InterruptKind>,
     has_reset: bool,
     opened: Opened,
@@ -40,6 +41,7 @@ impl VfioDevice {
     pub(crate) fn new(
         opened: Opened,
         arena: Arena,
+        confinement: Confinement,
         only: Option<InterruptKind>,
     ) -> Result<(Self, VfioInterrupts), VfioError> {
         let unusable = |what| VfioError::Unusable { address: opened.address, what };
@@ -57,7 +59,8 @@ impl VfioDevice {
         let wiring = Arc::new(Wiring::new(device.clone()));
         let interrupts = VfioInterrupts(wiring.clone());
         let has_reset = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
-        Ok((Self { identity, config, wiring, arena, only, has_reset, opened }, interrupts))
+        let made = Self { identity, config, wiring, arena, confinement, only, has_reset, opened };
+        Ok((made, interrupts))
     }
 
     /// Where the function is.
@@ -118,6 +121,10 @@ impl Device for VfioDevice {
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
         Arc::new(self.arena.clone())
+    }
+
+    fn translates_addresses(&self) -> bool {
+        self.confinement == Confinement::Iommu
     }
 
     fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {

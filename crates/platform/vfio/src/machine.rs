@@ -106,7 +106,7 @@ impl Vfio {
         let mut made = Vec::new();
         for one in opened {
             vfio.watch(&one)?;
-            made.push(VfioDevice::new(one, arena.clone(), config.interrupts)?);
+            made.push(VfioDevice::new(one, arena.clone(), config.confinement, config.interrupts)?);
         }
         Ok((vfio, made))
     }

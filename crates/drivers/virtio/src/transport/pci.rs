@@ -6,6 +6,7 @@ mod modern;
 use super::{Cause, Transport};
 use crate::VirtioError;
 use crate::queue::Areas;
+use crate::spec::features::Features;
 use crate::spec::pci::{ISR_CONFIG, NO_VECTOR};
 use crate::spec::status::Status;
 use alloc::sync::Arc;
@@ -48,13 +49,19 @@ impl<D: Device> PciTransport<D> {
     /// else those that devices had before.
     pub fn new(device: D) -> Result<Self, VirtioError> {
         let mut claimed = Claimed::new(device);
-        let face = match Modern::find(&mut claimed) {
+        let mut face = match Modern::find(&mut claimed) {
             Ok(modern) => Face::Modern(modern),
             Err(error) => match Legacy::find(&mut claimed) {
                 Ok(legacy) => Face::Legacy(legacy),
                 Err(_) => return Err(error),
             },
         };
+        // Addresses of the IOMMU's are physical ones to a device that does not know of it (§6.1):
+        // it would write where they happen to lead.
+        let offered = Features::from_bits_retain(either!(&mut face, offered_features()));
+        if claimed.translates_addresses() && !offered.contains(Features::ACCESS_PLATFORM) {
+            return Err(VirtioError::BypassesIommu);
+        }
         Ok(Self { claimed, face, vectors: None })
     }
 

@@ -89,6 +89,10 @@ impl<D: Device> Device for Misled<D> {
         Ok(MisledRegisters { region, trap: self.trap.clone() })
     }
 
+    fn translates_addresses(&self) -> bool {
+        self.device.translates_addresses()
+    }
+
     fn dma(&self) -> Arc<dyn DmaSpace> {
         self.device.dma()
     }
