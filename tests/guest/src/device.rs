@@ -11,6 +11,52 @@ pub enum Disk {
     Image(PathBuf),
 }
 
+/// Which registers a virtio device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VirtioVersion {
+    /// Those of virtio 1.0 and later.
+    Modern,
+    /// Those, and the ones from before.
+    Transitional,
+    /// Only those from before.
+    Legacy,
+}
+
+/// What a virtio device offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Virtio {
+    /// Which registers it has.
+    pub version: VirtioVersion,
+    /// Rings in the packed layout.
+    pub packed: bool,
+    /// How many queues a disk has.
+    pub queues: u16,
+    /// It reaches memory through the IOMMU, as only modern ones can; else it goes round it.
+    pub through_iommu: bool,
+}
+
+impl Virtio {
+    /// A modern one that an IOMMU confines, with one queue.
+    pub const CONFINED: Self =
+        Self { version: VirtioVersion::Modern, packed: false, queues: 1, through_iommu: true };
+
+    /// One that no IOMMU confines, with one queue.
+    pub const fn unconfined(version: VirtioVersion) -> Self {
+        Self { version, packed: false, queues: 1, through_iommu: false }
+    }
+
+    /// Its properties, as QEMU names them.
+    fn properties(&self) -> String {
+        let on = |value| if value { "on" } else { "off" };
+        let legacy = on(self.version == VirtioVersion::Modern);
+        let modern = on(self.version == VirtioVersion::Legacy);
+        let (platform, packed) = (on(self.through_iommu), on(self.packed));
+        format!(
+            "disable-legacy={legacy},disable-modern={modern},iommu_platform={platform},packed={packed}"
+        )
+    }
+}
+
 /// A PCI function, or a controller with its disks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
@@ -19,7 +65,7 @@ pub enum Device {
     /// An NVMe controller with one namespace.
     Nvme(Disk),
     /// A disk over virtio.
-    VirtioBlk(Disk),
+    VirtioBlk(Disk, Virtio),
     /// A disk over virtio that another process serves by vhost-user, at a socket.
     VhostUserBlk {
         /// Where the socket is.
@@ -30,7 +76,7 @@ pub enum Device {
         queues: u16,
     },
     /// A network interface over virtio. All network interfaces are on one hub.
-    VirtioNet,
+    VirtioNet(Virtio),
     /// An Intel 82540EM.
     E1000,
     /// An Intel 82574L.
@@ -48,9 +94,9 @@ impl Device {
         match self {
             Self::Ahci(_) => "AHCI",
             Self::Nvme(_) => "NVME",
-            Self::VirtioBlk(_) => "VIRTIO_BLK",
+            Self::VirtioBlk(..) => "VIRTIO_BLK",
             Self::VhostUserBlk { .. } => "VHOST_USER_BLK",
-            Self::VirtioNet => "VIRTIO_NET",
+            Self::VirtioNet(_) => "VIRTIO_NET",
             Self::E1000 => "E1000",
             Self::E1000e => "E1000E",
         }
@@ -65,7 +111,6 @@ impl Device {
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let at = format!("addr=0x{:x}", FIRST_SLOT + index);
         let node = format!("node{index}");
-        let platform = "disable-legacy=on,iommu_platform=on";
         let device = |text: String| ["-device".to_owned(), text];
         match self {
             Self::Ahci(disks) => {
@@ -83,8 +128,10 @@ impl Device {
                 let text = format!("nvme,{at},serial=NVME{index},drive={node}");
                 disk.backend(&node).into_iter().chain(device(text)).collect()
             }
-            Self::VirtioBlk(disk) => {
-                let text = format!("virtio-blk-pci,{at},{platform},drive={node}");
+            Self::VirtioBlk(disk, virtio) => {
+                let (properties, queues) = (virtio.properties(), virtio.queues);
+                let text =
+                    format!("virtio-blk-pci,{at},{properties},num-queues={queues},drive={node}");
                 disk.backend(&node).into_iter().chain(device(text)).collect()
             }
             Self::VhostUserBlk { socket, packed, queues } => {
@@ -98,7 +145,9 @@ impl Device {
                 );
                 ["-chardev".to_owned(), channel].into_iter().chain(device(text)).collect()
             }
-            Self::VirtioNet => on_hub(index, &format!("virtio-net-pci,{at},{platform}")),
+            Self::VirtioNet(virtio) => {
+                on_hub(index, &format!("virtio-net-pci,{at},{}", virtio.properties()))
+            }
             Self::E1000 => on_hub(index, &format!("e1000,{at}")),
             Self::E1000e => on_hub(index, &format!("e1000e,{at}")),
         }

@@ -31,7 +31,7 @@ mod qemu;
 mod report;
 mod tools;
 
-pub use device::{Device, Disk};
+pub use device::{Device, Disk, Virtio, VirtioVersion};
 pub use error::GuestError;
 pub use guest::Guest;
 pub use kernel::Release;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use outboard_guest::{Device, Disk, Guest, Release, Report};
+use outboard_guest::{Device, Disk, Guest, Release, Report, Virtio};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -164,9 +164,9 @@ fn guest(arguments: &Arguments) -> Result<Guest> {
         devices.push(Device::Nvme(disk(text)?));
     }
     for text in &arguments.virtio_blk {
-        devices.push(Device::VirtioBlk(disk(text)?));
+        devices.push(Device::VirtioBlk(disk(text)?, Virtio::CONFINED));
     }
-    devices.extend((0..arguments.virtio_net).map(|_| Device::VirtioNet));
+    devices.extend((0..arguments.virtio_net).map(|_| Device::VirtioNet(Virtio::CONFINED)));
     devices.extend((0..arguments.e1000).map(|_| Device::E1000));
     devices.extend((0..arguments.e1000e).map(|_| Device::E1000e));
     guest = devices.into_iter().fold(guest, Guest::device);

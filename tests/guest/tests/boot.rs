@@ -1,6 +1,6 @@
 //! What a guest has, and what becomes of it.
 
-use outboard_guest::{Device, Disk, Guest, GuestError};
+use outboard_guest::{Device, Disk, Guest, GuestError, Virtio};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -15,8 +15,8 @@ fn a_guest_has_its_devices_and_an_iommu_and_brings_everything_back() {
         .device(Device::Ahci(vec![Disk::Null(64 * MIB), Disk::Image(image.path().into())]))
         .device(Device::Nvme(Disk::Null(32 * MIB)))
         .device(Device::Ahci(vec![Disk::Null(16 * MIB)]))
-        .device(Device::VirtioBlk(Disk::Null(8 * MIB)))
-        .device(Device::VirtioNet)
+        .device(Device::VirtioBlk(Disk::Null(8 * MIB), Virtio::CONFINED))
+        .device(Device::VirtioNet(Virtio::CONFINED))
         .device(Device::E1000)
         .device(Device::E1000e)
         .file("given", given.path())

@@ -1,6 +1,6 @@
 //! Real PCI functions, as far as a guest's are: served through VFIO, with the guest's IOMMU on.
 
-use outboard_guest::{Device, Disk, Guest, Report, example};
+use outboard_guest::{Device, Disk, Guest, Report, Virtio, VirtioVersion, example};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -35,7 +35,7 @@ fn controllers_are_served_killed_pulled_out_and_given_back() {
     let guest = Guest::new("vfio")
         .device(Device::Ahci(vec![Disk::Image(first.clone()), Disk::Null(1 << 40)]))
         .device(Device::Ahci(vec![Disk::Image(second.clone())]))
-        .device(Device::VirtioBlk(Disk::Image(third.clone())))
+        .device(Device::VirtioBlk(Disk::Image(third.clone()), Virtio::CONFINED))
         .file("first.img", &given);
     let report = run(&guest, include_str!("vfio/serve.sh"));
     assert_eq!(report.stdout.matches("\"transfers_per_second\"").count(), 3, "{report}");
@@ -45,6 +45,31 @@ fn controllers_are_served_killed_pulled_out_and_given_back() {
     for copy in [&second, &third] {
         assert!(std::fs::read(copy).unwrap() == std::fs::read(&given).unwrap());
     }
+}
+
+#[test]
+fn virtio_functions_are_driven_if_the_iommu_confines_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let [image, given] = ["disk", "given"].map(|name| folder.path().join(name));
+    noise(&given);
+    File::create(&image).unwrap().set_len(8 * MIB).unwrap();
+    let packed = Virtio { packed: true, ..Virtio::CONFINED };
+    let old = Virtio::unconfined;
+    let disk = |virtio| Device::VirtioBlk(Disk::Null(MIB), virtio);
+    let guest = Guest::new("vfio-virtio")
+        .device(Device::VirtioBlk(Disk::Image(image), Virtio { queues: 4, ..packed.clone() }))
+        .device(disk(old(VirtioVersion::Modern)))
+        .device(disk(old(VirtioVersion::Transitional)))
+        .device(disk(old(VirtioVersion::Legacy)))
+        .device(Device::VirtioNet(Virtio::CONFINED))
+        .device(Device::VirtioNet(packed))
+        .device(Device::VirtioNet(Virtio::CONFINED))
+        .device(Device::VirtioNet(old(VirtioVersion::Legacy)))
+        .file("first.img", &given)
+        .file("ping", example("outboard-vfio", "ping").unwrap());
+    let report = run(&guest, include_str!("vfio/virtio.sh"));
+    let fault = report.kernel_log.lines().find(|line| line.contains("fault addr"));
+    assert_eq!(fault, None, "the devices kept to their memory");
 }
 
 #[test]

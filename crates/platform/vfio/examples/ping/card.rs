@@ -1,0 +1,162 @@
+//! The driver of one card, with the descriptors that wake it.
+
+use crate::stack::Stack;
+use crate::{Failure, LIMIT};
+use outboard_hw::dma::{Constraints, DmaPool, DmaSpace, SgList};
+use outboard_linux::{InterruptSource, now};
+use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, RefusedReason, Tag};
+use outboard_vfio::{VfioDevice, VfioInterrupts};
+use outboard_virtio::transport::PciTransport;
+use outboard_virtio::{Net, NetConfig};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Bytes of each buffer.
+const BYTES: usize = 2048;
+/// Buffers that frames are sent from.
+const SENDING: usize = 64;
+/// How long to wait at most for an interrupt.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+pub(crate) struct Card {
+    driver: Net<PciTransport<VfioDevice>>,
+    interrupts: VfioInterrupts,
+    sending: DmaPool,
+    received: u64,
+}
+
+impl Card {
+    /// Starts the driver, and gives it buffers for frames to come.
+    pub(crate) fn start(device: VfioDevice, interrupts: VfioInterrupts) -> Result<Self, Failure> {
+        let driver = Net::new(PciTransport::new(device)?, NetConfig::default())?;
+        let sending = DmaPool::new(&*driver.dma(), BYTES, SENDING, &Constraints::NONE)?;
+        let mut card = Self { driver, interrupts, sending, received: 0 };
+        let end = now() + LIMIT;
+        loop {
+            match card.driver.interface().state {
+                InterfaceState::Starting => {}
+                InterfaceState::Ready => break,
+                state => return Err(format!("the card is {state}").into()),
+            }
+            if now().reached(end) {
+                return Err("the card does not come up".into());
+            }
+            card.turn(&mut VecDeque::new())?;
+            card.wait(None)?;
+        }
+        let depth = card.driver.interface().shape.receive_depth;
+        let pool = DmaPool::new(&*card.driver.dma(), BYTES, depth.into(), &Constraints::NONE)?;
+        for tag in 0..u64::from(depth) {
+            card.post(Posted { tag: Tag(tag), buffer: pool.allocate()? })?;
+        }
+        card.driver.kick(now());
+        Ok(card)
+    }
+
+    pub(crate) fn mac(&self) -> [u8; 6] {
+        self.driver.interface().permanent_mac.0
+    }
+
+    /// How many frames have come.
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    fn post(&mut self, buffer: Posted) -> Result<(), Failure> {
+        self.driver.post(0, buffer).map_err(|unposted| unposted.reason.to_string().into())
+    }
+
+    /// Sends what is to be sent, as far as there is room, and takes what has come.
+    pub(crate) fn exchange(&mut self, stack: &mut Stack) -> Result<(), Failure> {
+        let headroom = self.driver.interface().shape.headroom;
+        while let Some(frame) = stack.sent.front() {
+            let Ok(mut buffer) = self.sending.allocate() else { break };
+            buffer.write_bytes(headroom, frame);
+            let data = SgList::single(buffer, headroom..headroom + frame.len());
+            match self.driver.submit(0, Tag(0), Frame::plain(data)) {
+                Ok(()) => {}
+                Err(refused) if refused.reason == RefusedReason::QueueFull => break,
+                Err(refused) => return Err(refused.reason.to_string().into()),
+            }
+            stack.sent.pop_front();
+        }
+        self.driver.kick(now());
+        self.turn(&mut stack.received)
+    }
+
+    fn turn(&mut self, frames: &mut VecDeque<Vec<u8>>) -> Result<(), Failure> {
+        let driver = &mut self.driver;
+        self.interrupts.take(&mut |vector| driver.interrupt(vector));
+        let (mut spare, mut pieces, mut lost) = (Vec::new(), Vec::new(), 0);
+        let received = &mut self.received;
+        driver.poll(now(), &mut |completion| match completion {
+            Completion::Received(piece) => {
+                let start = pieces.len();
+                pieces.resize(start + piece.bytes.len(), 0);
+                piece.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
+                spare.push(Posted { tag: piece.tag, buffer: piece.buffer });
+                if piece.more == 0 {
+                    frames.push_back(std::mem::take(&mut pieces));
+                    *received += 1;
+                }
+            }
+            Completion::Sent(frame) => lost += u64::from(frame.result.is_err()),
+            Completion::Returned { .. } => {}
+        });
+        self.interrupts.rearm();
+        if lost > 0 {
+            return Err(format!("{lost} frames were lost; {}", self.told()).into());
+        }
+        if self.driver.interface().state == InterfaceState::Ready && !spare.is_empty() {
+            spare.into_iter().try_for_each(|buffer| self.post(buffer))?;
+            self.driver.kick(now());
+        }
+        Ok(())
+    }
+
+    /// Waits for an interrupt, or until the driver or `until` has something to do.
+    pub(crate) fn wait(&self, until: Option<Duration>) -> Result<(), Failure> {
+        let own = self.driver.next_deadline().map(|deadline| deadline.since(now()));
+        let time = [own, until].into_iter().flatten().fold(LONGEST_WAIT, Duration::min);
+        let descriptors = self.interrupts.descriptors();
+        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        poll(&mut fds, Some(&Timespec::try_from(time)?))?;
+        Ok(())
+    }
+
+    /// What the driver has told of itself.
+    pub(crate) fn told(&mut self) -> String {
+        let mut told = format!("the card is {}", self.driver.interface().state);
+        self.driver.drain_events(&mut |_, event| {
+            told += "; ";
+            told += &event.to_string();
+        });
+        told
+    }
+
+    /// Brings the card to rest.
+    pub(crate) fn stop(&mut self) -> Result<(), Failure> {
+        let mut resets = 0;
+        self.driver.counters(&mut |name, value| {
+            if name == "device-resets" {
+                resets = value;
+            }
+        });
+        if resets > 0 {
+            return Err(format!("it was reset; {}", self.told()).into());
+        }
+        self.driver.stop();
+        let end = now() + LIMIT;
+        while !self.driver.is_stopped() {
+            if now().reached(end) {
+                return Err(format!("it does not stop; {}", self.told()).into());
+            }
+            self.turn(&mut VecDeque::new())?;
+            if !self.driver.is_stopped() {
+                self.wait(None)?;
+            }
+        }
+        Ok(())
+    }
+}
