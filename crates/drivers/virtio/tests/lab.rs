@@ -6,19 +6,23 @@ use outboard_block::{
     BlockDriver, BlockError, Durability, FailedReason, Management, Operation, RefusedReason,
     Request, Room, Tag, UnitId, UnitState,
 };
-use outboard_hw::dma::SgList;
-use outboard_hw::interrupt::InterruptKind;
+use outboard_hw::HwError;
+use outboard_hw::dma::{DmaSpace, SgList};
+use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
 use outboard_lab::{
-    DiskConfig, Fault, Lab, LabConfig, LabError, Machine, VirtioConfig, VirtioVersion,
+    DiskConfig, Fault, Lab, LabConfig, LabDevice, LabError, LabRegisters, Machine, VirtioConfig,
+    VirtioVersion,
 };
 use outboard_linux::now;
+use outboard_pci::{ConfigSpace, Device, Identity};
 use outboard_virtio::spec::features::Features;
-use outboard_virtio::transport::{MmioTransport, Transport};
+use outboard_virtio::transport::{MmioTransport, PciTransport, Transport};
 use outboard_virtio::{BlkConfig, VirtioError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use support::{Bench, noise};
 use tempfile::NamedTempFile;
 
@@ -101,54 +105,40 @@ fn exercise<T: Transport>(bench: &mut Bench<T>, mut content: Vec<u8>) -> Vec<u8>
     content
 }
 
-#[test]
-fn every_combination_of_features_carries_data() {
-    for bits in 0..16 {
-        let is = |place: u32| bits >> place & 1 == 1;
-        for queues in [1, 4] {
-            let virtio = VirtioConfig {
-                packed: is(0),
-                indirect: is(1),
-                event_index: is(2),
-                access_platform: is(3),
-                queues,
-                queue_entries: if is(1) { 16 } else { 128 },
-                version: VirtioVersion::Modern,
-            };
-            let content = noise(bits, 2 << 20);
-            let file = image(&content);
-            let mut bench = Bench::new(disk(file.path()).over(virtio.clone()));
+/// Exercises disks, many in a machine, with every combination of features and so many queues.
+fn carry(queues: u16) {
+    let combinations = VirtioConfig { queues, ..VirtioConfig::default() }.combinations();
+    assert_eq!(combinations.len(), 28);
+    for configs in combinations.chunks(14) {
+        // Without tables a request takes many of a queue's entries.
+        let entries = |one: &VirtioConfig| if one.indirect { 16 } else { 128 };
+        let configs =
+            configs.iter().map(|one| VirtioConfig { queue_entries: entries(one), ..one.clone() });
+        let configs: Vec<_> = configs.collect();
+        let contents = (0..).map(|seed| noise(seed, 2 << 20));
+        let disks: Vec<_> = contents.take(configs.len()).map(|one| (image(&one), one)).collect();
+        let lab =
+            disks.iter().zip(&configs).map(|((file, _), one)| disk(file.path()).over(one.clone()));
+        let mut lab = Lab::start(&LabConfig::new(lab.collect())).unwrap();
+        for (number, (virtio, (file, content))) in configs.iter().zip(disks).enumerate() {
+            let mut bench = Bench::nth(lab, number, BlkConfig::default());
             assert_eq!(bench.state(), UnitState::Ready, "{virtio:?}: {:?}", bench.events);
             let content = exercise(&mut bench, content);
             assert_eq!(bench.counter("device-resets"), 0, "{virtio:?}: {:?}", bench.events);
-            drop(bench);
+            lab = bench.end();
             assert!(std::fs::read(file.path()).unwrap() == content, "{virtio:?}");
         }
     }
 }
 
 #[test]
-fn devices_from_before_the_specification_carry_data() {
-    for bits in 0..8 {
-        let is = |place: u32| bits >> place & 1 == 1;
-        for version in [VirtioVersion::Transitional, VirtioVersion::Legacy] {
-            let virtio = VirtioConfig {
-                version,
-                indirect: is(0),
-                event_index: is(1),
-                queues: if is(2) { 4 } else { 1 },
-                ..VirtioConfig::default()
-            };
-            let content = noise(bits, 2 << 20);
-            let file = image(&content);
-            let mut bench = Bench::new(disk(file.path()).over(virtio.clone()));
-            assert_eq!(bench.state(), UnitState::Ready, "{virtio:?}: {:?}", bench.events);
-            let content = exercise(&mut bench, content);
-            assert_eq!(bench.counter("device-resets"), 0, "{virtio:?}: {:?}", bench.events);
-            drop(bench);
-            assert!(std::fs::read(file.path()).unwrap() == content, "{virtio:?}");
-        }
-    }
+fn every_combination_of_features_carries_data_by_one_queue() {
+    carry(1);
+}
+
+#[test]
+fn every_combination_of_features_carries_data_by_four_queues() {
+    carry(4);
 }
 
 #[test]
@@ -177,6 +167,70 @@ fn devices_at_fixed_addresses_carry_data() {
         assert_eq!(bench.counter("device-resets"), 0, "{version:?}: {:?}", bench.events);
         drop(bench);
         assert!(std::fs::read(file.path()).unwrap() == content, "{version:?}");
+    }
+}
+
+/// A function with an IOMMU before it, as far as its driver is told.
+struct Confined(LabDevice);
+
+impl Device for Confined {
+    type Registers = LabRegisters;
+
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    fn config(&mut self) -> &mut dyn ConfigSpace {
+        self.0.config()
+    }
+
+    fn map_bar(&mut self, bar: u8) -> Result<LabRegisters, HwError> {
+        self.0.map_bar(bar)
+    }
+
+    fn open_ports(&mut self, bar: u8) -> Result<LabRegisters, HwError> {
+        self.0.open_ports(bar)
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.0.dma()
+    }
+
+    fn translates_addresses(&self) -> bool {
+        true
+    }
+
+    fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {
+        self.0.enable_interrupts(wanted)
+    }
+
+    fn disable_interrupts(&mut self) {
+        self.0.disable_interrupts();
+    }
+
+    fn reset(&mut self) -> Result<(), HwError> {
+        self.0.reset()
+    }
+}
+
+#[test]
+fn a_device_that_would_bypass_an_iommu_is_left_alone() {
+    let (new, old) = (VirtioVersion::Modern, VirtioVersion::Legacy);
+    let cases = [(new, true), (new, false), (VirtioVersion::Transitional, false), (old, false)];
+    let disks = cases.map(|(version, access_platform)| {
+        let virtio = VirtioConfig { version, access_platform, ..VirtioConfig::default() };
+        DiskConfig::null(1 << 20).over(virtio)
+    });
+    let lab = Lab::start(&LabConfig::new(disks.into())).unwrap();
+    let functions = lab.functions().iter().filter(|f| outboard_virtio::is_disk(&f.identity));
+    for (function, (version, confined)) in functions.zip(cases) {
+        let (device, _) = lab.open(function.address).unwrap();
+        match PciTransport::new(Confined(device)) {
+            Ok(_) => assert!(confined, "{version:?}"),
+            Err(error) => {
+                assert_eq!((error, confined), (VirtioError::BypassesIommu, false), "{version:?}");
+            }
+        }
     }
 }
 
@@ -445,8 +499,6 @@ fn a_driver_that_is_stopped_leaves_the_device_at_rest_for_the_next() {
     bench.run_until(|bench| bench.driver.is_stopped());
     assert_eq!(bench.done.len(), 1);
     assert_eq!(bench.done[0].result, Ok(()));
-    let Bench { lab, driver, interrupts, .. } = bench;
-    drop((driver, interrupts));
-    let mut bench = Bench::on(lab, BlkConfig::default());
+    let mut bench = Bench::on(bench.end(), BlkConfig::default());
     assert!(bench.read(8, 8).unwrap() == content[8 * 512..16 * 512]);
 }

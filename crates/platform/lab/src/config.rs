@@ -2,7 +2,7 @@
 
 mod text;
 
-use crate::{CardConfig, LabError};
+use crate::CardConfig;
 use outboard_hw::interrupt::InterruptKind;
 use std::path::PathBuf;
 
@@ -157,6 +157,29 @@ impl VirtioConfig {
         event_index: true,
         access_platform: false,
     };
+
+    /// The same device with every combination of registers, layout of the rings, tables, event
+    /// indices and addresses that there can be: no legacy device has packed rings, and QEMU has none
+    /// that insist on the platform's addresses and have the registers from before.
+    pub fn combinations(&self) -> Vec<Self> {
+        use VirtioVersion::{Legacy, Modern, Transitional};
+        let versions = [Modern, Transitional, Legacy];
+        let all = versions.into_iter().flat_map(|version| (0..16).map(move |bits| (version, bits)));
+        let all = all.map(|(version, bits)| Self {
+            version,
+            packed: bits & 1 != 0,
+            indirect: bits & 2 != 0,
+            event_index: bits & 4 != 0,
+            access_platform: bits & 8 != 0,
+            ..self.clone()
+        });
+        let exists = |one: &Self| match one.version {
+            Modern => true,
+            Transitional => !one.access_platform,
+            Legacy => !one.access_platform && !one.packed,
+        };
+        all.filter(exists).collect()
+    }
 }
 
 impl Default for VirtioConfig {

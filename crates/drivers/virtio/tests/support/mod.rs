@@ -49,7 +49,14 @@ impl Bench {
     }
 
     pub fn on(lab: Lab, config: BlkConfig) -> Self {
-        let disk = lab.functions().iter().find(|f| outboard_virtio::is_disk(&f.identity)).unwrap();
+        Self::nth(lab, 0, config)
+    }
+
+    /// The driver of the disk with this number.
+    pub fn nth(lab: Lab, number: usize, config: BlkConfig) -> Self {
+        let mut disks =
+            lab.functions().iter().filter(|one| outboard_virtio::is_disk(&one.identity));
+        let disk = disks.nth(number).unwrap();
         let (device, interrupts) = lab.open(disk.address).unwrap();
         let counts = Arc::new(AccessCounts::default());
         let transport = PciTransport::new(Counting::new(device, counts.clone())).unwrap();
@@ -82,6 +89,13 @@ impl<T: Transport> Bench<T> {
             !matches!(bench.state(), UnitState::Starting | UnitState::Recovering)
         });
         bench
+    }
+
+    /// Lets go of the disk.
+    pub fn end(self) -> Lab {
+        let Self { lab, driver, interrupts, .. } = self;
+        drop((driver, interrupts));
+        lab
     }
 
     pub fn state(&self) -> UnitState {
