@@ -178,13 +178,17 @@ pub(crate) struct ServeArgs {
     pub(crate) attach_vhost_user: Vec<VhostDisk>,
 
     #[arg(long, value_name = "IMAGE[,OPTION]…")]
-    #[arg(required_unless_present_any = ["sim", "pci", "attach_vhost_user"])]
+    #[arg(required_unless_present_any = ["sim", "ram", "pci", "attach_vhost_user"])]
     #[arg(help = "Serve IMAGE as a disk behind a real controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 
     #[arg(long, value_name = "IMAGE[,OPTION]…", long_help = SIM_HELP)]
     #[arg(help = "Serve IMAGE as a simulated disk, which can fail as bad disks do; without QEMU")]
     pub(crate) sim: Vec<LiveDisk>,
+
+    #[arg(long, value_name = "BYTES", value_parser = size, long_help = machine::RAM_HELP)]
+    #[arg(help = "Serve a disk of so many bytes of memory, which is gone at the end")]
+    pub(crate) ram: Vec<u64>,
 
     /// Listen for 9P here: unix:PATH or tcp:HOST:PORT. May be given several times
     ///

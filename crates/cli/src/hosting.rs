@@ -7,7 +7,9 @@ use outboard_block::disk::DiskOptions;
 use outboard_host::{Hosted, Platform};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_lab::{Bus, DiskConfig, Lab, LabConfig, Media};
+use outboard_linux::SharedMemory;
 use outboard_pci::Address;
+use outboard_ram::Ram;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
 use outboard_sysfs::Machine;
@@ -19,6 +21,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Starts a lab with these disks.
 pub(crate) fn start_lab(
@@ -89,6 +92,27 @@ pub(crate) fn host_sim(sim: &Live, disks: &[LiveDisk]) -> Result<Vec<Hosted>> {
             |disk: &LiveDisk| DiskOptions { sector_bytes: None, read_only: disk.read_only };
         let options = (0..).map(UnitId).zip(disks.iter().map(options)).collect();
         hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options });
+    }
+    Ok(hosted)
+}
+
+/// Drivers for disks of so many bytes of memory.
+pub(crate) fn host_ram(sizes: &[u64], dma_bytes: usize) -> Result<Vec<Hosted>> {
+    const PAGE: usize = 4096;
+    let mut hosted = Vec::new();
+    for (number, size) in sizes.iter().enumerate() {
+        let bytes = usize::try_from(*size).ok();
+        let bytes = bytes.filter(|bytes| *bytes > 0 && bytes.is_multiple_of(PAGE));
+        let bytes = bytes.with_context(|| {
+            format!("a disk of memory has a multiple of 4096 bytes, which {size} is not")
+        })?;
+        let content = SharedMemory::of_large_pages("outboard-ram", bytes)
+            .with_context(|| format!("there is no memory for a disk of {size} bytes"))?;
+        let (_, space) = SharedMemory::for_model("outboard-transfers", dma_bytes)
+            .context("making memory for transfers")?;
+        let driver = Ram::new(content.into_buffer(), Arc::new(space), &format!("RAM{number}"));
+        let (driver, interrupts) = (Box::new(driver), Box::new(()));
+        hosted.push(Hosted { driver, interrupts, options: Vec::new() });
     }
     Ok(hosted)
 }

@@ -22,6 +22,14 @@ DIR has to exist. Disks that are plugged in later are not in it. Nothing is serv
 unless --9p says where: whoever writes to a disk that a virtual machine has mounted destroys what is \
 on it.";
 
+/// What a disk of memory is good for.
+pub(super) const RAM_HELP: &str = "\
+Serve a disk of so many bytes of this process's memory, such as 256M. May be given several times, and \
+together with --lab, --sim and --pci
+
+It begins with zeros, and what is on it is gone when the server ends: it is for scratch space, and for \
+measuring everything that stands above a disk. Memory is taken when it is first written.";
+
 pub(super) const BIND_LONG: &str = "\
 Take PCI functions away from the kernel's drivers, for drivers of ours
 

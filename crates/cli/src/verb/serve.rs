@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     }
     let (attached, back_ends) = hosting::host_back_ends(&arguments.attach_vhost_user, dma_bytes)?;
     hosted.extend(attached);
+    hosted.extend(hosting::host_ram(&arguments.ram, dma_bytes)?);
     (devices.back_ends, devices.other_drivers) = (back_ends, hosted.len());
     let other_drivers = devices.other_drivers;
     if !pci.is_empty() {
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     if server.settle()? {
         let disks = server.disks();
         let others = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(other_drivers));
-        let attached = arguments.attach_vhost_user.len();
+        let attached = arguments.attach_vhost_user.len() + arguments.ram.len();
         let (found, wanted) = (others.count(), lab_disks.len() + sim_disks.len() + attached);
         if found != wanted {
             bail!("only {found} of {wanted} disks came up");

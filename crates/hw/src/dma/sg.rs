@@ -71,6 +71,26 @@ impl SgList {
         }
     }
 
+    /// Fills all parts with bytes of `from`, from `offset` on; panics if there are not as many.
+    #[track_caller]
+    pub fn copy_from(&mut self, from: &DmaBuffer, offset: usize) {
+        let mut at = offset;
+        for Part { buffer, range } in self.first.iter_mut().chain(&mut self.rest) {
+            buffer.copy_from(range.start, from, at..at + range.len());
+            at += range.len();
+        }
+    }
+
+    /// Copies all parts to `into`, from `offset` on; panics if they do not fit.
+    #[track_caller]
+    pub fn copy_to(&self, into: &mut DmaBuffer, offset: usize) {
+        let mut at = offset;
+        for Part { buffer, range } in self.parts() {
+            into.copy_from(at, buffer, range.clone());
+            at += range.len();
+        }
+    }
+
     /// The one segment of a list with a single part, whatever a device's limits are.
     #[inline]
     pub fn single_segment(&self) -> Option<Segment> {
@@ -291,6 +311,26 @@ mod tests {
         assert_eq!((buffer.len(), start), (100, 12));
         list.push(part(), 0..1);
         assert_eq!(list.single_segment(), None);
+    }
+
+    #[test]
+    fn all_parts_are_copied_in_order() {
+        let arena = arena(64 * 1024);
+        let mut other = arena.allocate(300, &Constraints::NONE).unwrap();
+        let pattern: [u8; 300] = core::array::from_fn(|at| at as u8);
+        other.write_bytes(0, &pattern);
+        let mut list = SgList::EMPTY;
+        for range in [10..110, 0..0, 5..55] {
+            list.push(arena.allocate(120, &Constraints::NONE).unwrap(), range);
+        }
+        list.copy_from(&other, 100);
+        let mut read = [0; 150];
+        list.read_bytes(&mut read);
+        assert_eq!(read, pattern[100..250]);
+        list.copy_to(&mut other, 0);
+        let mut read = [0; 300];
+        other.read_bytes(0, &mut read);
+        assert_eq!((&read[..150], &read[150..]), (&pattern[100..250], &pattern[150..]));
     }
 
     proptest! {

@@ -18,3 +18,14 @@ pub trait InterruptSource: Send {
     /// re-arming.
     fn rearm(&mut self);
 }
+
+/// Those of a device that has none.
+impl InterruptSource for () {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    fn take(&mut self, _fired: &mut dyn FnMut(u16)) {}
+
+    fn rearm(&mut self) {}
+}

@@ -1,7 +1,7 @@
 //! Memory that another process maps too.
 #![allow(unsafe_code)]
 
-use outboard_hw::dma::{Arena, ArenaMemory};
+use outboard_hw::dma::{Arena, ArenaMemory, DmaBacking, DmaBuffer, RawDma};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::fs::{fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io;
@@ -115,6 +115,15 @@ impl SharedMemory {
         self.cpu
     }
 
+    /// All of it as one buffer, for whoever wants memory without a device. Its device addresses mean
+    /// nothing.
+    pub fn into_buffer(self) -> DmaBuffer {
+        let raw = RawDma { cpu: self.cpu, device: 0, len: self.len };
+        // SAFETY: the mapping lives as long as the buffer, which keeps the value (S1); it is given
+        // up here, so nobody else uses it (S2, S3), and no device is told of it (S4).
+        unsafe { DmaBuffer::from_raw(raw, Arc::new(self)) }
+    }
+
     /// Memory of about `len` bytes and an arena over it, for devices that are software: a device
     /// address is the offset at which the descriptor has the byte. Address 0 is not used.
     pub fn for_model(name: &str, len: usize) -> io::Result<(Arc<Self>, Arena)> {
@@ -126,6 +135,11 @@ impl SharedMemory {
         let range = unsafe { MappedRange::new(memory.clone(), range, PAGE as u64) };
         Ok((memory, Arena::new(range)))
     }
+}
+
+// SAFETY: there is one buffer, and the mapping ends with it (S1, S2).
+unsafe impl DmaBacking for SharedMemory {
+    fn release(&self, _: RawDma) {}
 }
 
 impl AsFd for SharedMemory {

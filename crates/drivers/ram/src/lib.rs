@@ -1,0 +1,175 @@
+//! A disk made of memory.
+//!
+//! There is no device behind it: a request is a copy between its memory and the disk's, made when
+//! it is submitted, and has ended by the next [`poll`](BlockDriver::poll). What is on the disk is
+//! gone with it, so it is for scratch space, and for measuring what stands above a disk: no disk is
+//! faster.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::{Debug, Display, Formatter};
+use outboard_block::{
+    BlockDriver, BlockError, Completion, Geometry, Identity, Medium, Operation, Refused,
+    RefusedReason, Request, Tag, Unit, UnitId, UnitState,
+};
+use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace};
+
+/// Bytes of a sector.
+pub const SECTOR_BYTES: usize = 512;
+/// Bytes of a page, which is what is best read and written.
+const PAGE_BYTES: u32 = 4096;
+/// The most bytes of a request: what front ends ask for at most.
+const MAX_TRANSFER_BYTES: usize = 4 << 20;
+/// Requests that have ended and were not taken yet.
+const DEPTH: u16 = 1024;
+
+/// A disk made of memory; see [the crate](crate).
+pub struct Ram {
+    content: DmaBuffer,
+    space: Arc<dyn DmaSpace>,
+    unit: Unit,
+    ended: Vec<Completion>,
+    /// Whether somebody has polled yet.
+    polled: bool,
+    stopped: bool,
+    transfers: u64,
+}
+
+impl Ram {
+    /// A disk with the whole sectors of `content`, whose requests take their memory from `space`.
+    /// The serial number has at most 20 bytes of `serial`.
+    pub fn new(content: DmaBuffer, space: Arc<dyn DmaSpace>, serial: &str) -> Self {
+        let mut identity = Identity::default();
+        let _ = identity.model.push_str("MEMORY");
+        serial.chars().for_each(|letter| drop(identity.serial.push(letter)));
+        let sectors = (content.len() / SECTOR_BYTES) as u64;
+        let geometry = Geometry {
+            sector_bytes: SECTOR_BYTES as u32,
+            physical_sector_bytes: PAGE_BYTES,
+            sectors,
+            max_transfer_sectors: (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u32,
+            max_zero_sectors: (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64,
+            queue_depth: DEPTH,
+            durable_writes: true,
+            medium: Medium::SolidState,
+            ..Geometry::NONE
+        };
+        let unit =
+            Unit { state: UnitState::Ready, generation: 1, identity, geometry, ..Unit::UNKNOWN };
+        let (ended, polled, stopped) = (Vec::new(), false, false);
+        Self { content, space, unit, ended, polled, stopped, transfers: 0 }
+    }
+
+    /// Why a request cannot be carried out.
+    fn refusal(&self, request: &Request) -> Option<RefusedReason> {
+        let Request { operation, lba, sectors, data } = request;
+        let geometry = &self.unit.geometry;
+        let takes_data = matches!(operation, Operation::Read | Operation::Write(_));
+        let most = geometry.max_sectors(*operation);
+        let end = lba.checked_add(*sectors).filter(|end| *end <= geometry.sectors);
+        match operation {
+            _ if self.stopped => Some(RefusedReason::NotReady(UnitState::Stopping)),
+            _ if self.ended.len() >= usize::from(DEPTH) => Some(RefusedReason::QueueFull),
+            Operation::Flush => None,
+            _ if most == 0 => Some(RefusedReason::Unsupported),
+            _ if *sectors > most => Some(RefusedReason::TooLong),
+            _ if *sectors == 0 || end.is_none() => {
+                Some(RefusedReason::OutOfRange { sectors: geometry.sectors })
+            }
+            _ if takes_data && data.bytes() as u64 != sectors * SECTOR_BYTES as u64 => {
+                Some(RefusedReason::BadMemory)
+            }
+            _ => None,
+        }
+    }
+
+    fn carry_out(&mut self, request: &mut Request) -> Result<(), BlockError> {
+        let Request { operation, lba, sectors, data } = request;
+        let start = *lba as usize * SECTOR_BYTES;
+        match operation {
+            Operation::Read => data.copy_from(&self.content, start),
+            Operation::Write(_) => data.copy_to(&mut self.content, start),
+            Operation::WriteZeroes(_) => {
+                self.content.fill(start..start + *sectors as usize * SECTOR_BYTES, 0);
+            }
+            // What was written is where it stays.
+            Operation::Flush => {}
+            _ => return Err(BlockError::Unsupported),
+        }
+        self.transfers += 1;
+        Ok(())
+    }
+}
+
+impl BlockDriver for Ram {
+    fn unit_count(&self) -> u16 {
+        1
+    }
+
+    fn unit(&self, unit: UnitId) -> Option<&Unit> {
+        (unit == UnitId(0)).then_some(&self.unit)
+    }
+
+    fn changes(&self) -> u64 {
+        u64::from(self.unit.generation)
+    }
+
+    fn constraints(&self) -> Constraints {
+        Constraints::NONE
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        self.space.clone()
+    }
+
+    fn submit(&mut self, unit: UnitId, tag: Tag, mut request: Request) -> Result<(), Refused> {
+        if unit != UnitId(0) {
+            return Err(request.refused(RefusedReason::NotReady(UnitState::Absent)));
+        }
+        if let Some(reason) = self.refusal(&request) {
+            return Err(request.refused(reason));
+        }
+        let result = self.carry_out(&mut request);
+        self.ended.push(Completion { unit, tag, result, data: request.data });
+        Ok(())
+    }
+
+    fn kick(&mut self, _now: Instant) {}
+
+    fn interrupt(&mut self, _vector: u16) {}
+
+    fn poll(&mut self, _now: Instant, done: &mut dyn FnMut(Completion)) {
+        self.polled = true;
+        self.ended.drain(..).for_each(done);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        // Nothing else tells that it is there, and of what has ended.
+        (!self.polled || !self.ended.is_empty()).then_some(Instant::ORIGIN)
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped && self.ended.is_empty()
+    }
+
+    fn counters(&self, _unit: UnitId, counter: &mut dyn FnMut(&'static str, u64)) {
+        counter("transfers", self.transfers);
+    }
+
+    fn drain_events(&mut self, _event: &mut dyn FnMut(UnitId, Instant, &dyn Display)) {}
+}
+
+impl Debug for Ram {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Ram").field("content", &self.content).finish_non_exhaustive()
+    }
+}
