@@ -1,28 +1,21 @@
 //! The device's features and configuration (§5.2.3, §5.2.4).
 
+use crate::queue::MAX_QUEUES;
+use crate::ring::FEATURES;
 use outboard_block::Geometry;
 use outboard_virtio::spec::blk::{
     BLK_SIZE, BlkFeatures, CAPACITY, DISCARD_SECTOR_ALIGNMENT, MAX_DISCARD_SECTORS,
     MAX_DISCARD_SEGMENTS, MAX_WRITE_ZEROES_SECTORS, MAX_WRITE_ZEROES_SEGMENTS, NUM_QUEUES,
     PHYSICAL_BLOCK_EXP, SECTOR_BYTES, SEG_MAX, WRITE_ZEROES_MAY_UNMAP, WRITEBACK,
 };
-use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::vhost_user::{MAX_CONFIG_BYTES, PROTOCOL_FEATURES, ProtocolFeatures};
 
-/// The most queues: as many as a machine has processors that are worth one each.
-pub(crate) const MAX_QUEUES: usize = 16;
 /// The most segments of a request: with header and status, what fits into a ring of 128.
 const MAX_SEGMENTS: u32 = 126;
 /// The most sectors, of 512 bytes, that are discarded at once: 2 GiB, which takes a disk moments.
 pub(crate) const MAX_DISCARD: u32 = 1 << 22;
 /// The most sectors that zeros are written to at once: 8 MiB, since many disks take them as data.
 pub(crate) const MAX_ZEROES: u32 = 1 << 14;
-
-/// Features of the rings.
-const RING_FEATURES: Features = Features::INDIRECT
-    .union(Features::EVENT_INDEX)
-    .union(Features::VERSION_1)
-    .union(Features::PACKED);
 
 /// What the connection can do.
 pub(crate) const PROTOCOL: ProtocolFeatures = ProtocolFeatures::MQ
@@ -49,7 +42,7 @@ pub(crate) fn features(geometry: &Geometry) -> u64 {
     features.set(BlkFeatures::READ_ONLY, geometry.read_only);
     features.set(BlkFeatures::WRITE_ZEROES, !geometry.read_only);
     features.set(BlkFeatures::DISCARD, !geometry.read_only && geometry.max_discard_sectors > 0);
-    features.bits() | RING_FEATURES.bits() | PROTOCOL_FEATURES
+    features.bits() | FEATURES.bits() | PROTOCOL_FEATURES
 }
 
 /// The capacity, in sectors of 512 bytes.

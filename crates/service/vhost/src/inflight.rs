@@ -1,8 +1,8 @@
 //! The memory that remembers what is in flight, for all rings.
 
-use crate::config::MAX_QUEUES;
 use crate::error::Violation;
 use crate::memory::Area;
+use crate::queue::MAX_QUEUES;
 use crate::ring::{MAX_ENTRIES, remembered_bytes};
 use outboard_linux::{ForeignError, ForeignMemory};
 use outboard_virtio::spec::features::Features;

@@ -30,8 +30,10 @@
 
 mod blk;
 mod chain;
+mod client;
 mod config;
 mod cut;
+mod device;
 mod error;
 mod inflight;
 mod memory;

@@ -1,15 +1,13 @@
 //! What front ends say ("Front-end message types"), in any order.
 
-use crate::config::{self, MAX_QUEUES};
+use crate::client::Client;
+use crate::device::Device;
 use crate::error::Violation;
 use crate::inflight::{self, Inflight};
 use crate::memory::{MAX_REGIONS, Memory, Region};
 use crate::queue::{Vring, check_event, signal};
 use crate::ring::MAX_ENTRIES;
-use crate::session::Session;
 use crate::socket::Message;
-use outboard_block::disk::Disks;
-use outboard_virtio::spec::blk::WRITEBACK;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::vhost_user::request::*;
 use outboard_virtio::spec::vhost_user::{
@@ -73,14 +71,18 @@ impl Content {
     }
 }
 
-impl Session {
+impl Client {
     /// Carries a message out, and answers it.
-    pub(crate) fn answer(&mut self, message: Message, disks: &Disks) -> Result<(), Violation> {
+    pub(crate) fn answer(
+        &mut self,
+        message: Message,
+        device: &mut dyn Device,
+    ) -> Result<(), Violation> {
         let Message { request, flags, body, descriptors } = message;
         let acknowledged =
             self.protocol.contains(ProtocolFeatures::REPLY_ACK) && flags & Header::NEED_REPLY != 0;
         let mut content = Content { request, body, descriptors };
-        let answer = self.carry_out(&mut content, disks)?;
+        let answer = self.carry_out(&mut content, device)?;
         if !content.descriptors.is_empty() {
             return Err(Violation::Descriptors(request, content.descriptors.len()));
         }
@@ -97,14 +99,18 @@ impl Session {
         }
     }
 
-    fn carry_out(&mut self, content: &mut Content, disks: &Disks) -> Result<Answer, Violation> {
+    fn carry_out(
+        &mut self,
+        content: &mut Content,
+        device: &mut dyn Device,
+    ) -> Result<Answer, Violation> {
         match content.request {
-            GET_FEATURES => Ok(Answer::Number(self.offered)),
+            GET_FEATURES => Ok(Answer::Number(self.offer.features)),
             SET_FEATURES => self.set_features(content.number()?),
-            GET_PROTOCOL_FEATURES => Ok(Answer::Number(config::PROTOCOL.bits())),
+            GET_PROTOCOL_FEATURES => Ok(Answer::Number(self.offer.protocol.bits())),
             SET_PROTOCOL_FEATURES => self.set_protocol_features(content.number()?),
             SET_OWNER | RESET_OWNER => DONE,
-            GET_QUEUE_NUM => Ok(Answer::Number(MAX_QUEUES as u64)),
+            GET_QUEUE_NUM => Ok(Answer::Number(self.offer.queues as u64)),
             GET_MAX_MEM_SLOTS => Ok(Answer::Number(MAX_REGIONS as u64)),
             SET_MEM_TABLE => self.set_memory(content),
             ADD_MEM_REG => self.add_memory(content),
@@ -164,8 +170,8 @@ impl Session {
                 self.back = Some(content.descriptor()?);
                 DONE
             }
-            GET_CONFIG => self.get_config(content, disks),
-            SET_CONFIG => self.set_config(content),
+            GET_CONFIG => get_config(content, device),
+            SET_CONFIG => set_config(content, device),
             GET_INFLIGHT_FD => {
                 let (made, file) = inflight::make(&content.first()?.0)?;
                 let mut bytes = vec![0; content.body.len().max(INFLIGHT_BYTES)];
@@ -206,7 +212,7 @@ impl Session {
     }
 
     fn set_features(&mut self, features: u64) -> Result<Answer, Violation> {
-        let unknown = features & !self.offered;
+        let unknown = features & !self.offer.features;
         if unknown != 0 {
             return Err(Violation::Features(unknown));
         }
@@ -222,7 +228,7 @@ impl Session {
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<Answer, Violation> {
-        let unknown = features & !config::PROTOCOL.bits();
+        let unknown = features & !self.offer.protocol.bits();
         if unknown != 0 {
             return Err(Violation::Features(unknown));
         }
@@ -342,35 +348,24 @@ impl Session {
         self.set_kick(queue, None);
         self.socket.send(GET_VRING_BASE, state.as_bytes(), None)
     }
+}
 
-    fn get_config(&self, content: &Content, disks: &Disks) -> Result<Answer, Violation> {
-        let (part, payload): (ConfigPart, _) = content.first()?;
-        let (offset, bytes) = (part.offset.get() as usize, part.bytes.get() as usize);
-        let end = offset.checked_add(bytes).filter(|end| *end <= MAX_CONFIG_BYTES);
-        let Some(end) = end.filter(|_| payload.len() == bytes) else {
-            return Err(content.value());
-        };
-        let geometry = disks.geometry(self.disk()).unwrap_or(outboard_block::Geometry::NONE);
-        let config = config::config(&geometry, self.write_cache);
-        let mut answer = part.as_bytes().to_vec();
-        answer.extend_from_slice(&config[offset..end]);
-        Ok(Answer::Bytes(answer))
-    }
+fn get_config(content: &Content, device: &dyn Device) -> Result<Answer, Violation> {
+    let (part, payload): (ConfigPart, _) = content.first()?;
+    let (offset, bytes) = (part.offset.get() as usize, part.bytes.get() as usize);
+    let end = offset.checked_add(bytes).filter(|end| *end <= MAX_CONFIG_BYTES);
+    let Some(end) = end.filter(|_| payload.len() == bytes) else {
+        return Err(content.value());
+    };
+    let mut answer = part.as_bytes().to_vec();
+    answer.extend_from_slice(&device.config()[offset..end]);
+    Ok(Answer::Bytes(answer))
+}
 
-    /// The driver switches its cache; nothing else can be written. Some do so before they say which
-    /// features they use.
-    fn set_config(&mut self, content: &Content) -> Result<Answer, Violation> {
-        let (part, payload): (ConfigPart, _) = content.first()?;
-        if payload.len() != part.bytes.get() as usize {
-            return Err(content.value());
-        }
-        let good = match payload {
-            [state] if part.offset.get() as usize == WRITEBACK => {
-                self.write_cache = *state != 0;
-                true
-            }
-            _ => false,
-        };
-        Ok(Answer::Done(good))
+fn set_config(content: &Content, device: &mut dyn Device) -> Result<Answer, Violation> {
+    let (part, payload): (ConfigPart, _) = content.first()?;
+    if payload.len() != part.bytes.get() as usize {
+        return Err(content.value());
     }
+    Ok(Answer::Done(device.set_config(part.offset.get() as usize, payload)))
 }

@@ -11,6 +11,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink};
 use rustix::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+/// The most rings of a device: as many as a machine has processors that are worth one each.
+pub(crate) const MAX_QUEUES: usize = 16;
+
 /// A ring, whether it runs or not.
 #[derive(Debug, Default)]
 pub(crate) struct Vring {

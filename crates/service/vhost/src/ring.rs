@@ -18,6 +18,12 @@ use split::SplitRing;
 
 pub(crate) use remember::remembered_bytes;
 
+/// What rings can do.
+pub(crate) const FEATURES: Features = Features::INDIRECT
+    .union(Features::EVENT_INDEX)
+    .union(Features::VERSION_1)
+    .union(Features::PACKED);
+
 /// The most entries of a ring: requests under way at all disks are limited to as many.
 pub(crate) const MAX_ENTRIES: u16 = 4096;
 
