@@ -20,6 +20,7 @@
 mod buffers;
 mod discover;
 mod job;
+mod lent;
 mod locks;
 mod management;
 mod progress;
@@ -69,6 +70,8 @@ pub enum Outcome {
     Read(ReadData),
     /// This many bytes were written: all, or what lies before a bad sector, but at least one.
     Written(usize),
+    /// This many bytes were transferred, all, between the disk and memory that was lent for it.
+    Lent(usize),
     /// A flush, a discard or a scan was carried out.
     Finished,
 }

@@ -34,6 +34,12 @@ pub trait BlockDriver: Send {
     /// Memory that the controller can reach.
     fn dma(&self) -> Arc<dyn DmaSpace>;
 
+    /// Whether requests may come with any memory that this process has, since the processor copies
+    /// it, and not only with memory from [`dma`](Self::dma), which the controller reaches.
+    fn takes_any_memory(&self) -> bool {
+        false
+    }
+
     /// Queues a request, or gives it back.
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused>;
 

@@ -127,6 +127,10 @@ impl BlockDriver for Ram {
         self.space.clone()
     }
 
+    fn takes_any_memory(&self) -> bool {
+        true
+    }
+
     fn submit(&mut self, unit: UnitId, tag: Tag, mut request: Request) -> Result<(), Refused> {
         if unit != UnitId(0) {
             return Err(request.refused(RefusedReason::NotReady(UnitState::Absent)));

@@ -71,7 +71,7 @@ impl DmaBuffer {
     ///
     /// # Safety
     /// The range is mapped, readable and writable until it is released (S1), belongs to no other
-    /// buffer and to no Rust object (S2), is referred to by nobody (S3), and the device reaches
+    /// buffer, unless it is another process's, and to no Rust object (S2), is referred to by nobody (S3), and the device reaches
     /// the very same bytes at `raw.device` (S4).
     pub unsafe fn from_raw(raw: RawDma, backing: Arc<dyn DmaBacking>) -> Self {
         let coherent = backing.is_coherent();
@@ -139,8 +139,7 @@ impl DmaBuffer {
     pub fn copy_from(&mut self, offset: usize, from: &Self, range: Range<usize>) {
         let len = range.len();
         let (from, into) = (from.check(range.start, len), self.check(offset, len));
-        // SAFETY: `check` keeps both ranges within their buffers, which are valid by S1, and two
-        // buffers do not overlap (S2).
+        // SAFETY: `check` keeps both ranges within their buffers, which are valid by S1.
         unsafe { copy::copy_between(from, into, len) }
     }
 

@@ -82,10 +82,11 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
     }
 }
 
-/// Copies `len` bytes from DMA memory to other DMA memory.
+/// Copies `len` bytes from DMA memory to other DMA memory. What is there afterwards, if they
+/// overlap, is undefined, and nothing else.
 ///
 /// # Safety
-/// `from` is valid for reads and `into` for writes of `len` bytes (S1), and they do not overlap.
+/// `from` is valid for reads and `into` for writes of `len` bytes (S1).
 #[inline]
 pub(super) unsafe fn copy_between(from: *const u8, into: *mut u8, len: usize) {
     // SAFETY: the caller vouches for both (S1).
@@ -117,7 +118,7 @@ pub(super) unsafe fn fill(into: *mut u8, byte: u8, len: usize) {
 /// Copies `len` bytes without telling the compiler.
 ///
 /// # Safety
-/// `from` is valid for reads and `into` for writes of `len` bytes (S1), and they do not overlap.
+/// `from` is valid for reads and `into` for writes of `len` bytes (S1).
 #[inline]
 unsafe fn string_copy(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

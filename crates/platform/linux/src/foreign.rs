@@ -6,7 +6,7 @@ use outboard_hw::dma::{DmaBacking, DmaBuffer, RawDma};
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::param::page_size;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use thiserror::Error;
 /// that a disk or a process would have to bring.
 const TMPFS: i64 = 0x0102_1994;
 const HUGETLBFS: i64 = 0x9584_58f6;
+
+/// The smallest page that any machine has, in bytes.
+const SMALLEST_PAGE: u64 = 4096;
 
 /// Why memory of another process cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -47,10 +50,15 @@ pub enum ForeignError {
 /// [`is_gone`](Self::is_gone).
 #[derive(Debug)]
 pub struct ForeignMemory {
-    /// Dropped before the mapping is: whatever is there later is not watched by mistake.
-    watch: Watch,
+    mapping: Arc<Mapping>,
+    /// Where it begins in the mapping.
+    begin: usize,
     memory: DmaBuffer,
 }
+
+/// Where no device finds anything: its addresses lie where no machine has memory, should a driver
+/// be given them all the same.
+const NOWHERE: u64 = 1 << 63;
 
 impl ForeignMemory {
     /// Maps `bytes` bytes from `offset` on, which is a page's start.
@@ -65,31 +73,42 @@ impl ForeignMemory {
         }
         let bad = ForeignError::BadRange { offset, bytes };
         let end = offset.checked_add(bytes).filter(|end| isize::try_from(*end).is_ok());
-        let end = end.filter(|_| bytes > 0 && offset.is_multiple_of(page_size() as u64));
+        let end = end.filter(|_| bytes > 0 && offset.is_multiple_of(SMALLEST_PAGE));
         let end = end.ok_or(bad)?;
         let size = about.st_size as u64;
         if end > size {
             return Err(ForeignError::TooShort(size));
         }
-        let page = if kind == HUGETLBFS { system.f_bsize as u64 } else { page_size() as u64 };
+        // The size of its blocks is that of its pages, in both.
+        let page = system.f_bsize as u64;
         let start = offset / page * page;
         let len = (end - start).next_multiple_of(page) as usize;
-        let mapping = Mapping::new(file, start, len)?;
-        let watch = Watch::new(mapping.cpu.as_ptr().expose_provenance(), len, page as usize)?;
-        // SAFETY: the offset is inside the mapping (S1).
-        let cpu = unsafe { mapping.cpu.add((offset - start) as usize) };
-        let raw = RawDma { cpu, device: offset, len: bytes as usize };
+        let mapping = Arc::new(Mapping::new(file, start, len, page as usize)?);
+        let begin = (offset - start) as usize;
+        let raw = mapping.raw(begin, bytes as usize);
         // SAFETY: the mapping lives as long as the buffer, and touching it never faults, since it
-        // is watched (S1); it is this value's own and nobody has a reference into it (S2, S3). No
-        // device is given its addresses: the buffer is not given away (S4).
-        let memory = unsafe { DmaBuffer::from_raw(raw, Arc::new(mapping)) };
-        Ok(Self { watch, memory })
+        // is watched (S1); it is another process's, as S2 allows, and nobody has a reference into
+        // it (S3). No device finds anything at its addresses (S4).
+        let memory = unsafe { DmaBuffer::from_raw(raw, mapping.clone()) };
+        Ok(Self { mapping, begin, memory })
     }
 
     /// Whether an access has found that the file is shorter than it was. It stays so.
     #[inline]
     pub fn is_gone(&self) -> bool {
-        self.watch.is_gone()
+        self.mapping.watch.as_ref().is_some_and(Watch::is_gone)
+    }
+
+    /// A part of it as a buffer of its own, for a transfer by the processor. It may overlap others,
+    /// and stays mapped for as long as it lives. Panics if it lies outside.
+    #[inline]
+    pub fn part(&self, range: Range<usize>) -> DmaBuffer {
+        let len = range.len();
+        let fits = range.start <= range.end && range.end <= self.memory.len();
+        assert!(fits, "{range:?} of {} bytes", self.memory.len());
+        let raw = self.mapping.raw(self.begin + range.start, len);
+        // SAFETY: as of the whole, of which it is a part (S1, S2, S3, S4).
+        unsafe { DmaBuffer::from_raw(raw, self.mapping.clone()) }
     }
 
     /// Its bytes. Their device addresses mean nothing.
@@ -106,9 +125,12 @@ impl ForeignMemory {
 }
 
 /// A mapping that ends with the value.
+#[derive(Debug)]
 struct Mapping {
     cpu: NonNull<u8>,
     len: usize,
+    /// Taken out before the mapping ends: whatever is there later is not watched by mistake.
+    watch: Option<Watch>,
 }
 
 // SAFETY: the mapping belongs to the value and is not tied to a thread (S1).
@@ -117,7 +139,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(file: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
+    /// Maps `len` bytes, which are whole pages of `page_bytes`.
+    fn new(file: impl AsFd, offset: u64, len: usize, page_bytes: usize) -> io::Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let anywhere = std::ptr::null_mut();
         // Huge pages are not set aside here: whoever made the memory has done that.
@@ -125,18 +148,29 @@ impl Mapping {
         // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing existing (S2).
         let cpu = unsafe { mmap(anywhere, len, access, flags, file, offset) }?;
         let cpu = NonNull::new(cpu.cast()).ok_or(io::Errno::NOMEM)?;
-        Ok(Self { cpu, len })
+        let mut mapping = Self { cpu, len, watch: None };
+        mapping.watch = Some(Watch::new(cpu.as_ptr().expose_provenance(), len, page_bytes)?);
+        Ok(mapping)
+    }
+
+    /// The `len` bytes from `offset` on, which lie in it.
+    #[inline]
+    fn raw(&self, offset: usize, len: usize) -> RawDma {
+        // SAFETY: the offset is inside the mapping (S1).
+        let cpu = unsafe { self.cpu.add(offset) };
+        RawDma { cpu, device: NOWHERE, len }
     }
 }
 
-// SAFETY: there is one buffer for each mapping, and the mapping ends with it (S1, S2).
+// SAFETY: the mapping ends with the last of its buffers (S1); whose they are, S2 says.
 unsafe impl DmaBacking for Mapping {
     fn release(&self, _: RawDma) {}
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped with this length, and its one buffer is gone (S1).
+        self.watch = None;
+        // SAFETY: mapped with this length, and all its buffers are gone (S1).
         let _ = unsafe { munmap(self.cpu.as_ptr().cast(), self.len) };
     }
 }
@@ -165,6 +199,23 @@ mod tests {
         io::pread(&file, &mut seen, PAGE + 7).unwrap();
         assert_eq!(&seen, b"seen by both");
         assert!(!memory.is_gone());
+    }
+
+    #[test]
+    fn parts_see_the_same_bytes_and_keep_the_memory() {
+        let file = file(3);
+        let memory = ForeignMemory::map(&file, PAGE, 2 * PAGE).unwrap();
+        let mut part = memory.part(100..5000);
+        let other = memory.part(4000..5000);
+        assert_eq!(part.len(), 4900);
+        drop(memory);
+        part.write_bytes(3900, b"here");
+        let mut seen = [0; 4];
+        other.read_bytes(0, &mut seen);
+        assert_eq!(&seen, b"here");
+        ftruncate(&file, PAGE).unwrap();
+        other.read_bytes(0, &mut seen);
+        assert_eq!(seen, [0xff; 4]);
     }
 
     #[test]

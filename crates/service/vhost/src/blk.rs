@@ -3,7 +3,7 @@
 use crate::chain::Piece;
 use crate::error::Violation;
 use crate::memory::Memory;
-use outboard_hw::dma::DmaBuffer;
+use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_virtio::spec::blk::{
     DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, HEADER_BYTES, Header, IN, OUT,
     WRITE_ZEROES,
@@ -46,7 +46,11 @@ pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layou
     };
     let layout = Layout { readable_pieces, from_driver, to_driver };
     let mut bytes = [0; HEADER_BYTES];
-    read(memory, readable, 0, &mut bytes)?;
+    match readable.first() {
+        // It need not lie in one piece, but mostly does.
+        Some(first) if first.bytes as usize >= HEADER_BYTES => memory.read(first.guest, &mut bytes),
+        _ => read(memory, readable, 0, &mut bytes),
+    }?;
     let header = Header::read_from_bytes(&bytes).map_err(|_| Violation::Malformed)?;
     let sector = header.sector.get();
     let segment = || -> Result<Option<DiscardSegment>, Violation> {
@@ -126,6 +130,24 @@ impl Layout {
         })
     }
 
+    /// The memory of `len` bytes of data that the driver writes, or reads, behind the first `done`.
+    pub(crate) fn lend(
+        &self,
+        memory: &Memory,
+        pieces: &[Piece],
+        to_driver: bool,
+        (done, len): (u64, usize),
+    ) -> Result<SgList, Violation> {
+        let (readable, writable) = pieces.split_at(self.readable_pieces);
+        let (pieces, start) =
+            if to_driver { (writable, done) } else { (readable, done + HEADER_BYTES as u64) };
+        let mut list = SgList::EMPTY;
+        parts(pieces, start..start + len as u64, |guest, bytes, _| {
+            memory.lend(guest, bytes, &mut list)
+        })?;
+        Ok(list)
+    }
+
     /// Writes bytes to the driver.
     pub(crate) fn write(
         &self,
@@ -146,8 +168,9 @@ impl Layout {
         pieces: &[Piece],
         status: u8,
     ) -> Result<u32, Violation> {
-        let last = self.to_driver..self.to_driver + 1;
-        parts(&pieces[self.readable_pieces..], last, |guest, _, _| memory.write(guest, &[status]))?;
+        if let Some(Piece { guest, bytes, .. }) = pieces.last() {
+            memory.write(guest.wrapping_add(u64::from(*bytes) - 1), &[status])?;
+        }
         Ok(u32::try_from(self.to_driver + 1).unwrap_or(u32::MAX))
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::cut;
 use crate::error::Violation;
-use outboard_hw::dma::DmaBuffer;
+use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_linux::ForeignMemory;
 use outboard_virtio::spec::vhost_user::MemoryRegion;
 use std::cell::RefCell;
@@ -89,22 +89,35 @@ impl Memory {
         (aligned && fits).then(|| Area { region: region.clone(), start: start as usize, bytes })
     }
 
+    /// The region that has a guest address, and where in it that is.
+    #[inline]
+    fn find(&self, guest: u64) -> Option<(&Region, u64)> {
+        self.regions.iter().find_map(|region| {
+            let start = guest.checked_sub(region.guest).filter(|start| *start < region.bytes)?;
+            Some((&**region, start))
+        })
+    }
+
     /// Calls `part` for each part of a range of guest addresses that lies in one region; an error if
     /// some of it lies in none.
+    #[inline]
     fn parts(
         &self,
         guest: u64,
         bytes: u32,
         mut part: impl FnMut(&RefCell<ForeignMemory>, Range<usize>),
     ) -> Result<(), Violation> {
+        if let Some((region, start)) = self.find(guest)
+            && region.bytes - start >= bytes.into()
+        {
+            // Nearly everything lies in one region.
+            part(&region.memory, start as usize..start as usize + bytes as usize);
+            return Ok(());
+        }
         let outside = Violation::Outside(guest, bytes);
         let (mut at, mut left) = (guest, u64::from(bytes));
         while left > 0 {
-            let holds = |region: &&Rc<Region>| {
-                at.checked_sub(region.guest).is_some_and(|offset| offset < region.bytes)
-            };
-            let region = self.regions.iter().find(holds).ok_or(outside)?;
-            let start = at - region.guest;
+            let (region, start) = self.find(at).ok_or(outside)?;
             let len = left.min(region.bytes - start);
             part(&region.memory, start as usize..(start + len) as usize);
             left -= len;
@@ -116,6 +129,14 @@ impl Memory {
     /// Whether all bytes are there.
     pub(crate) fn check(&self, guest: u64, bytes: u32) -> Result<(), Violation> {
         self.parts(guest, bytes, |_, _| {})
+    }
+
+    /// Adds buffers for these bytes to a transfer's memory.
+    pub(crate) fn lend(&self, guest: u64, bytes: u32, to: &mut SgList) -> Result<(), Violation> {
+        self.parts(guest, bytes, |memory, range| {
+            let len = range.len();
+            to.push(memory.borrow().part(range), 0..len);
+        })
     }
 
     /// Copies out to ordinary memory.

@@ -10,7 +10,7 @@ use outboard_block::disk::{
     DiskError, DiskId, Disks, JobId, MAX_TRANSFER_BYTES, Outcome, Refusal, Token,
 };
 use outboard_block::{BlockError, Durability, Geometry, Operation, Room};
-use outboard_hw::dma::DmaBuffer;
+use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_virtio::spec::blk::{
     DiscardSegment, ID_BYTES, SECTOR_BYTES, STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED,
 };
@@ -71,6 +71,10 @@ impl Request {
                 let Some(offset) = self.transfer(disks, disk, sector, self.layout.to_driver) else {
                     return Ok(Step::Ended(STATUS_IO_ERROR));
                 };
+                if disks.takes_lent(disk, offset, self.part) {
+                    let lent = self.lend()?;
+                    return Ok(refused(disks.read_lent(disk, offset, lent, token)));
+                }
                 Ok(refused(disks.read(disk, offset, self.part, token)))
             }
             Command::Write { sector } => {
@@ -79,6 +83,10 @@ impl Request {
                     return Ok(Step::Ended(STATUS_IO_ERROR));
                 };
                 let Self { part, durability, done, .. } = *self;
+                if disks.takes_lent(disk, offset, part) {
+                    let lent = self.lend()?;
+                    return Ok(refused(disks.write_lent(disk, offset, lent, durability, token)));
+                }
                 let mut copied = Ok(());
                 let fill = |into: &mut _, at| {
                     let (memory, pieces) = (&self.memory, &self.pieces);
@@ -151,6 +159,13 @@ impl Request {
         Some(start + self.done)
     }
 
+    /// The client's memory for the part that is next.
+    fn lend(&self) -> Result<SgList, Violation> {
+        let to_driver = matches!(self.command, Command::Read { .. });
+        let part = (self.done, self.part);
+        self.layout.lend(&self.memory, &self.pieces, to_driver, part)
+    }
+
     /// The disk's serial number.
     fn name(&self, disks: &Disks, disk: DiskId) -> Result<Step, Violation> {
         let mut name = [0; ID_BYTES];
@@ -169,7 +184,7 @@ impl Request {
     ) -> Result<Option<u8>, Violation> {
         let moved = match result {
             Ok(Outcome::Finished) => return Ok(Some(STATUS_OK)),
-            Ok(Outcome::Written(bytes)) => *bytes,
+            Ok(Outcome::Written(bytes) | Outcome::Lent(bytes)) => *bytes,
             Ok(Outcome::Read(data)) => {
                 let (from, range) = data.memory();
                 let (memory, pieces) = (&self.memory, &self.pieces);

@@ -221,23 +221,26 @@ impl Session {
     }
 
     fn finish_request(&mut self, number: u32, status: u8) -> Result<(), Violation> {
-        let Some(request) = self.forget(number) else { return Ok(()) };
+        let request = self.requests.get_mut(number as usize).and_then(Option::as_mut);
+        let Some(request) = request else { return Ok(()) };
         let written = request.finish(status)?;
         if let Some(ring) = &mut self.client.vrings[request.queue].ring {
             ring.push(request.head, written);
         }
-        let mut pieces = request.pieces;
+        let mut pieces = std::mem::take(&mut request.pieces);
         pieces.clear();
         self.spare.push(pieces);
+        self.forget(number);
         Ok(())
     }
 
     /// A request is no longer under way.
-    fn forget(&mut self, number: u32) -> Option<Request> {
-        let request = self.requests.get_mut(number as usize)?.take()?;
-        self.free.push(number);
+    fn forget(&mut self, number: u32) {
+        let Some(place) = self.requests.get_mut(number as usize) else { return };
+        let Some(request) = place else { return };
         self.client.vrings[request.queue].under_way -= 1;
-        Some(request)
+        *place = None;
+        self.free.push(number);
     }
 
     /// Takes what has ended at the disk; its token has the session's number.

@@ -2,5 +2,6 @@
 
 mod death;
 mod hostile;
+mod lent;
 mod rig;
 mod service;

@@ -58,6 +58,9 @@ pub(super) struct Job {
     /// Its memory, while the driver does not have it: the sectors, and behind them, for a write
     /// that merges, room for the old first and last sector.
     pub(super) buffer: Option<DmaBuffer>,
+    /// Memory of whoever asked, instead: exactly the sectors, while the driver does not have it.
+    pub(super) lent: Option<SgList>,
+    pub(super) is_lent: bool,
     pub(super) first_lba: u64,
     pub(super) sectors: u64,
     pub(super) sector_bytes: usize,
@@ -77,6 +80,17 @@ pub(super) struct Job {
     pub(super) submitted: bool,
 }
 
+/// What a job is accepted for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admitted {
+    pub(super) disk: u16,
+    pub(super) generation: u32,
+    pub(super) sector_bytes: usize,
+    /// The most sectors in a piece.
+    pub(super) max_piece: u64,
+    pub(super) since: Instant,
+}
+
 /// How a job goes on.
 pub(super) enum Next {
     /// The driver is to be asked for more.
@@ -86,6 +100,33 @@ pub(super) enum Next {
 }
 
 impl Job {
+    /// A job without a range and without memory.
+    #[inline]
+    pub(super) const fn new(admitted: Admitted, kind: Kind, token: Option<Token>) -> Self {
+        let Admitted { disk, generation, sector_bytes, max_piece, since } = admitted;
+        Self {
+            token,
+            disk,
+            generation,
+            since,
+            kind,
+            phase: Phase::Transfer,
+            buffer: None,
+            lent: None,
+            is_lent: false,
+            first_lba: 0,
+            sectors: 0,
+            sector_bytes,
+            skip: 0,
+            len: 0,
+            moved: 0,
+            piece: 0,
+            max_piece,
+            bad_before: None,
+            submitted: false,
+        }
+    }
+
     /// What to ask of the driver.
     pub(super) fn request(&mut self) -> Request {
         let lba = self.first_lba;
@@ -109,7 +150,10 @@ impl Job {
                 let suspected = self.bad_before.map(|bad| (bad - self.moved).div_ceil(2).max(1));
                 self.piece = suspected.unwrap_or(left).min(left).min(self.max_piece);
                 let start = self.moved as usize * self.sector_bytes;
-                let data = self.take(start, self.piece as usize * self.sector_bytes);
+                let data = match self.lent.take() {
+                    Some(lent) => lent,
+                    None => self.take(start, self.piece as usize * self.sector_bytes),
+                };
                 match durability {
                     Some(durability) => {
                         Request::write(lba + self.moved, self.piece, data, durability)
@@ -167,6 +211,15 @@ impl Job {
         }
     }
 
+    /// Takes memory back from the driver.
+    pub(super) fn take_back(&mut self, data: SgList) {
+        if self.is_lent {
+            self.lent = Some(data);
+        } else {
+            self.buffer = data.into_buffers().next();
+        }
+    }
+
     /// Takes note of what the driver did.
     pub(super) fn completed(&mut self, result: Result<(), BlockError>) -> Next {
         match self.phase {
@@ -203,7 +256,7 @@ impl Job {
     /// A piece has failed: looks for the sector in smaller ones, or ends.
     fn narrow(&mut self, error: BlockError) -> Next {
         let searchable = matches!(error, BlockError::Media { .. } | BlockError::Aborted);
-        if !searchable || !matches!(self.kind, Kind::Read | Kind::Write(_)) {
+        if !searchable || self.is_lent || !matches!(self.kind, Kind::Read | Kind::Write(_)) {
             return Next::Ended(self.end_early(error, None));
         }
         let lba = self.first_lba + self.moved;
@@ -238,6 +291,7 @@ impl Job {
         let moved = self.moved as usize * self.sector_bytes;
         let len = self.len.min(moved.saturating_sub(self.skip));
         Ok(match self.kind {
+            Kind::Read | Kind::Write(_) if self.is_lent => Outcome::Lent(len),
             Kind::Read => match self.buffer.take() {
                 Some(buffer) => {
                     Outcome::Read(ReadData { buffer, range: self.skip..self.skip + len })

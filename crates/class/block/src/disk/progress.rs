@@ -1,6 +1,6 @@
 //! From a request to its end.
 
-use super::job::{Job, JobId, Kind, Next, Phase};
+use super::job::{Admitted, Job, JobId, Kind, Next, Phase};
 use super::locks::Claim;
 use super::set::{Disk, Disks, MAX_JOBS, MAX_TRANSFER_BYTES, Place};
 use super::{DiskError, DiskId, Done, Outcome, Refusal, Token};
@@ -13,6 +13,21 @@ use alloc::vec::Vec;
 use outboard_hw::dma::DmaBuffer;
 
 impl Disks {
+    /// Looks whether there can be another job of this kind; what it is for.
+    #[inline]
+    pub(super) fn admit(&self, disk: DiskId, kind: &Kind) -> Result<Admitted, Refusal> {
+        let unit = self.unit(disk).ok_or(Refusal::NoDisk)?;
+        self.check(disk, unit, kind)?;
+        if self.jobs.len() - self.free.len() >= MAX_JOBS {
+            return Err(Refusal::Busy);
+        }
+        let Unit { geometry, generation, .. } = unit;
+        let sector_bytes = geometry.sector_bytes.max(1) as usize;
+        let max_piece = u64::from(geometry.max_transfer_sectors).max(1);
+        let since = self.now;
+        Ok(Admitted { disk: disk.0, generation: *generation, sector_bytes, max_piece, since })
+    }
+
     /// A job without a range.
     pub(super) fn job(
         &self,
@@ -20,31 +35,8 @@ impl Disks {
         kind: Kind,
         token: Option<Token>,
     ) -> Result<Job, Refusal> {
-        let unit = self.unit(disk).ok_or(Refusal::NoDisk)?;
-        self.check(disk, unit, &kind)?;
-        let Unit { geometry, generation, .. } = *unit;
-        if self.jobs.len() - self.free.len() >= MAX_JOBS {
-            return Err(Refusal::Busy);
-        }
-        Ok(Job {
-            token,
-            disk: disk.0,
-            generation,
-            since: self.now,
-            kind,
-            phase: Phase::Transfer,
-            buffer: None,
-            first_lba: 0,
-            sectors: 0,
-            sector_bytes: geometry.sector_bytes.max(1) as usize,
-            skip: 0,
-            len: 0,
-            moved: 0,
-            piece: 0,
-            max_piece: u64::from(geometry.max_transfer_sectors).max(1),
-            bad_before: None,
-            submitted: false,
-        })
+        let admitted = self.admit(disk, &kind)?;
+        Ok(Job::new(admitted, kind, token))
     }
 
     /// A job for `len` bytes from `offset` on.
@@ -75,6 +67,7 @@ impl Disks {
     }
 
     /// Gives a job its place, and lets it claim its sectors or queue.
+    #[inline]
     pub(super) fn start(&mut self, job: Job) -> JobId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.jobs.push(Place { job: None, generation: 0 });
@@ -83,7 +76,13 @@ impl Disks {
         let place = &mut self.jobs[index as usize];
         place.generation = place.generation.wrapping_add(1);
         let id = JobId { index, generation: place.generation };
-        let (disk, claiming) = (usize::from(job.disk), job.phase == Phase::Claiming);
+        let disk = &mut self.disks[usize::from(job.disk)];
+        disk.counters.begin();
+        if job.phase != Phase::Claiming {
+            place.job = Some(job);
+            disk.queue.push_back(index);
+            return id;
+        }
         let (head, tail) = job.partial();
         let claim = Claim {
             job: index,
@@ -92,13 +91,10 @@ impl Disks {
             exclusive: matches!(job.kind, Kind::Write(_)) && (head || tail),
         };
         place.job = Some(job);
-        self.disks[disk].counters.begin();
-        if !claiming {
-            self.disks[disk].queue.push_back(index);
-        } else if self.disks[disk].claims.take(claim) {
+        if disk.claims.take(claim) {
             self.claimed(index);
         } else {
-            self.disks[disk].counters.waits += 1;
+            disk.counters.waits += 1;
         }
         id
     }
@@ -135,7 +131,7 @@ impl Disks {
                     self.disks[disk].queue.pop_front();
                 }
                 Err(Refused { reason, request }) => {
-                    job.buffer = request.data.into_buffers().next();
+                    job.take_back(request.data);
                     if reason == RefusedReason::QueueFull {
                         return;
                     }
@@ -157,15 +153,14 @@ impl Disks {
     pub(super) fn complete(&mut self, driver: usize, completion: Completion) {
         let Completion { tag, result, data, .. } = completion;
         let index = tag.0 as u32;
-        let buffer = data.into_buffers().next();
         match self.jobs.get_mut(index as usize).and_then(|place| place.job.as_mut()) {
             Some(job) if job.submitted => {
                 job.submitted = false;
-                job.buffer = buffer;
+                job.take_back(data);
                 self.advance(index, result);
             }
             // No driver of ours completes what was not submitted; the memory is kept all the same.
-            _ => buffer.into_iter().for_each(|buffer| self.buffers.give(driver, buffer)),
+            _ => data.into_buffers().for_each(|buffer| self.buffers.give(driver, buffer)),
         }
     }
 
@@ -243,12 +238,8 @@ impl Disks {
 
     /// A job has ended: frees everything but what its result takes along.
     fn end(&mut self, index: u32, result: Result<Outcome, DiskError>) {
-        let Some(job) = self.retire(index) else { return };
-        let id = DiskId(job.disk);
-        let presented = self.geometry(id).map_or(0, |geometry| geometry.sector_bytes as u64);
-        let factor = (presented / job.sector_bytes as u64).max(1);
-        let result =
-            result.map_err(|error| DiskError { lba: error.lba.map(|lba| lba / factor), ..error });
+        let Some(job) = &self.jobs[index as usize].job else { return };
+        let (id, token, sector_bytes) = (DiskId(job.disk), job.token, job.sector_bytes as u64);
         let taken = self.now.since(job.since);
         let Disk { counters, latencies, .. } = &mut self.disks[usize::from(job.disk)];
         match job.kind {
@@ -266,13 +257,24 @@ impl Disks {
                 counters.bytes_written += *bytes as u64;
                 counters.short += u64::from(*bytes < job.len);
             }
+            Ok(Outcome::Lent(bytes)) if matches!(job.kind, Kind::Read) => {
+                counters.bytes_read += *bytes as u64;
+            }
+            Ok(Outcome::Lent(bytes)) => counters.bytes_written += *bytes as u64,
             Ok(Outcome::Finished) => {}
             Err(error) => counters.failed(error.error),
         }
-        if let Kind::Manage(what) = job.kind {
+        let managed = if let Kind::Manage(what) = job.kind { Some(what) } else { None };
+        self.retire(index);
+        if let Some(what) = managed {
             self.managed(id, what);
         }
-        match (job.token, result) {
+        let result = result.map_err(|error| {
+            let presented = self.geometry(id).map_or(0, |geometry| geometry.sector_bytes.into());
+            let factor = (presented / sector_bytes).max(1);
+            DiskError { lba: error.lba.map(|lba| lba / factor), ..error }
+        });
+        match (token, result) {
             (Some(token), result) => self.done.push_back(Done { token, disk: id, result }),
             (None, Ok(Outcome::Read(data))) => self.recycle(id, data),
             (None, _) => {}
@@ -280,23 +282,24 @@ impl Disks {
     }
 
     /// Takes a job out of its place, and its memory, and gives its claim up.
-    pub(super) fn retire(&mut self, index: u32) -> Option<Job> {
-        let mut job = self.jobs[index as usize].job.take()?;
-        self.free.push(index);
+    pub(super) fn retire(&mut self, index: u32) {
+        let place = &mut self.jobs[index as usize].job;
+        let Some(job) = place else { return };
         let disk = &mut self.disks[usize::from(job.disk)];
-        disk.counters.active -= 1;
-        if disk.exclusive == Some(index) {
-            disk.exclusive = None;
-        }
-        let mut taken = Vec::new();
-        disk.claims.give_up(index, |job| taken.push(job));
         if let Some(mut buffer) = job.buffer.take() {
             if matches!(job.kind, Kind::Manage(_)) {
                 buffer.write_bytes(0, &[0; PASSWORD_BYTES]);
             }
             self.buffers.give(disk.driver, buffer);
         }
+        *place = None;
+        self.free.push(index);
+        disk.counters.active -= 1;
+        if disk.exclusive == Some(index) {
+            disk.exclusive = None;
+        }
+        let mut taken = Vec::new();
+        disk.claims.give_up(index, |job| taken.push(job));
         taken.into_iter().for_each(|job| self.claimed(job));
-        Some(job)
     }
 }

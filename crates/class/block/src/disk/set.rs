@@ -175,7 +175,12 @@ impl Disks {
     pub fn geometry(&self, disk: DiskId) -> Option<Geometry> {
         let options = self.disks.get(usize::from(disk.0))?.options;
         let device = self.unit(disk)?.geometry;
+        let read_only = device.read_only || options.read_only;
         let sector_bytes = options.sector_bytes.unwrap_or(device.sector_bytes);
+        if sector_bytes == device.sector_bytes {
+            let physical_sector_bytes = device.physical_sector_bytes.max(sector_bytes);
+            return Some(Geometry { physical_sector_bytes, read_only, ..device });
+        }
         let factor = u64::from(sector_bytes / device.sector_bytes.max(1)).max(1);
         Some(Geometry {
             sector_bytes,
@@ -185,7 +190,7 @@ impl Disks {
             max_discard_sectors: device.max_discard_sectors / factor,
             max_zero_sectors: device.max_zero_sectors / factor,
             max_erase_sectors: device.max_erase_sectors / factor,
-            read_only: device.read_only || options.read_only,
+            read_only,
             ..device
         })
     }

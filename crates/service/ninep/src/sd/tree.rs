@@ -134,7 +134,7 @@ impl SdTree {
         });
         let done = result.map(|outcome| match (outcome, waiting) {
             (Outcome::Read(data), _) => SdDone::Data(disk, data),
-            (Outcome::Written(count), _) => SdDone::Count(count),
+            (Outcome::Written(count) | Outcome::Lent(count), _) => SdDone::Count(count),
             (Outcome::Finished, Some(Waiting::Health { count, text })) => {
                 let said = text::smart(&self.health(disk));
                 let excerpt = Excerpt(excerpt(&said, 0, count).to_vec());

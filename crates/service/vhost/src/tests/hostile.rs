@@ -124,7 +124,7 @@ fn messages_in_an_order_that_makes_no_sense() {
     assert_eq!(says(REM_MEM_REG, &[0; 40], &[]), Violation::Value(REM_MEM_REG));
 }
 
-fn region(guest: u64, user: u64, bytes: u64, file_offset: u64) -> MemoryRegion {
+pub(super) fn region(guest: u64, user: u64, bytes: u64, file_offset: u64) -> MemoryRegion {
     let (guest_address, user_address) = (guest.into(), user.into());
     MemoryRegion {
         guest_address,
@@ -203,11 +203,11 @@ fn memory_that_is_taken_away_under_load() {
 }
 
 /// A descriptor: address, bytes, flags, next.
-type Raw = (u64, u32, u16, u16);
+pub(super) type Raw = (u64, u32, u16, u16);
 
 /// Makes a chain available whose first descriptors are these: address, bytes, flags (those that lead
 /// on to the next are added), and which is next.
-fn raw_request(front: &mut Front, descriptors: &[Raw]) {
+pub(super) fn raw_request(front: &mut Front, descriptors: &[Raw]) {
     let areas = front.queue.areas();
     let memory = front.memory.as_fd();
     for (index, (address, bytes, flags, next)) in descriptors.iter().enumerate() {

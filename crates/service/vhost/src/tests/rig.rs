@@ -58,9 +58,14 @@ impl Back {
         while !disks.is_settled() {
             disks.poll(Instant::ORIGIN);
         }
+        Self { shared, ..Self::over(socket, disks) }
+    }
+
+    /// Over disks of another kind.
+    pub(super) fn over(socket: OwnedFd, disks: Disks) -> Self {
         let disk = disks.ids().next().unwrap();
         let session = Session::new(socket, 7, disk, &disks).unwrap();
-        Self { session, disks, shared }
+        Self { session, disks, shared: Arc::default() }
     }
 
     pub(super) fn turn(&mut self) {
@@ -115,6 +120,14 @@ pub(super) fn connected_to(
     content: Vec<u8>,
     options: DiskOptions,
 ) -> (Front, Back) {
+    connected_with(features, |socket| Back::new(socket, content, options))
+}
+
+/// Likewise, to any back end.
+pub(super) fn connected_with(
+    features: Features,
+    back: impl FnOnce(OwnedFd) -> Back,
+) -> (Front, Back) {
     let (ours, theirs) = pair();
     let (memory, arena) = SharedMemory::for_model("client", MEMORY_BYTES).unwrap();
     let queue = Queue::new(&arena, ENTRIES, features).unwrap();
@@ -122,7 +135,7 @@ pub(super) fn connected_to(
     let (kick, call) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let socket = ours;
     let front = Front { socket, memory, features, queue, slots, kick, call, inflight: None };
-    (front, Back::new(theirs, content, options))
+    (front, back(theirs))
 }
 
 /// One whose ring runs.
