@@ -1,10 +1,11 @@
 //! One connection, whatever the device is: messages, memory, rings.
 
+use crate::call::{Call, signal};
 use crate::device::{Device, Offer};
 use crate::error::Violation;
 use crate::inflight::Inflight;
 use crate::memory::Memory;
-use crate::queue::{Vring, signal};
+use crate::queue::Vring;
 use crate::socket::{Received, Socket};
 use outboard_virtio::spec::vhost_user::{Header, ProtocolFeatures, backend_request};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -82,6 +83,10 @@ impl Client {
 
     /// Answers messages; whether there may be more.
     pub(crate) fn answer_messages(&mut self, device: &mut dyn Device) -> Result<bool, Violation> {
+        let calls = self.vrings.iter().filter_map(|vring| vring.call.as_deref());
+        if calls.into_iter().any(Call::blocks) {
+            return Err(Violation::CallBlocks);
+        }
         self.socket.transmit()?;
         self.answer_stop()?;
         for _ in 0..MESSAGES {

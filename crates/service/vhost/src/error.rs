@@ -41,6 +41,12 @@ pub enum Violation {
     /// A descriptor that nobody can wait for, or that is no `eventfd`.
     #[error("ring {0} was given a descriptor that is no eventfd")]
     NotAnEvent(u64),
+    /// A call descriptor that was made to block, and was full.
+    #[error("a ring's call descriptor made us wait")]
+    CallBlocks,
+    /// No thread could be had that watches calls.
+    #[error("the system lets no thread start that watches calls")]
+    Unwatched,
     /// Memory that cannot be used.
     #[error("memory cannot be used: {0}")]
     Memory(#[from] ForeignError),

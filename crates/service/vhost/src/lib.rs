@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod blk;
+mod call;
 mod chain;
 mod client;
 mod config;

@@ -1,11 +1,12 @@
 //! What front ends say ("Front-end message types"), in any order.
 
+use crate::call::{Call, is_event, signal};
 use crate::client::Client;
 use crate::device::Device;
 use crate::error::Violation;
 use crate::inflight::{self, Inflight};
 use crate::memory::{MAX_REGIONS, Memory, Region};
-use crate::queue::{Vring, check_event, signal};
+use crate::queue::Vring;
 use crate::ring::MAX_ENTRIES;
 use crate::socket::Message;
 use outboard_virtio::spec::features::Features;
@@ -17,6 +18,7 @@ use outboard_virtio::spec::vhost_user::{
 };
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// How a message is answered.
@@ -306,20 +308,17 @@ impl Client {
     }
 
     /// Likewise, of an `eventfd` that is written.
-    fn event(&self, content: &mut Content) -> Result<(usize, Option<OwnedFd>), Violation> {
+    fn event(&self, content: &mut Content) -> Result<(usize, Option<Arc<Call>>), Violation> {
         let (queue, event) = self.vring_descriptor(content)?;
-        match &event {
-            Some(event) if !check_event(event) => Err(Violation::NotAnEvent(queue as u64)),
-            _ => Ok((queue, event)),
-        }
+        Ok((queue, event.map(|event| Call::new(event, queue)).transpose()?))
     }
 
     /// The ring runs from here on ("Ring states").
     fn set_kick_descriptor(&mut self, content: &mut Content) -> Result<Answer, Violation> {
-        let (queue, kick) = self.event(content)?;
+        let (queue, kick) = self.vring_descriptor(content)?;
         // Looking at rings that nobody tells of would take a processor.
         let kick = kick.ok_or(content.value())?;
-        if !self.set_kick(queue, Some(kick)) {
+        if !is_event(&kick) || !self.set_kick(queue, Some(kick)) {
             return Err(Violation::NotAnEvent(queue as u64));
         }
         let features = self.ring_features();

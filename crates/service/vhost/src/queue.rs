@@ -1,5 +1,6 @@
 //! A ring as the front end sets it up, and its descriptors to wait for and to tell with.
 
+use crate::call::{Call, signal};
 use crate::error::Violation;
 use crate::inflight::Inflight;
 use crate::memory::Memory;
@@ -7,9 +8,8 @@ use crate::ring::{Areas, Ring, Shape, Start};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::vhost_user::VringAddress;
 use outboard_virtio::spec::vhost_user::request::{SET_VRING_ADDR, SET_VRING_KICK, SET_VRING_NUM};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink};
-use rustix::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The most rings of a device: as many as a machine has processors that are worth one each.
 pub(crate) const MAX_QUEUES: usize = 16;
@@ -21,8 +21,8 @@ pub(crate) struct Vring {
     pub(crate) address: Option<VringAddress>,
     pub(crate) base: u32,
     pub(crate) kick: Option<OwnedFd>,
-    pub(crate) call: Option<OwnedFd>,
-    pub(crate) error: Option<OwnedFd>,
+    pub(crate) call: Option<Arc<Call>>,
+    pub(crate) error: Option<Arc<Call>>,
     pub(crate) enabled: bool,
     /// While it runs.
     pub(crate) ring: Option<Ring>,
@@ -100,26 +100,4 @@ impl Vring {
             signal(self.call.as_ref());
         }
     }
-}
-
-/// Adds one to an `eventfd`, if there is one.
-pub(crate) fn signal(event: Option<&OwnedFd>) {
-    if let Some(event) = event {
-        // It fails only if the count is as high as it gets, and then it is readable anyway.
-        let _ = io::write(event, &1u64.to_ne_bytes());
-    }
-}
-
-/// Makes sure that a descriptor is an `eventfd`, which writing to never waits for.
-///
-/// Whoever else has it can let it wait again. That is looked for when it is handed over, and not
-/// each time: see `docs/vhost-user.md`.
-pub(crate) fn check_event(descriptor: &OwnedFd) -> bool {
-    let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
-    let is_event =
-        readlink(path, Vec::new()).is_ok_and(|target| target.as_bytes() == b"anon_inode:[eventfd]");
-    is_event
-        && fcntl_getfl(descriptor)
-            .and_then(|flags| fcntl_setfl(descriptor, flags | OFlags::NONBLOCK))
-            .is_ok()
 }

@@ -1,5 +1,6 @@
 //! Back end and front end in one thread, with a disk made of memory.
 
+mod calls;
 mod death;
 mod hostile;
 mod lent;
