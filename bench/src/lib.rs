@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod peers;
+mod vhost;
 mod virtio;
 mod virtio_net;
 
@@ -47,6 +48,7 @@ pub fn parts() -> Vec<Part> {
     .into_iter()
     .chain(virtio::reads())
     .chain(virtio_net::parts())
+    .chain(vhost::reads())
     .collect()
 }
 
