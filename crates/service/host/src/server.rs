@@ -297,8 +297,19 @@ impl<P: Platform> Server<P> {
         }
         self.ready = ready;
         let clients = self.connections.len();
-        let ended = self.work();
+        let mut ended = self.work();
+        // What a driver does at once is passed on before the system is asked for more.
+        for _ in 1..LOOKS {
+            if self.tree.disks().next_deadline() != Some(Instant::ORIGIN) {
+                break;
+            }
+            ended |= self.work();
+        }
         self.keep_pace(ended);
+        if self.looking && !ended {
+            // Whoever is looked for may need this very processor.
+            rustix::thread::sched_yield();
+        }
         self.resume_accepting(self.connections.len() < clients);
         if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
             self.platform.check().map_err(ServerError::Platform)?;
