@@ -2,7 +2,7 @@
 
 use crate::stack::Stack;
 use crate::{Failure, LIMIT};
-use outboard_hw::dma::{Constraints, DmaPool, DmaSpace, SgList};
+use outboard_hw::dma::{Constraints, DmaPool, SgList};
 use outboard_linux::{InterruptSource, now};
 use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, RefusedReason, Tag};
 use outboard_vfio::{VfioDevice, VfioInterrupts};
