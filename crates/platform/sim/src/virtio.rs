@@ -47,6 +47,8 @@ enum Event {
     Stray { epoch: u32 },
     /// A reset is done.
     ResetEnds { epoch: u32 },
+    /// The reset of a queue is done.
+    QueueResetEnds { queue: u16, epoch: u32 },
     /// An interrupt comes that was late.
     Message { vector: u16 },
     /// The configuration is said to have changed.
@@ -84,6 +86,21 @@ struct Queue {
     /// The device looks at it without being told.
     awake: bool,
     quirk: Option<Quirk>,
+    reset: QueueReset,
+    /// What it was before it was reset, and goes on with.
+    before: Option<Side>,
+}
+
+/// How far the reset of one queue is (§2.6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum QueueReset {
+    /// There was none since the device was reset.
+    #[default]
+    None,
+    /// It is under way.
+    UnderWay,
+    /// It is done: the queue may be set up again while the device works.
+    Done,
 }
 
 /// The model.
@@ -230,6 +247,9 @@ impl VirtioModel {
             }
             Event::Stray { epoch } if epoch == current => self.stray(),
             Event::ResetEnds { epoch } if epoch == current => self.reset_ends(),
+            Event::QueueResetEnds { queue, epoch } if epoch == current => {
+                self.queue_reset_ends(queue);
+            }
             Event::Message { vector } => self.signal(vector),
             Event::ConfigChanged => self.config_changed(),
             Event::CapacityBack => {

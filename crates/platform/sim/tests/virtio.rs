@@ -53,6 +53,9 @@ fn occasion(fault: VirtioFault) -> &'static [VirtioFault] {
         | VirtioFault::SerialFails
         | VirtioFault::SerialNeverEnds
         | VirtioFault::OtherDisk => &[VirtioFault::NeedsReset],
+        VirtioFault::QueueResetSlow
+        | VirtioFault::QueueResetNever
+        | VirtioFault::QueueResetKeeps => &[VirtioFault::UsedLengthHuge],
         _ => &[],
     }
 }

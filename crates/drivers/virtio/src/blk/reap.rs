@@ -124,9 +124,11 @@ impl<T: Transport> Blk<T> {
                 _,
                 Operation::Flush | Operation::Discard | Operation::Manage(_),
             ) => Err(BlockError::Aborted),
-            (Err(BlockError::Media { .. }), _, Operation::Write(_))
-                if self.unit.geometry.read_only =>
-            {
+            (
+                Err(BlockError::Media { .. }),
+                _,
+                Operation::Write(_) | Operation::WriteZeroes(_) | Operation::SecureErase,
+            ) if self.unit.geometry.read_only => {
                 // It was not when the request was accepted.
                 Err(BlockError::WriteProtected)
             }

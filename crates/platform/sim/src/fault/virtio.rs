@@ -41,6 +41,8 @@ faults! {
     FlagsHalf "flags-half" Retries;
     /// A request is done, and no used entry says so.
     CompletionLost "completion-lost" Retries;
+    /// A device that has promised an order uses a buffer before those that came first.
+    OutOfOrder "out-of-order" Retries;
     /// The used entry comes before data and status.
     StatusLate "status-late" Retries;
     /// The descriptors of a ring are overwritten.
@@ -96,6 +98,10 @@ faults! {
     FlushFails "flush-fails" Request;
     /// A discard fails.
     DiscardFails "discard-fails" Request;
+    /// A write of zeros fails.
+    ZeroesFail "zeroes-fail" Request;
+    /// A secure erasure fails.
+    EraseFails "erase-fails" Request;
     /// A sector cannot be read until it is written again.
     SectorBad "sector-bad" Sectors;
     /// A sector can neither be read nor written any more.
@@ -122,6 +128,12 @@ faults! {
     ResetSlow "reset-slow" Nothing;
     /// A reset never ends.
     ResetNever "reset-never" Controller;
+    /// A queue's reset takes seconds.
+    QueueResetSlow "queue-reset-slow" Nothing;
+    /// A queue's reset never ends.
+    QueueResetNever "queue-reset-never" Retries;
+    /// A queue that was reset goes on telling of requests where it was.
+    QueueResetKeeps "queue-reset-keeps" Retries;
     /// While it is being reset it goes on writing to memory.
     WorksDuringReset "works-during-reset" Nothing;
     /// It resets itself, and keeps its cache.

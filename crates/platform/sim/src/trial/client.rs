@@ -6,7 +6,8 @@ use crate::Random;
 use crate::fault::Struck;
 use core::time::Duration;
 use outboard_block::{
-    BlockDriver, Completion, Durability, Operation, RefusedReason, Request, Tag, UnitId, UnitState,
+    BlockDriver, Completion, Durability, Geometry, Operation, RefusedReason, Request, Room, Tag,
+    UnitId, UnitState,
 };
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaSpace, SgList};
@@ -166,11 +167,10 @@ impl<F: Tried> Client<F> {
                 46..80 => Operation::Write(Durability::Cached),
                 80..88 => Operation::Write(Durability::Durable),
                 88..96 => Operation::Flush,
-                _ if geometry.max_discard_sectors > 0 => Operation::Discard,
-                _ => Operation::Read,
+                _ => self.clearing(&geometry),
             };
-            let changes = matches!(operation, Operation::Write(_) | Operation::Discard);
-            if changes && !self.oracle.is_quiet(lba, sectors) {
+            let keeps = matches!(operation, Operation::Read | Operation::Flush);
+            if !keeps && !self.oracle.is_quiet(lba, sectors) {
                 // Two writes at once to the same sector have no order; nobody could tell.
                 if self.pending.is_empty() {
                     continue;
@@ -180,6 +180,22 @@ impl<F: Tried> Client<F> {
             if !self.submit_one(driver, dma, now, operation, lba, sectors) {
                 return;
             }
+        }
+    }
+
+    /// Something that changes sectors without data, if the disk can do that.
+    fn clearing(&mut self, geometry: &Geometry) -> Operation {
+        const ALL: [Operation; 4] = [
+            Operation::Discard,
+            Operation::WriteZeroes(Room::Keep),
+            Operation::WriteZeroes(Room::GiveBack),
+            Operation::SecureErase,
+        ];
+        let can: Vec<_> = ALL.into_iter().filter(|one| geometry.max_sectors(*one) > 0).collect();
+        match can[..] {
+            [] => Operation::Read,
+            [one] => one,
+            _ => *self.random.pick(&can),
         }
     }
 

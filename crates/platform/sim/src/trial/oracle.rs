@@ -6,7 +6,7 @@
 
 use super::{Tried, content};
 use crate::fault::{Cost, Struck};
-use outboard_block::{BlockError, Operation};
+use outboard_block::{BlockError, Durability, Operation};
 use outboard_hw::Instant;
 
 /// What a disk holds.
@@ -22,7 +22,7 @@ pub(super) trait Content {
 }
 
 /// A sector.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Sector {
     /// The newest version that was submitted.
     newest: u32,
@@ -43,6 +43,20 @@ struct Sector {
     trim: u32,
     /// A write or a TRIM of it is under way.
     changing: bool,
+    /// Versions that are zeros, the oldest first.
+    zeros: Vec<u32>,
+}
+
+impl Sector {
+    /// Which version it is that reads so, none of them below `floor`: zeros say no version, and may be
+    /// of several.
+    fn version_of(&self, read: u32, floor: u32) -> u32 {
+        let could_be = self.zeros.iter().find(|version| **version >= floor.max(1));
+        match could_be {
+            Some(version) if read == 0 && floor > 0 => *version,
+            _ => read,
+        }
+    }
 }
 
 /// A request that is under way.
@@ -187,7 +201,17 @@ impl<F: Tried> Oracle<F> {
                     content::fill(chunk, disk, lba, sector.newest);
                 }
             }
-            Operation::Discard => {
+            Operation::WriteZeroes(_) => {
+                self.written = true;
+                let range = self.range(lba, sectors);
+                for sector in &mut self.sectors[range] {
+                    sector.newest += 1;
+                    sector.changing = true;
+                    sector.zeros.push(sector.newest);
+                    pending.versions.push((sector.newest, 0));
+                }
+            }
+            Operation::Discard | Operation::SecureErase => {
                 self.trims += 1;
                 let (range, trim) = (self.range(lba, sectors), self.trims);
                 for sector in &mut self.sectors[range] {
@@ -203,7 +227,11 @@ impl<F: Tried> Oracle<F> {
 
     /// It was refused; nothing has happened.
     pub(super) fn refused(&mut self, pending: &Pending) {
-        if matches!(pending.operation, Operation::Write(_) | Operation::Discard) {
+        let clears = matches!(
+            pending.operation,
+            Operation::Discard | Operation::SecureErase | Operation::WriteZeroes(_)
+        );
+        if clears || matches!(pending.operation, Operation::Write(_)) {
             let range = self.range(pending.lba, pending.sectors);
             self.sectors[range].iter_mut().for_each(|sector| sector.changing = false);
         }
@@ -244,8 +272,8 @@ impl<F: Tried> Oracle<F> {
         }
         match pending.operation {
             Operation::Read => self.check_read(pending, data),
-            Operation::Write(durability) => {
-                let durable = durability == outboard_block::Durability::Durable;
+            Operation::Write(_) | Operation::WriteZeroes(_) => {
+                let durable = pending.operation == Operation::Write(Durability::Durable);
                 let range = self.range(pending.lba, pending.sectors);
                 let uncut = pending.cuts == self.cuts;
                 for (sector, (version, _)) in self.sectors[range].iter_mut().zip(&pending.versions)
@@ -289,6 +317,7 @@ impl<F: Tried> Oracle<F> {
             }
             let version = content::version(chunk, self.disk, lba)
                 .map_err(|what| format!("sector {lba} reads as {what}"))?;
+            let version = sector.version_of(version, *floor);
             if version < *floor || version > sector.newest {
                 return Err(format!(
                     "sector {lba} reads as version {version}, not {floor} to {}",
@@ -376,6 +405,7 @@ impl<F: Tried> Oracle<F> {
                 }
                 let version = content::version(&bytes, self.disk, lba)
                     .map_err(|found| format!("sector {lba} holds {found} {what}"))?;
+                let version = sector.version_of(version, floor);
                 if version < floor || version > sector.newest {
                     return Err(format!(
                         "sector {lba} holds version {version} {what}, not {floor} to {}",
@@ -385,5 +415,61 @@ impl<F: Tried> Oracle<F> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::VirtioFault;
+    use outboard_block::Room;
+
+    const NOW: Instant = Instant::ORIGIN;
+    const ZEROES: Operation = Operation::WriteZeroes(Room::Keep);
+
+    /// An oracle of one sector, and how to change it: what it then has to hold.
+    struct Rig(Oracle<VirtioFault>);
+
+    impl Rig {
+        fn new() -> Self {
+            Self(Oracle::new(7, 0, 1, 512))
+        }
+
+        fn do_it(&mut self, operation: Operation) -> [u8; 512] {
+            let mut data = [0; 512];
+            let pending = self.0.submit(operation, 0, 1, NOW, &mut data);
+            self.0.complete(&pending, Ok(()), &[]).unwrap();
+            data
+        }
+
+        /// Whether a read may give this.
+        fn may_read(&mut self, data: &[u8; 512]) -> bool {
+            let pending = self.0.submit(Operation::Read, 0, 1, NOW, &mut []);
+            self.0.complete(&pending, Ok(()), data).is_ok()
+        }
+    }
+
+    #[test]
+    fn zeros_that_were_not_written_are_noticed() {
+        let mut rig = Rig::new();
+        assert!(rig.may_read(&[0; 512]), "nothing was ever written");
+        let first = rig.do_it(Operation::Write(Durability::Cached));
+        assert!(!rig.may_read(&[0; 512]), "the write is lost");
+        rig.do_it(ZEROES);
+        assert!(!rig.may_read(&first), "there are to be zeros");
+        assert!(rig.may_read(&[0; 512]));
+        let second = rig.do_it(Operation::Write(Durability::Cached));
+        assert!(rig.may_read(&second) && !rig.may_read(&[0; 512]), "the zeros are back");
+        rig.do_it(ZEROES);
+        assert!(!rig.may_read(&second) && rig.may_read(&[0; 512]));
+    }
+
+    #[test]
+    fn zeros_that_may_have_been_written_may_be_read_until_something_else_was() {
+        let mut rig = Rig::new();
+        let first = rig.do_it(Operation::Write(Durability::Cached));
+        let _ = rig.0.submit(ZEROES, 0, 1, NOW, &mut []);
+        assert!(rig.may_read(&first), "it is under way");
+        assert!(rig.may_read(&[0; 512]));
     }
 }

@@ -5,9 +5,8 @@ use outboard_virtio::spec::blk::BlkFeatures;
 use outboard_virtio::spec::features::Features;
 
 /// The features of disks that the model knows.
-const KNOWN: BlkFeatures = BlkFeatures::all().difference(
-    BlkFeatures::READ_ONLY.union(BlkFeatures::WRITE_ZEROES).union(BlkFeatures::SECURE_ERASE),
-);
+const KNOWN: BlkFeatures =
+    BlkFeatures::all().difference(BlkFeatures::READ_ONLY.union(BlkFeatures::LIFETIME));
 
 /// What a virtio disk is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub struct VirtioConfig {
     pub segments: u32,
     /// The most bytes of a segment.
     pub segment_bytes: u32,
-    /// The most sectors of 512 bytes in a discard.
+    /// The most sectors of 512 bytes in a discard, a write of zeros or a secure erasure.
     pub discard_sectors: u32,
     /// Serial number, up to 20 characters.
     pub serial: String,

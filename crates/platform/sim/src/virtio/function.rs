@@ -10,7 +10,10 @@ use outboard_pci::capability::id;
 use outboard_pci::config::{CONVENTIONAL_BYTES, ConfigSpace};
 use outboard_pci::header::{CAPABILITIES, COMMAND, Command, STATUS, STATUS_CAPABILITIES};
 use outboard_pci::{Class, Device, Identity};
-use outboard_virtio::spec::pci::{COMMON_BYTES, KIND_BLOCK, MODERN_DEVICES, VENDOR, capability};
+use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::pci::{
+    COMMON_BYTES_WITH_RESET, KIND_BLOCK, MODERN_DEVICES, VENDOR, capability,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The base address register of all structures.
@@ -69,7 +72,7 @@ struct Named {
 
 /// All that lead to a structure.
 const NAMED: [Named; 4] = [
-    Named { kind: capability::COMMON, bar: BAR, offset: 0, bytes: COMMON_BYTES },
+    Named { kind: capability::COMMON, bar: BAR, offset: 0, bytes: COMMON_BYTES_WITH_RESET },
     Named { kind: capability::ISR, bar: BAR, offset: ISR * STRUCTURE_BYTES, bytes: 1 },
     Named {
         kind: capability::DEVICE,
@@ -154,7 +157,7 @@ impl VirtioModel {
         }
         let within = offset % STRUCTURE_BYTES;
         match offset / STRUCTURE_BYTES {
-            COMMON if within < COMMON_BYTES => self.read_common(within, bytes),
+            COMMON if within < COMMON_BYTES_WITH_RESET => self.read_common(within, bytes),
             ISR if (within, bytes) == (0, 1) => self.read_isr().into(),
             SPACE if within + bytes <= SPACE_BYTES => self.read_space(within, bytes),
             _ => {
@@ -169,11 +172,17 @@ impl VirtioModel {
             return;
         }
         let within = offset % STRUCTURE_BYTES;
+        let width = match self.agreed().contains(Features::NOTIFICATION_DATA) {
+            // What was agreed upon it has forgotten, of which the driver does not know.
+            _ if self.lost => bytes,
+            true => 4,
+            false => 2,
+        };
         match offset / STRUCTURE_BYTES {
-            COMMON if within < COMMON_BYTES => self.write_common(within, bytes, value),
+            COMMON if within < COMMON_BYTES_WITH_RESET => self.write_common(within, bytes, value),
             SPACE if within + bytes <= SPACE_BYTES => self.write_space(within, bytes, value),
-            NOTIFY if bytes == 2 && within.is_multiple_of(NOTIFY_MULTIPLIER) => {
-                self.notified(within / NOTIFY_MULTIPLIER, value as u16);
+            NOTIFY if bytes == width && within.is_multiple_of(NOTIFY_MULTIPLIER) => {
+                self.notified(within / NOTIFY_MULTIPLIER, value as u32);
             }
             _ => self.violation(format_args!("{bytes} bytes are written at {offset:#x}")),
         }

@@ -6,7 +6,9 @@ use crate::disk::Defect;
 use crate::fault::{Struck, VirtioFault};
 use core::time::Duration;
 use outboard_hw::Instant;
-use outboard_virtio::spec::blk::{BlkFeatures, DISCARD, FLUSH, GET_ID, IN, OUT};
+use outboard_virtio::spec::blk::{
+    BlkFeatures, DISCARD, FLUSH, GET_ID, IN, OUT, SECURE_ERASE, WRITE_ZEROES,
+};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
 
@@ -226,6 +228,7 @@ impl VirtioModel {
     pub(super) fn draw_for(&mut self, job: &Job) -> Option<VirtioFault> {
         let packed = self.agreed().contains(Features::PACKED);
         let tables = self.agreed().contains(Features::INDIRECT);
+        let in_order = self.agreed().contains(Features::IN_ORDER);
         let others = self.jobs.iter().any(|other| other.queue == job.queue);
         let mine = job.kind != GET_ID;
         let suits = |fault: &VirtioFault| match fault {
@@ -236,9 +239,15 @@ impl VirtioModel {
             | VirtioFault::UsedEntryLate => !packed,
             VirtioFault::WrapWrong | VirtioFault::FlagsHalf => packed,
             VirtioFault::UsedIdMiddle => !packed && !tables && mine,
-            VirtioFault::UsedIdOther => others,
+            // In order, that is what `OutOfOrder` is.
+            VirtioFault::UsedIdOther => others && !in_order,
             VirtioFault::FlushFails => job.kind == FLUSH,
             VirtioFault::DiscardFails => job.kind == DISCARD,
+            VirtioFault::ZeroesFail => job.kind == WRITE_ZEROES,
+            VirtioFault::EraseFails => job.kind == SECURE_ERASE,
+            VirtioFault::OutOfOrder => in_order && others && mine,
+            // Whoever keeps to the order does neither.
+            VirtioFault::StatusLate | VirtioFault::Overtaken if in_order => false,
             VirtioFault::SectorBad => job.kind == IN,
             VirtioFault::SectorBadForGood => job.kind == IN || job.kind == OUT,
             VirtioFault::IoError | VirtioFault::Unsupported | VirtioFault::StatusNonsense => {
@@ -265,7 +274,10 @@ impl VirtioModel {
         let lba = match fault {
             VirtioFault::SectorBad => Some(self.damage(job, Defect::Uncorrectable)),
             VirtioFault::SectorBadForGood => Some(self.damage(job, Defect::Permanent)),
-            VirtioFault::IoError if matches!(job.kind, IN | OUT) => Some(job.lba),
+            VirtioFault::IoError if matches!(job.kind, IN | OUT | WRITE_ZEROES | SECURE_ERASE) => {
+                Some(job.lba)
+            }
+            VirtioFault::ZeroesFail | VirtioFault::EraseFails => Some(job.lba),
             _ => None,
         };
         self.struck(fault, lba);

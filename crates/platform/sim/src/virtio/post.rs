@@ -1,11 +1,13 @@
 //! Telling that a request is done, and interrupts.
 
+use super::registers::notify_name;
 use super::ring::{Chain, Marks, Side, Wrong};
 use super::serve::Job;
 use super::{Event, VirtioModel};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED};
+use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::pci::{ISR_CONFIG, NO_VECTOR};
 
 /// The interrupt was about a queue (§4.1.4.5).
@@ -32,8 +34,46 @@ impl VirtioModel {
             self.jobs.push(job);
             return self.after(late, Event::Late { job: number, epoch });
         }
-        if let Some(bytes) = self.end(&job) {
-            self.post(&job, bytes);
+        let Some(bytes) = self.end(&job) else { return };
+        let early = job.fault == Some(VirtioFault::OutOfOrder);
+        if early || !self.agreed().contains(Features::IN_ORDER) {
+            return self.post(&job, bytes);
+        }
+        let queue = job.queue;
+        job.done = Some(bytes);
+        self.jobs.insert(at, job);
+        self.post_in_order(queue);
+    }
+
+    /// Says that requests are done whose turn it is, of a queue that keeps to the order: of each, or of
+    /// several at once.
+    fn post_in_order(&mut self, queue: u16) {
+        loop {
+            let mine = |job: &&Job| job.queue == queue;
+            let ready = self.jobs.iter().filter(mine).take_while(|job| job.done.is_some());
+            let plain = ready.clone().take_while(|job| job.fault.is_none()).count();
+            let count = match ready.count() {
+                0 => return,
+                _ if plain < 2 => 1,
+                _ => self.random.between(1, plain as u64) as usize,
+            };
+            let mut batch = Vec::new();
+            while batch.len() < count
+                && let Some(at) = self.jobs.iter().position(|job| job.queue == queue)
+            {
+                batch.push(self.jobs.remove(at));
+            }
+            let Some(last) = batch.last() else { return };
+            let bytes = last.done.unwrap_or(0);
+            if batch.len() == 1 {
+                self.post(last, bytes);
+                continue;
+            }
+            self.note(format_args!("queue {queue}: an entry for {count} requests"));
+            let chains: Vec<&Chain> = batch.iter().map(|job| &job.chain).collect();
+            let side = self.queues[usize::from(queue)].side.as_mut();
+            let posted = side.map(|side| side.put_batch(&self.memory, &chains, bytes));
+            self.posted(queue, posted.unwrap_or(Ok(())));
         }
     }
 
@@ -52,6 +92,8 @@ impl VirtioModel {
                 VirtioFault::IoError
                 | VirtioFault::FlushFails
                 | VirtioFault::DiscardFails
+                | VirtioFault::ZeroesFail
+                | VirtioFault::EraseFails
                 | VirtioFault::SerialFails,
             ) => Ok((STATUS_IO_ERROR, 0)),
             Some(VirtioFault::Unsupported) => Ok((STATUS_UNSUPPORTED, 0)),
@@ -92,10 +134,15 @@ impl VirtioModel {
         let free = side.free_id().map_or(id, u32::from);
         let posted = match job.fault {
             Some(VirtioFault::CompletionLost) => {
-                // What comes late, or by mistake, may still tell of it.
-                if let Side::Split(split) = side
-                    && let Err(wrong) = split.release(&memory, chain)
-                {
+                // What comes late, by mistake, or for a later one, may still tell of it.
+                let released = match side {
+                    Side::Split(split) => split.release(&memory, chain),
+                    Side::Packed(packed) => {
+                        packed.lose(chain);
+                        Ok(())
+                    }
+                };
+                if let Err(wrong) = released {
                     self.violation(format_args!("queue {number}: {wrong}"));
                 }
                 return;
@@ -280,33 +327,44 @@ impl VirtioModel {
     }
 
     /// The driver notifies.
-    pub(super) fn notified(&mut self, doorbell: usize, value: u16) {
-        let known = usize::from(value) == doorbell && doorbell < self.queues.len();
+    pub(super) fn notified(&mut self, doorbell: usize, value: u32) {
+        let (name, next) = (value as u16, (value >> 16) as u16);
+        let number = doorbell as u16;
+        let named = self.agreed().contains(Features::NOTIF_CONFIG_DATA);
+        let expected = if named { notify_name(number) } else { number };
+        let known = name == expected && doorbell < self.queues.len();
         if !known || !self.works() {
             if !self.lost && !self.removed {
-                self.violation(format_args!("a notification of queue {value} at {doorbell}"));
+                self.violation(format_args!("a notification of queue {name:#x} at {doorbell}"));
             }
             return;
         }
         let memory = &self.memory;
         let queue = &self.queues[doorbell];
+        let place = queue.side.as_ref().and_then(|side| side.next_entry(memory).ok());
+        let says = self.agreed().contains(Features::NOTIFICATION_DATA);
+        if says && place.is_some_and(|place| place != next) {
+            return self.violation(format_args!(
+                "a notification of queue {number} names {next:#x} as its next entry, not {place:x?}"
+            ));
+        }
         let asked = match (&queue.side, queue.quirk) {
             (Some(side), None) => side.was_asked(memory),
             (None, None) if !self.lost => {
                 return self
-                    .violation(format_args!("a notification of queue {value}, which is off"));
+                    .violation(format_args!("a notification of queue {number}, which is off"));
             }
             _ => Ok(true),
         };
         if let Ok(false) = asked {
-            self.violation(format_args!("a notification of queue {value} that was not asked for"));
+            self.violation(format_args!("a notification of queue {number} that was not asked for"));
         }
         if self.strike(&[VirtioFault::NotificationLost]).is_some() {
             return;
         }
         let soon = Duration::from_nanos(self.random.between(200, 2_000));
         let epoch = self.epoch;
-        self.after(soon, Event::Look { queue: value, epoch });
+        self.after(soon, Event::Look { queue: number, epoch });
     }
 }
 

@@ -2,15 +2,15 @@
 
 use super::inject::SET_UP;
 use super::ring::{Place, Side};
-use super::{Event, Queue, Quirk, VirtioModel};
+use super::{Event, Queue, QueueReset, Quirk, VirtioModel};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::pci::{
     COMMON_BYTES, CONFIG_GENERATION, CONFIG_VECTOR, DEVICE_FEATURE, DEVICE_FEATURE_SELECT,
     DEVICE_STATUS, DRIVER_FEATURE, DRIVER_FEATURE_SELECT, NO_VECTOR, NUM_QUEUES, QUEUE_DESCRIPTORS,
-    QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_NOTIFY_OFFSET, QUEUE_SELECT, QUEUE_SIZE,
-    QUEUE_VECTOR,
+    QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_NOTIFY_DATA, QUEUE_NOTIFY_OFFSET, QUEUE_RESET,
+    QUEUE_SELECT, QUEUE_SIZE, QUEUE_VECTOR,
 };
 use outboard_virtio::spec::status::Status;
 
@@ -53,7 +53,20 @@ const fn width(offset: usize) -> usize {
         0x14 | 0x15 => 1,
         0x10 | 0x12 | 0x16 | 0x18 | 0x1a | 0x1c | 0x1e => 2,
         ADDRESSES..COMMON_BYTES if offset.is_multiple_of(4) => 4,
+        0x38 | 0x3a => 2,
         _ => 0,
+    }
+}
+
+/// What a queue is called in notifications, if that was agreed upon.
+pub(super) const fn notify_name(queue: u16) -> u16 {
+    0x4000 + 3 * queue
+}
+
+impl Queue {
+    /// Whether it is switched on, or was until its reset is done.
+    pub(super) fn is_on(&self) -> bool {
+        self.side.is_some() || self.reset == QueueReset::UnderWay
     }
 }
 
@@ -112,7 +125,14 @@ impl VirtioModel {
                 self.selected().map_or(NO_VECTOR, |queue| queue.vector).into()
             }
             _ if offset == QUEUE_ENABLE.offset() => {
-                self.selected().is_some_and(|queue| queue.side.is_some()).into()
+                self.selected().is_some_and(Queue::is_on).into()
+            }
+            _ if offset == QUEUE_NOTIFY_DATA.offset() => {
+                notify_name(self.common.queue_select).into()
+            }
+            _ if offset == QUEUE_RESET.offset() => {
+                let under_way = |queue: &Queue| queue.reset == QueueReset::UnderWay;
+                self.selected().is_some_and(under_way).into()
             }
             _ if offset == QUEUE_NOTIFY_OFFSET.offset() => {
                 match self.strike(&[VirtioFault::NotifyOffsetBeyond]) {
@@ -288,8 +308,12 @@ impl VirtioModel {
 
     fn write_queue(&mut self, offset: usize, value: u64) {
         let number = self.common.queue_select;
+        if offset == QUEUE_RESET.offset() {
+            return self.begin_queue_reset(number, value);
+        }
         let status = self.common.status;
-        if !status.contains(Status::FEATURES_OK) || status.contains(Status::DRIVER_OK) {
+        let again = self.selected().is_some_and(|queue| queue.reset == QueueReset::Done);
+        if !status.contains(Status::FEATURES_OK) || status.contains(Status::DRIVER_OK) && !again {
             self.violation(format_args!("queue {number} is set up while the status is {status:?}"));
         }
         if offset == QUEUE_VECTOR.offset() {
@@ -302,7 +326,7 @@ impl VirtioModel {
         let Some(queue) = self.queues.get_mut(usize::from(number)) else {
             return self.violation(format_args!("queue {number}, which does not exist, is set up"));
         };
-        if queue.side.is_some() {
+        if queue.is_on() {
             return self.violation(format_args!("queue {number} is changed while it is on"));
         }
         let place = &mut queue.place;
@@ -344,7 +368,11 @@ impl VirtioModel {
         if ignored {
             queue.quirk = Some(Quirk::Dead);
         } else {
-            queue.side = Some(Side::new(queue.place, features));
+            let mut side = Side::new(queue.place, features);
+            if let Some(before) = queue.before.take() {
+                side.go_on_behind(&before);
+            }
+            queue.side = Some(side);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::registers::Common;
 use super::ring::Place;
-use super::{Event, Queue, VirtioModel, empty_store};
+use super::{Event, Queue, QueueReset, VirtioModel, empty_store};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::blk::BlkFeatures;
@@ -11,10 +11,13 @@ use outboard_virtio::spec::pci::NO_VECTOR;
 use outboard_virtio::spec::status::Status;
 
 /// What a device can lose, and cannot do without if it was agreed upon.
-const WITHDRAWN: [u64; 6] = [
+const WITHDRAWN: [u64; 9] = [
     Features::INDIRECT.bits(),
     Features::EVENT_INDEX.bits(),
     Features::PACKED.bits(),
+    Features::IN_ORDER.bits(),
+    Features::NOTIFICATION_DATA.bits(),
+    Features::RING_RESET.bits(),
     BlkFeatures::FLUSH.bits(),
     BlkFeatures::MULTI_QUEUE.bits(),
     BlkFeatures::SEG_MAX.bits(),
@@ -23,14 +26,10 @@ const WITHDRAWN: [u64; 6] = [
 impl VirtioModel {
     /// Forgets all that a reset takes away.
     pub(super) fn forget(&mut self) {
-        let place = Place { entries: self.config.queue_entries, ..Place::default() };
         let generation = self.common.generation;
         self.common = Common::default();
         self.common.generation = generation;
-        let queues = 0..self.config.queues;
-        let queue =
-            || Queue { place, most_told: place.entries, vector: NO_VECTOR, ..Queue::default() };
-        self.queues = queues.map(|_| queue()).collect();
+        self.queues = (0..self.config.queues).map(|_| self.new_queue()).collect();
         self.jobs.clear();
         self.lasting.clear();
         self.messages.clear();
@@ -38,6 +37,48 @@ impl VirtioModel {
         (self.stuck, self.lost) = (false, false);
         (self.resetting, self.reset_unheard, self.asked_since) = (false, false, None);
         self.write_cache = true;
+    }
+
+    /// A queue that nobody has set up.
+    fn new_queue(&self) -> Queue {
+        let place = Place { entries: self.config.queue_entries, ..Place::default() };
+        Queue { place, most_told: place.entries, vector: NO_VECTOR, ..Queue::default() }
+    }
+
+    /// The driver has written to a queue's reset register.
+    pub(super) fn begin_queue_reset(&mut self, number: u16, value: u64) {
+        let agreed = self.agreed().contains(Features::RING_RESET);
+        let works = self.works();
+        let queue = self.queues.get_mut(usize::from(number));
+        let Some(queue) = queue.filter(|queue| agreed && works && queue.is_on() && value == 1)
+        else {
+            if !self.lost {
+                self.violation(format_args!("queue {number} is reset by {value}, on or not"));
+            }
+            return;
+        };
+        queue.reset = QueueReset::UnderWay;
+        queue.before = queue.side.take();
+        self.note(format_args!("queue {number} is reset"));
+        let faults = [VirtioFault::QueueResetSlow, VirtioFault::QueueResetNever];
+        let takes = match self.strike(&faults) {
+            Some(VirtioFault::QueueResetNever) => return,
+            Some(_) => Duration::from_secs(self.random.between(1, 9)),
+            None => self.config.reset_time,
+        };
+        let epoch = self.epoch;
+        self.after(takes, Event::QueueResetEnds { queue: number, epoch });
+    }
+
+    /// The queue has forgotten all, and what it had.
+    pub(super) fn queue_reset_ends(&mut self, number: u16) {
+        self.jobs.retain(|job| job.queue != number);
+        let keeps = self.strike(&[VirtioFault::QueueResetKeeps]).is_some();
+        let fresh = self.new_queue();
+        let Some(queue) = self.queues.get_mut(usize::from(number)) else { return };
+        let before = queue.before.take().filter(|_| keeps);
+        *queue = Queue { reset: QueueReset::Done, before, ..fresh };
+        self.note(format_args!("queue {number} is at rest"));
     }
 
     /// The driver has written zero to the status.

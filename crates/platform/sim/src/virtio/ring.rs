@@ -43,6 +43,8 @@ pub(super) enum Wrong {
     HalfChain,
     #[error("descriptors of a request have changed while the device has it")]
     Changed,
+    #[error("descriptor {0} does not come next, although an order was agreed upon")]
+    NotNext(u16),
 }
 
 /// A request that the device has taken.
@@ -143,12 +145,10 @@ macro_rules! either {
 
 impl Side {
     pub(super) fn new(place: Place, features: Features) -> Self {
-        let (event_index, tables) =
-            (features.contains(Features::EVENT_INDEX), features.contains(Features::INDIRECT));
         if features.contains(Features::PACKED) {
-            Self::Packed(PackedSide::new(place, event_index, tables))
+            Self::Packed(PackedSide::new(place, features))
         } else {
-            Self::Split(SplitSide::new(place, event_index, tables))
+            Self::Split(SplitSide::new(place, features))
         }
     }
 
@@ -181,6 +181,31 @@ impl Side {
         bytes: u32,
     ) -> Result<(), Wrong> {
         either!(self, put(memory, chain, id, bytes))
+    }
+
+    /// Says that requests are done which came one behind the other, by an entry for the last of them
+    /// (§2.7.9, §2.8.9).
+    pub(super) fn put_batch(
+        &mut self,
+        memory: &DeviceView,
+        chains: &[&Chain],
+        bytes: u32,
+    ) -> Result<(), Wrong> {
+        either!(self, put_batch(memory, chains, bytes))
+    }
+
+    /// Where the driver's next entry will be, as its notifications have to say it (§2.9).
+    pub(super) fn next_entry(&self, memory: &DeviceView) -> Result<u16, Wrong> {
+        either!(self, next_entry(memory))
+    }
+
+    /// Goes on telling of requests where another queue was, which was in its place.
+    pub(super) fn go_on_behind(&mut self, before: &Self) {
+        match (self, before) {
+            (Self::Split(now), Self::Split(before)) => now.go_on_behind(before),
+            (Self::Packed(now), Self::Packed(before)) => now.go_on_behind(before),
+            _ => {}
+        }
     }
 
     /// A descriptor, or a buffer ID, that no request has.

@@ -8,7 +8,7 @@ use core::time::Duration;
 use outboard_hw::dma::Unmapped;
 use outboard_virtio::spec::blk::{
     BlkFeatures, DISCARD, DISCARD_BYTES, DiscardSegment, FLUSH, GET_ID, HEADER_BYTES, Header,
-    ID_BYTES, IN, OUT, STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED,
+    ID_BYTES, IN, OUT, SECURE_ERASE, STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITE_ZEROES,
 };
 use zerocopy::FromBytes;
 
@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) sectors: u64,
     /// What is going to go wrong with it.
     pub(super) fault: Option<VirtioFault>,
+    /// It is done, with so many bytes written, and waits for its turn.
+    pub(super) done: Option<u32>,
 }
 
 /// What is wrong with a request.
@@ -102,7 +104,8 @@ impl VirtioModel {
     fn accept(&mut self, queue: u16, chain: Chain) {
         self.taken += 1;
         let number = self.taken;
-        let mut job = Job { number, queue, chain, kind: 0, lba: 0, sectors: 0, fault: None };
+        let (kind, lba, sectors, fault, done) = (0, 0, 0, None, None);
+        let mut job = Job { number, queue, chain, kind, lba, sectors, fault, done };
         match self.examine(&mut job) {
             Ok(None) => {}
             Ok(Some(complaint)) => {
@@ -176,20 +179,28 @@ impl VirtioModel {
                 Some("a serial number has 20 bytes")
             }
             DISCARD if !has(BlkFeatures::DISCARD) => Some("discards were not agreed upon"),
-            DISCARD if outward.len() != 1 || outward[0].bytes as usize != DISCARD_BYTES => {
+            WRITE_ZEROES if !has(BlkFeatures::WRITE_ZEROES) => Some("zeros were not agreed upon"),
+            SECURE_ERASE if !has(BlkFeatures::SECURE_ERASE) => {
+                Some("erasures were not agreed upon")
+            }
+            DISCARD | WRITE_ZEROES | SECURE_ERASE
+                if outward.len() != 1 || outward[0].bytes as usize != DISCARD_BYTES =>
+            {
                 Some("a discard of anything but one segment")
             }
-            DISCARD => {
+            DISCARD | WRITE_ZEROES | SECURE_ERASE => {
                 let mut segment = [0; DISCARD_BYTES];
                 self.memory.read(outward[0].address, &mut segment)?;
                 let segment = DiscardSegment::read_from_bytes(&segment).expect("as many bytes");
                 let (start, count) = (segment.sector.get(), segment.sectors.get());
                 (job.lba, job.sectors) = (start / factor, u64::from(count) / factor);
                 let odd = !start.is_multiple_of(factor) || !u64::from(count).is_multiple_of(factor);
+                let known = if job.kind == WRITE_ZEROES { DiscardSegment::UNMAP } else { 0 };
+                let flags = segment.flags.get() & !known;
                 match count {
                     0 => Some("a discard of nothing"),
                     _ if count > self.config.discard_sectors => Some("a discard that is too long"),
-                    _ if odd || segment.flags.get() != 0 => Some("a discard of parts of sectors"),
+                    _ if odd || flags != 0 => Some("a discard of parts of sectors"),
                     _ => None,
                 }
             }
@@ -223,7 +234,17 @@ impl VirtioModel {
                 Ok((status(done), 0))
             }
             FLUSH => Ok((status(self.store.flush().is_ok()), 0)),
-            DISCARD => Ok((status(self.store.trim(job.lba, job.sectors).is_ok()), 0)),
+            DISCARD | SECURE_ERASE => {
+                Ok((status(self.store.trim(job.lba, job.sectors).is_ok()), 0))
+            }
+            WRITE_ZEROES => {
+                let depth = if self.caches() { Depth::Cached } else { Depth::Durable };
+                let read_only = self.agreed().bits() & BlkFeatures::READ_ONLY.bits() != 0;
+                let zeros = vec![0; bytes];
+                let done = !read_only
+                    && self.store.write(job.lba, &zeros, depth, &mut self.random).is_ok();
+                Ok((status(done), 0))
+            }
             GET_ID => {
                 let mut serial = [0; ID_BYTES];
                 let text = self.serial.as_bytes();

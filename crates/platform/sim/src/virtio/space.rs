@@ -3,12 +3,12 @@
 use super::VirtioModel;
 use crate::fault::VirtioFault;
 use outboard_virtio::spec::blk::{
-    BLK_SIZE, BlkFeatures, CAPACITY, MAX_DISCARD_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP, SEG_MAX,
-    SIZE_MAX, WRITEBACK,
+    BLK_SIZE, BlkFeatures, CAPACITY, MAX_DISCARD_SECTORS, MAX_SECURE_ERASE_SECTORS,
+    MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP, SEG_MAX, SIZE_MAX, WRITEBACK,
 };
 
 /// Bytes of the configuration.
-pub(super) const SPACE_BYTES: usize = 60;
+pub(super) const SPACE_BYTES: usize = 72;
 
 impl VirtioModel {
     /// Whether a fault that lasts has struck.
@@ -39,7 +39,9 @@ impl VirtioModel {
         put(PHYSICAL_BLOCK_EXP, &[3]);
         put(WRITEBACK, &[self.write_cache.into()]);
         put(NUM_QUEUES, &queues.to_le_bytes());
-        put(MAX_DISCARD_SECTORS, &config.discard_sectors.to_le_bytes());
+        for most in [MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, MAX_SECURE_ERASE_SECTORS] {
+            put(most, &config.discard_sectors.to_le_bytes());
+        }
         space
     }
 

@@ -54,6 +54,8 @@ impl Scenario {
         let driver = BlkConfig {
             queues: *random.pick(&[8, 8, 4, 2, 1]),
             segments: *random.pick(&[126, 126, 24, 3, 1]),
+            // The model does it as it should be done.
+            without: *random.pick(&[Features::empty(), Features::RING_RESET]),
             ..BlkConfig::default()
         };
         let faults = Self::draw_faults(random, only);
@@ -68,6 +70,8 @@ impl Scenario {
             (BlkFeatures::FLUSH.bits(), 6),
             (BlkFeatures::CONFIG_WCE.bits(), 3),
             (BlkFeatures::DISCARD.bits(), 4),
+            (BlkFeatures::WRITE_ZEROES.bits(), 3),
+            (BlkFeatures::SECURE_ERASE.bits(), 3),
             (BlkFeatures::SEG_MAX.bits(), 6),
             (BlkFeatures::SIZE_MAX.bits(), 3),
             (BlkFeatures::TOPOLOGY.bits(), 3),
@@ -77,7 +81,15 @@ impl Scenario {
                 disk.features &= !feature;
             }
         }
-        for feature in [Features::PACKED, Features::ACCESS_PLATFORM, Features::ORDER_PLATFORM] {
+        for feature in [
+            Features::PACKED,
+            Features::ACCESS_PLATFORM,
+            Features::ORDER_PLATFORM,
+            Features::IN_ORDER,
+            Features::NOTIFICATION_DATA,
+            Features::NOTIF_CONFIG_DATA,
+            Features::RING_RESET,
+        ] {
             if random.once_in(2) {
                 disk.features |= feature.bits();
             }

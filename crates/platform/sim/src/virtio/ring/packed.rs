@@ -2,6 +2,7 @@
 
 use super::{Chain, Place, Wish, Wrong, read, read_u16, write_u16};
 use outboard_hw::dma::DeviceView;
+use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::packed::{
     Descriptor, EVENT_AT, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS, EVENT_WRAP,
 };
@@ -57,9 +58,11 @@ pub(crate) struct PackedSide {
 }
 
 impl PackedSide {
-    pub(super) const fn new(place: Place, event_index: bool, tables: bool) -> Self {
+    pub(super) const fn new(place: Place, features: Features) -> Self {
         let busy = BTreeSet::new();
         let (next, used) = (At::START, At::START);
+        let event_index = features.contains(Features::EVENT_INDEX);
+        let tables = features.contains(Features::INDIRECT);
         Self { place, event_index, tables, next, used, since: 0, busy, in_use: 0 }
     }
 
@@ -184,6 +187,35 @@ impl PackedSide {
         Ok(())
     }
 
+    pub(super) fn put_batch(
+        &mut self,
+        memory: &DeviceView,
+        chains: &[&Chain],
+        bytes: u32,
+    ) -> Result<(), Wrong> {
+        let Some(last) = chains.last() else { return Ok(()) };
+        self.put_marked(memory, 0, (last.id.into(), bytes), Marks::Right)?;
+        chains.iter().for_each(|chain| self.pass(chain));
+        Ok(())
+    }
+
+    pub(super) fn next_entry(&self, memory: &DeviceView) -> Result<u16, Wrong> {
+        let mut at = self.next;
+        // What is used up cannot be available again.
+        for _ in self.in_use..self.place.entries {
+            let flags = read_u16(memory, self.address(at.index) + Descriptor::FLAGS as u64)?;
+            if !Self::is_available(flags, at) {
+                break;
+            }
+            at = at.after(1, self.place.entries);
+        }
+        Ok(at.index | if at.wrap { EVENT_WRAP } else { 0 })
+    }
+
+    pub(super) const fn go_on_behind(&mut self, before: &Self) {
+        self.used = before.used;
+    }
+
     /// Writes a used descriptor `ahead` places behind the next one.
     pub(crate) fn put_marked(
         &self,
@@ -214,6 +246,12 @@ impl PackedSide {
         self.since += chain.descriptors;
         self.in_use -= chain.descriptors;
         self.busy.remove(&chain.id);
+    }
+
+    /// The driver may learn from what comes later that a request is done.
+    pub(crate) fn lose(&mut self, chain: &Chain) {
+        self.busy.remove(&chain.id);
+        self.in_use -= chain.descriptors;
     }
 
     /// The driver is told that a buffer is done which is not: it may offer another one by its name.

@@ -2,6 +2,7 @@
 
 use super::{Chain, Place, Wish, Wrong, read, read_u16, write_u16};
 use outboard_hw::dma::DeviceView;
+use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::split::{
     AVAILABLE_FLAGS, AVAILABLE_INDEX, AVAILABLE_RING, Descriptor, NO_INTERRUPT, NO_NOTIFY,
     USED_BYTES, USED_FLAGS, USED_INDEX, USED_RING, UsedElement, is_due,
@@ -13,6 +14,9 @@ pub(crate) struct SplitSide {
     place: Place,
     event_index: bool,
     tables: bool,
+    in_order: bool,
+    /// In order: the descriptor that comes next.
+    expected: u16,
     /// Index of the next available entry.
     next: u16,
     /// Index of the next used entry, and what it was when an interrupt was last thought of.
@@ -23,9 +27,18 @@ pub(crate) struct SplitSide {
 }
 
 impl SplitSide {
-    pub(super) fn new(place: Place, event_index: bool, tables: bool) -> Self {
-        let busy = vec![false; place.entries.into()];
-        Self { place, event_index, tables, next: 0, used: 0, told: 0, busy }
+    pub(super) fn new(place: Place, features: Features) -> Self {
+        Self {
+            place,
+            event_index: features.contains(Features::EVENT_INDEX),
+            tables: features.contains(Features::INDIRECT),
+            in_order: features.contains(Features::IN_ORDER),
+            expected: 0,
+            next: 0,
+            used: 0,
+            told: 0,
+            busy: vec![false; place.entries.into()],
+        }
     }
 
     pub(super) fn take(&mut self, memory: &DeviceView) -> Result<Option<Chain>, Wrong> {
@@ -48,6 +61,10 @@ impl SplitSide {
                 Some(true) => return Err(Wrong::Twice(at)),
                 Some(busy) => *busy = true,
             }
+            if self.in_order && at != self.expected {
+                return Err(Wrong::NotNext(at));
+            }
+            self.expected = (at + 1) % self.place.entries;
             chain.descriptors += 1;
             let address = self.place.descriptors + Descriptor::BYTES as u64 * u64::from(at);
             let descriptor: Descriptor = read(memory, address)?;
@@ -153,6 +170,29 @@ impl SplitSide {
         self.put_at(memory, 0, id, bytes)?;
         self.release(memory, chain)?;
         self.show(memory, 0)
+    }
+
+    pub(super) fn put_batch(
+        &mut self,
+        memory: &DeviceView,
+        chains: &[&Chain],
+        bytes: u32,
+    ) -> Result<(), Wrong> {
+        let Some(last) = chains.last() else { return Ok(()) };
+        self.put_at(memory, 0, last.id.into(), bytes)?;
+        for chain in chains {
+            self.release(memory, chain)?;
+        }
+        self.used = self.used.wrapping_add(chains.len() as u16 - 1);
+        self.show(memory, 0)
+    }
+
+    pub(super) fn next_entry(&self, memory: &DeviceView) -> Result<u16, Wrong> {
+        read_u16(memory, self.place.driver + AVAILABLE_INDEX as u64)
+    }
+
+    pub(super) const fn go_on_behind(&mut self, before: &Self) {
+        (self.used, self.told) = (before.used, before.used);
     }
 
     /// The descriptors of a request are the driver's again.
