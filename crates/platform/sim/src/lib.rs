@@ -34,4 +34,4 @@ pub use live::Live;
 pub use multiplier::{Multiplier, MultiplierConfig};
 pub use random::Random;
 pub use trace::Trace;
-pub use virtio::{VirtioConfig, VirtioDevice, VirtioModel};
+pub use virtio::{VirtioConfig, VirtioDevice, VirtioFace, VirtioModel};

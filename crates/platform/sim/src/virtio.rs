@@ -8,6 +8,7 @@
 mod config;
 mod function;
 mod inject;
+mod legacy;
 mod post;
 mod registers;
 mod reset;
@@ -15,7 +16,7 @@ mod ring;
 mod serve;
 mod space;
 
-pub use config::VirtioConfig;
+pub use config::{VirtioConfig, VirtioFace};
 pub use function::{VirtioDevice, VirtioRegisters};
 
 use crate::disk::{MemoryMedium, Store, TrimPromise};
@@ -124,6 +125,8 @@ pub struct VirtioModel {
     write_cache: bool,
     serial: String,
     isr: u8,
+    /// Messages are switched on.
+    msix: bool,
     /// Vectors that were signalled.
     messages: BTreeSet<u16>,
     silent_until: Instant,
@@ -178,6 +181,7 @@ impl VirtioModel {
             write_cache: true,
             serial: config.serial.clone(),
             isr: 0,
+            msix: false,
             messages: BTreeSet::new(),
             silent_until: Instant::ORIGIN,
             epoch: 0,

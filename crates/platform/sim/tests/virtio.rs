@@ -22,7 +22,7 @@ fn no_seed_violates_anything() {
 fn the_same_seed_is_the_same_trial() {
     let arena = SharedMemory::for_model("trials", trial::MEMORY_BYTES).unwrap().1;
     let options = TrialOptions::<VirtioFault>::new(true, Vec::new());
-    for seed in [3, 8, 21] {
+    for seed in [3, 4, 21] {
         let (first, again) =
             (trial::run(seed, &arena, &options), trial::run(seed, &arena, &options));
         assert!(first.trace.len() > 100);

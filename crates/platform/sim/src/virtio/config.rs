@@ -8,9 +8,22 @@ use outboard_virtio::spec::features::Features;
 const KNOWN: BlkFeatures =
     BlkFeatures::all().difference(BlkFeatures::READ_ONLY.union(BlkFeatures::LIFETIME));
 
+/// Which registers a virtio disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VirtioFace {
+    /// Those of virtio 1.0.
+    Modern,
+    /// Those, and the ones from before.
+    Transitional,
+    /// Only those from before.
+    Legacy,
+}
+
 /// What a virtio disk is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtioConfig {
+    /// Which registers it has.
+    pub face: VirtioFace,
     /// The features that it offers.
     pub features: u64,
     /// How many queues it has.
@@ -46,6 +59,7 @@ impl VirtioConfig {
     pub fn new(sectors: u64) -> Self {
         let ring = Features::INDIRECT | Features::EVENT_INDEX | Features::VERSION_1;
         Self {
+            face: VirtioFace::Modern,
             features: ring.bits() | KNOWN.bits(),
             queues: 1,
             queue_entries: 128,

@@ -1,7 +1,8 @@
 //! The model as a driver sees it: a PCI function (§4.1).
 
-use super::VirtioModel;
+use super::legacy::PORT_BYTES;
 use super::space::SPACE_BYTES;
+use super::{VirtioFace, VirtioModel};
 use crate::fault::VirtioFault;
 use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
@@ -12,10 +13,12 @@ use outboard_pci::header::{CAPABILITIES, COMMAND, Command, STATUS, STATUS_CAPABI
 use outboard_pci::{Class, Device, Identity};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::pci::{
-    COMMON_BYTES_WITH_RESET, KIND_BLOCK, MODERN_DEVICES, VENDOR, capability,
+    COMMON_BYTES_WITH_RESET, KIND_BLOCK, MODERN_DEVICES, TRANSITIONAL_BLOCK, VENDOR, capability,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The base address register of the ports of older devices.
+const PORTS_BAR: u8 = 0;
 /// The base address register of all structures.
 const BAR: u8 = 4;
 /// Where each structure is in it, a page each: common configuration, ISR status, the disk's
@@ -52,14 +55,15 @@ impl VirtioDevice {
     }
 }
 
-/// What the function says it is.
-const IDENTITY: Identity = Identity {
-    vendor: VENDOR,
-    device: MODERN_DEVICES + KIND_BLOCK,
-    subsystem: None,
-    class: Class { base: 1, sub: 0x80, interface: 0 },
-    revision: 1,
-};
+/// What the function says it is (§4.1.2).
+const fn identity(face: VirtioFace) -> Identity {
+    let (device, revision) = match face {
+        VirtioFace::Modern => (MODERN_DEVICES + KIND_BLOCK, 1),
+        VirtioFace::Transitional | VirtioFace::Legacy => (TRANSITIONAL_BLOCK, 0),
+    };
+    let class = Class { base: 1, sub: 0x80, interface: 0 };
+    Identity { vendor: VENDOR, device, subsystem: None, class, revision }
+}
 
 /// A capability that says where a structure is (§4.1.4).
 #[derive(Debug, Clone, Copy)]
@@ -107,13 +111,17 @@ impl VirtioModel {
         let mut put = |at: u16, value: &[u8]| {
             bytes[usize::from(at)..][..value.len()].copy_from_slice(value);
         };
-        put(0, &IDENTITY.vendor.to_le_bytes());
-        put(2, &IDENTITY.device.to_le_bytes());
+        let identity = identity(self.config.face);
+        put(0, &identity.vendor.to_le_bytes());
+        put(2, &identity.device.to_le_bytes());
         let command = if self.bus_master { Command::BUS_MASTER } else { Command::empty() };
         put(COMMAND, &(command | Command::MEMORY).bits().to_le_bytes());
+        let class = identity.class;
+        put(0x08, &[identity.revision, class.interface, class.sub, class.base]);
+        if self.config.face == VirtioFace::Legacy {
+            return bytes;
+        }
         put(STATUS, &STATUS_CAPABILITIES.to_le_bytes());
-        let class = IDENTITY.class;
-        put(0x08, &[IDENTITY.revision, class.interface, class.sub, class.base]);
         let lies = self.for_good.iter().filter_map(|fault| lie(*fault));
         let lies = (0..).map(|number| FIRST_LIE + CAPABILITY_BYTES * number).zip(lies);
         let truths = (0..).map(|number| FIRST_CAPABILITY + CAPABILITY_BYTES * number).zip(NAMED);
@@ -191,22 +199,41 @@ impl VirtioModel {
 
 /// The registers of a model.
 #[derive(Debug, Clone)]
-pub struct VirtioRegisters(VirtioDevice);
+pub struct VirtioRegisters {
+    device: VirtioDevice,
+    /// Those from before virtio 1.0.
+    ports: bool,
+}
+
+impl VirtioRegisters {
+    fn read(&self, offset: usize, bytes: usize) -> u64 {
+        let mut model = self.device.model();
+        if self.ports { model.read_ports(offset, bytes) } else { model.read(offset, bytes) }
+    }
+
+    fn write(&self, offset: usize, bytes: usize, value: u64) {
+        let mut model = self.device.model();
+        match self.ports {
+            true => model.write_ports(offset, bytes, value),
+            false => model.write(offset, bytes, value),
+        }
+    }
+}
 
 macro_rules! accesses {
     ($($int:ty: $read:ident, $write:ident;)*) => {$(
         fn $read(&self, offset: usize) -> $int {
-            self.0.model().read(offset, size_of::<$int>()) as $int
+            VirtioRegisters::read(self, offset, size_of::<$int>()) as $int
         }
         fn $write(&mut self, offset: usize, value: $int) {
-            self.0.model().write(offset, size_of::<$int>(), value.into());
+            VirtioRegisters::write(self, offset, size_of::<$int>(), value.into());
         }
     )*};
 }
 
 impl Registers for VirtioRegisters {
     fn size_bytes(&self) -> usize {
-        (NOTIFY + 1) * STRUCTURE_BYTES
+        if self.ports { PORT_BYTES } else { (NOTIFY + 1) * STRUCTURE_BYTES }
     }
 
     accesses! {
@@ -251,7 +278,7 @@ impl Device for VirtioDevice {
     type Registers = VirtioRegisters;
 
     fn identity(&self) -> Identity {
-        IDENTITY
+        identity(self.model().config().face)
     }
 
     fn config(&mut self) -> &mut dyn ConfigSpace {
@@ -259,10 +286,18 @@ impl Device for VirtioDevice {
     }
 
     fn map_bar(&mut self, bar: u8) -> Result<VirtioRegisters, HwError> {
-        if bar == BAR {
-            Ok(VirtioRegisters(self.clone()))
-        } else {
-            Err(HwError::NoSuchRegion { bar, expected: "the virtio structures (BAR 4)" })
+        let there = self.model().config().face != VirtioFace::Legacy;
+        match bar == BAR && there {
+            true => Ok(VirtioRegisters { device: self.clone(), ports: false }),
+            false => Err(HwError::NoSuchRegion { bar, expected: "the virtio structures (BAR 4)" }),
+        }
+    }
+
+    fn open_ports(&mut self, bar: u8) -> Result<VirtioRegisters, HwError> {
+        let there = self.model().config().face != VirtioFace::Modern;
+        match bar == PORTS_BAR && there {
+            true => Ok(VirtioRegisters { device: self.clone(), ports: true }),
+            false => Err(HwError::NoSuchRegion { bar, expected: "ports of a draft (BAR 0)" }),
         }
     }
 
@@ -272,12 +307,15 @@ impl Device for VirtioDevice {
 
     fn enable_interrupts(&mut self, wanted: VectorRange) -> Result<Vectors, HwError> {
         let there = self.model().config().vectors;
+        self.model().msix = there > 0;
         let kind = if there == 0 { InterruptKind::Pin } else { InterruptKind::MsiX };
         Ok(Vectors { kind, count: there.clamp(1, wanted.max) })
     }
 
     fn disable_interrupts(&mut self) {
-        self.model().messages.clear();
+        let mut model = self.model();
+        model.msix = false;
+        model.messages.clear();
     }
 
     fn reset(&mut self) -> Result<(), HwError> {

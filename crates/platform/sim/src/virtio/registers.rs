@@ -2,7 +2,7 @@
 
 use super::inject::SET_UP;
 use super::ring::{Place, Side};
-use super::{Event, Queue, QueueReset, Quirk, VirtioModel};
+use super::{Event, Queue, QueueReset, Quirk, VirtioFace, VirtioModel};
 use crate::fault::VirtioFault;
 use core::time::Duration;
 use outboard_virtio::spec::features::Features;
@@ -23,7 +23,7 @@ pub(super) struct Common {
     pub(super) driver_features: u64,
     pub(super) config_vector: u16,
     pub(super) generation: u8,
-    queue_select: u16,
+    pub(super) queue_select: u16,
     /// The status has just read as all ones.
     read_ones: bool,
 }
@@ -93,7 +93,7 @@ impl VirtioModel {
         Features::from_bits_retain(self.common.driver_features)
     }
 
-    fn selected(&self) -> Option<&Queue> {
+    pub(super) fn selected(&self) -> Option<&Queue> {
         self.queues.get(usize::from(self.common.queue_select))
     }
 
@@ -145,7 +145,7 @@ impl VirtioModel {
         value.into()
     }
 
-    fn read_status(&mut self) -> u8 {
+    pub(super) fn read_status(&mut self) -> u8 {
         let works = self.common.status.contains(Status::DRIVER_OK) && !self.resetting;
         let faults = [VirtioFault::StatusOnes, VirtioFault::StatusGarbage];
         // Whoever looks twice sees it once.
@@ -184,11 +184,13 @@ impl VirtioModel {
         self.common.generation
     }
 
-    fn queue_size(&mut self) -> u16 {
+    pub(super) fn queue_size(&mut self) -> u16 {
         let Some(size) = self.selected().map(|queue| queue.place.entries) else { return 0 };
         const FAULTS: [VirtioFault; 3] =
             [VirtioFault::QueueSizeZero, VirtioFault::QueueSizeOdd, VirtioFault::QueueSizeHuge];
-        let told = match self.strike(&FAULTS) {
+        // A driver of the old kind has to take the device at its word.
+        let some = if self.config.face == VirtioFace::Legacy { 1 } else { 3 };
+        let told = match self.strike(&FAULTS[..some]) {
             Some(VirtioFault::QueueSizeZero) => 0,
             Some(VirtioFault::QueueSizeOdd) => size + size / 2 - 1,
             Some(_) => u16::MAX,
@@ -220,7 +222,7 @@ impl VirtioModel {
         }
     }
 
-    fn write_features(&mut self, word: u32) {
+    pub(super) fn write_features(&mut self, word: u32) {
         let status = self.common.status;
         if !status.contains(Status::DRIVER) || status.contains(Status::FEATURES_OK) {
             self.violation(format_args!("features are written while the status is {status:?}"));
@@ -234,7 +236,7 @@ impl VirtioModel {
     }
 
     /// A vector, unless there is no room for it (§4.1.5.1.2.1).
-    fn accept_vector(&mut self, vector: u16) -> u16 {
+    pub(super) fn accept_vector(&mut self, vector: u16) -> u16 {
         if vector == NO_VECTOR {
             return NO_VECTOR;
         }
@@ -248,7 +250,7 @@ impl VirtioModel {
         }
     }
 
-    fn write_status(&mut self, new: Status) {
+    pub(super) fn write_status(&mut self, new: Status) {
         if self.strike(&[VirtioFault::StatusStuck]).is_some() {
             self.reset_unheard |= new.is_empty();
             return;
@@ -266,7 +268,9 @@ impl VirtioModel {
         let cleared = !new.contains(old.difference(Status::NEEDS_RESET | Status::FAILED));
         let early = added.contains(Status::DRIVER) && !new.contains(Status::ACKNOWLEDGE)
             || added.contains(Status::FEATURES_OK) && !old.contains(Status::DRIVER)
-            || added.contains(Status::DRIVER_OK) && !old.contains(Status::FEATURES_OK);
+            || added.contains(Status::DRIVER_OK)
+                && !old.contains(Status::FEATURES_OK)
+                && self.config.face != VirtioFace::Legacy;
         if (cleared || early) && !self.lost {
             self.violation(format_args!("status {new:?} after {old:?}"));
         }

@@ -2,7 +2,7 @@
 
 use crate::Random;
 use crate::fault::{Cost, VirtioFault};
-use crate::virtio::VirtioConfig;
+use crate::virtio::{VirtioConfig, VirtioFace};
 use core::time::Duration;
 use outboard_virtio::BlkConfig;
 use outboard_virtio::spec::blk::BlkFeatures;
@@ -100,6 +100,13 @@ impl Scenario {
         } else if random.once_in(4) {
             disk.features &= !BlkFeatures::BLK_SIZE.bits();
         }
+        disk.face = *random.pick(&[
+            VirtioFace::Modern,
+            VirtioFace::Modern,
+            VirtioFace::Modern,
+            VirtioFace::Transitional,
+            VirtioFace::Legacy,
+        ]);
         disk.queues = *random.pick(&[1, 1, 2, 4, 16]);
         disk.queue_entries = *random.pick(&[256, 128, 64, 16, 8, 4]);
         disk.vectors = *random.pick(&[0, 1, 2, 3, 17]);
