@@ -38,11 +38,14 @@ pub(crate) struct Events {
     pub(crate) calls: OnceLock<Vec<EventFd>>,
     /// The back end signals it when it finds an error in a queue.
     pub(crate) error: EventFd,
+    /// There is news that no interrupt has told of: it came while something else was looked for.
+    pub(crate) news: EventFd,
 }
 
 impl Events {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { control: Control::new()?, calls: OnceLock::new(), error: EventFd::new()? })
+        let (error, news) = (EventFd::new()?, EventFd::new()?);
+        Ok(Self { control: Control::new()?, calls: OnceLock::new(), error, news })
     }
 
     pub(crate) fn calls(&self) -> &[EventFd] {

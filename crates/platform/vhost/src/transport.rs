@@ -128,6 +128,7 @@ impl VhostUser {
         let (memory, arena) = memory.map_err(system("memory for transfers"))?;
         let events = Arc::new(Events::new().map_err(system("interrupts"))?);
         let _ = events.control.watch(events.error.as_fd());
+        let _ = events.control.watch(events.news.as_fd());
         let path = &config.socket;
         let end = now() + config.start_time;
         let mut session =
@@ -182,6 +183,7 @@ impl VhostUser {
                     state.facts = session.facts().clone();
                     state.generation = state.generation.wrapping_add(1);
                     state.news = true;
+                    self.events.news.signal();
                 }
                 if let Some(region) = session.region() {
                     state.region = Some(region);
@@ -217,6 +219,7 @@ impl VhostUser {
             (state.lost_since, state.pause) = (None, PAUSES.0);
         }
         (state.lost, state.news) = (state.lost || !state.status.is_empty(), true);
+        self.events.news.signal();
         let since = *state.lost_since.get_or_insert(at);
         if at.reached(since + self.config.return_time) {
             state.link = Link::Ended;
@@ -315,6 +318,7 @@ impl Transport for VhostUser {
         state.status = status;
         if status.is_empty() {
             (state.lost, state.news, state.region) = (false, false, None);
+            self.events.news.take();
             if matches!(&state.link, Link::Up(session) if session.is_started()) {
                 // Whatever the back end still does ends with its connection.
                 (state.lost_since, state.pause) = (None, PAUSES.0);
@@ -377,6 +381,7 @@ impl Transport for VhostUser {
             return Cause { queues: true, config: false };
         }
         self.look();
+        self.events.news.take();
         let config = std::mem::take(&mut self.state.borrow_mut().news);
         Cause { queues: false, config }
     }
