@@ -70,6 +70,53 @@ fn a_back_end_that_takes_the_place_goes_on_with_what_is_in_flight() {
 }
 
 #[test]
+fn a_back_end_that_keeps_to_an_order_may_die_behind_half_of_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let disk = Disk::new(noise(6, 1 << 20));
+    disk.lock().unwrap().features = Features::IN_ORDER;
+    let mut peer = Peer::honest(&socket, &disk);
+    let mut rig = Rig::new(&socket);
+    assert_eq!(rig.state(), UnitState::Ready, "{:?}", rig.events);
+    // So often that the rings are gone through more than once.
+    for round in 0..10u64 {
+        {
+            let mut disk = disk.lock().unwrap();
+            (disk.holds, disk.held, disk.batch, disk.found) = (true, 0, 10, 0);
+            disk.carried_out.clear();
+        }
+        for tag in 0..20 {
+            let content = noise(round << 8 | tag, 4096);
+            let request = rig.write_of(tag * 8, &content, Durability::Cached);
+            rig.submit(tag, request);
+        }
+        rig.driver.kick(now());
+        until(|| disk.lock().unwrap().held == 20);
+        drop(peer);
+        rig.run_until(|rig| rig.state() == UnitState::Recovering);
+        disk.lock().unwrap().holds = false;
+        peer = Peer::honest(&socket, &disk);
+        for completion in rig.finish(20) {
+            assert_eq!(completion.result, Ok(()));
+        }
+        let kept = disk.lock().unwrap();
+        let writes: Vec<_> = kept.carried_out.iter().filter(|(kind, _)| *kind == OUT).collect();
+        let sectors: Vec<u64> = writes.iter().map(|(_, sector)| *sector).collect();
+        assert_eq!(sectors, (0..20).map(|tag| tag * 8).collect::<Vec<_>>(), "each once, in order");
+        assert_eq!(kept.found, 10, "the others were told of at once");
+        for tag in 0..20 {
+            let content = noise(round << 8 | tag, 4096);
+            assert!(kept.content[tag as usize * 4096..][..4096] == content, "{round}, {tag}");
+        }
+    }
+    assert_eq!((rig.counter("resumed"), rig.counter("requeued")), (100, 0), "{:?}", rig.events);
+    let content = disk.lock().unwrap().content.clone();
+    let content = exercise(&mut rig, content, 2, |_| {});
+    drop((rig, peer));
+    assert!(disk.lock().unwrap().content == content);
+}
+
+#[test]
 fn another_disk_in_the_same_place_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");

@@ -53,9 +53,14 @@ pub struct Disk {
     pub content: Vec<u8>,
     pub serial: &'static str,
     pub protocol: ProtocolFeatures,
+    /// Features of rings that it offers.
+    pub features: Features,
     /// Requests that are taken and not carried out until the peer dies.
     pub holds: bool,
     pub held: usize,
+    /// How many of these it carries out all the same, the oldest, once it has taken so many twice: it
+    /// says so by an entry for the last of them, as a device may that keeps to the order.
+    pub batch: usize,
     /// Requests that were carried out, with their first sector.
     pub carried_out: Vec<(u32, u64)>,
     /// How many were found in a region.
@@ -70,9 +75,17 @@ impl Disk {
             | ProtocolFeatures::BACKEND_REQ
             | ProtocolFeatures::INFLIGHT_SHMFD
             | ProtocolFeatures::STATUS;
-        let (carried_out, found, holds, held) = (Vec::new(), 0, false, 0);
-        let serial = "peer";
-        Arc::new(Mutex::new(Self { content, serial, protocol, holds, held, carried_out, found }))
+        Arc::new(Mutex::new(Self {
+            content,
+            serial: "peer",
+            protocol,
+            features: Features::empty(),
+            holds: false,
+            held: 0,
+            batch: 0,
+            carried_out: Vec::new(),
+            found: 0,
+        }))
     }
 }
 
@@ -108,6 +121,7 @@ impl Peer {
             memory: None,
             region: None,
             counter: 0,
+            held: Vec::new(),
             rings: Vec::new(),
         };
         let thread = Some(std::thread::spawn(move || serving.run(&listener)));
@@ -143,6 +157,8 @@ struct Serving {
     memory: Option<OwnedFd>,
     region: Option<OwnedFd>,
     counter: u64,
+    /// Heads of the chains that it holds.
+    held: Vec<u16>,
     rings: Vec<Ring>,
 }
 
@@ -210,7 +226,8 @@ impl Serving {
         let answer = |payload: &[u8]| Some(Message::new(request, Header::REPLY, payload));
         match request {
             GET_FEATURES => {
-                let features = Features::VERSION_1.bits() | PROTOCOL_FEATURES;
+                let rings = self.disk.lock().unwrap().features | Features::VERSION_1;
+                let features = rings.bits() | PROTOCOL_FEATURES;
                 return answer(features.as_bytes());
             }
             GET_PROTOCOL_FEATURES => {
@@ -327,6 +344,14 @@ impl Serving {
             let mut disk = self.disk.lock().unwrap();
             if disk.holds {
                 disk.held += 1;
+                let batch = disk.batch;
+                drop(disk);
+                self.held.push(head);
+                if batch > 0 && self.held.len() == 2 * batch {
+                    let heads: Vec<u16> = self.held.drain(..batch).collect();
+                    heads.iter().for_each(|head| self.perform(number, *head));
+                    self.tell(number, &heads);
+                }
                 continue;
             }
             drop(disk);
@@ -335,6 +360,11 @@ impl Serving {
     }
 
     fn carry_out(&mut self, number: usize, head: u16) {
+        self.perform(number, head);
+        self.tell(number, &[head]);
+    }
+
+    fn perform(&mut self, number: usize, head: u16) {
         let address = self.rings[number].address.unwrap();
         let mut pieces: Vec<(u64, usize, bool)> = Vec::new();
         let mut at = head;
@@ -372,15 +402,23 @@ impl Serving {
         }
         drop(disk);
         self.store(status.0, &[0]);
+    }
+
+    /// Says that these are done, by an entry for the last one.
+    fn tell(&mut self, number: usize, heads: &[u16]) {
         let ring = &self.rings[number];
-        let used = address.used.get();
+        let used = ring.address.unwrap().used.get();
         let index: u16 = self.load(used + USED_INDEX as u64);
-        let element = UsedElement { id: u32::from(head).into(), bytes: 1.into() };
+        let last = u32::from(*heads.last().unwrap());
+        let element = UsedElement { id: last.into(), bytes: 1.into() };
         let slot = u64::from(index % ring.entries) * USED_BYTES as u64;
         self.store(used + USED_RING as u64 + slot, element.as_bytes());
-        self.store(used + USED_INDEX as u64, &index.wrapping_add(1).to_le_bytes());
+        let index = index.wrapping_add(heads.len() as u16);
+        self.store(used + USED_INDEX as u64, &index.to_le_bytes());
         if let Some(region) = &self.region {
-            pwrite(region, &[0], number as u64 * REGION_BYTES + state_at(head)).unwrap();
+            for head in heads {
+                pwrite(region, &[0], number as u64 * REGION_BYTES + state_at(*head)).unwrap();
+            }
         }
         let _ = write(ring.call.as_ref().unwrap(), &1u64.to_ne_bytes());
     }
