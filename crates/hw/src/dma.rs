@@ -2,6 +2,7 @@
 //!
 //! * [`DmaBuffer`]: owns a contiguous range; freed on drop. The only source of a device address.
 //! * [`DmaPool`]: hands out small equal blocks, as `DmaBuffer`s, in constant time.
+//! * [`DmaBlocks`]: a buffer as a row of equal structures.
 //! * [`SgList`]: the pieces of one transfer, merged and split to what a device accepts.
 //! * [`Arena`]: the allocator over one mapped region, which platforms build their [`DmaSpace`] on.
 //! * [`DeviceView`]: an arena as a device sees it, for devices that are software.
@@ -19,6 +20,7 @@
 
 mod address;
 mod arena;
+mod block;
 mod buffer;
 mod constraints;
 mod copy;
@@ -28,6 +30,7 @@ mod view;
 
 pub use address::DeviceAddress;
 pub use arena::{Arena, ArenaMemory};
+pub use block::{DmaBlock, DmaBlocks};
 pub use buffer::{DmaBacking, DmaBuffer, RawDma};
 pub use constraints::Constraints;
 pub use pool::{CACHE_LINE_BYTES, DmaPool};

@@ -44,11 +44,14 @@ pub unsafe trait DmaBacking: Send + Sync {
     fn sync_for_cpu(&self, _raw: RawDma) {}
 }
 
-/// Who takes a buffer back when it is dropped.
+/// Who takes a buffer back when it is dropped, and whether the device sees the processor's caches. As
+/// short as it can be: buffers are moved from hand to hand with each transfer.
 enum Owner {
-    Backing(Arc<dyn DmaBacking>),
-    Pool(PoolHandle),
+    Backing { coherent: bool, backing: Arc<dyn DmaBacking> },
+    Pool { coherent: bool, index: u16, pool: PoolHandle },
 }
+
+const _: () = assert!(size_of::<DmaBuffer>() <= 48);
 
 /// An owned, contiguous range of DMA memory.
 ///
@@ -56,7 +59,6 @@ enum Owner {
 /// one that lies outside is a bug and panics, as with a slice.
 pub struct DmaBuffer {
     raw: RawDma,
-    coherent: bool,
     /// Taken out by `drop`, which then has nothing left to look at.
     owner: ManuallyDrop<Owner>,
 }
@@ -75,7 +77,8 @@ impl DmaBuffer {
     /// the very same bytes at `raw.device` (S4).
     pub unsafe fn from_raw(raw: RawDma, backing: Arc<dyn DmaBacking>) -> Self {
         let coherent = backing.is_coherent();
-        Self { raw, coherent, owner: ManuallyDrop::new(Owner::Backing(backing)) }
+        let owner = Owner::Backing { coherent, backing };
+        Self { raw, owner: ManuallyDrop::new(owner) }
     }
 
     /// A block of a pool; see [`from_raw`](Self::from_raw) for what must hold of it.
@@ -83,19 +86,28 @@ impl DmaBuffer {
     /// # Safety
     /// As for [`from_raw`](Self::from_raw), with the pool as the one that takes it back.
     #[inline]
-    pub(super) unsafe fn from_pool(raw: RawDma, coherent: bool, pool: PoolHandle) -> Self {
-        Self { raw, coherent, owner: ManuallyDrop::new(Owner::Pool(pool)) }
+    pub(super) unsafe fn from_pool(
+        raw: RawDma,
+        coherent: bool,
+        pool: PoolHandle,
+        index: u16,
+    ) -> Self {
+        Self { raw, owner: ManuallyDrop::new(Owner::Pool { coherent, index, pool }) }
     }
 
     pub(super) const fn raw(&self) -> RawDma {
         self.raw
     }
 
-    pub(super) const fn is_coherent(&self) -> bool {
-        self.coherent
+    #[inline]
+    pub(super) fn is_coherent(&self) -> bool {
+        match &*self.owner {
+            Owner::Backing { coherent, .. } | Owner::Pool { coherent, .. } => *coherent,
+        }
     }
 
     /// Length in bytes.
+    #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
     pub const fn len(&self) -> usize {
         self.raw.len
@@ -235,7 +247,7 @@ impl DmaBuffer {
     /// Makes what was written visible to the device.
     #[inline]
     pub fn sync_for_device(&self, range: Range<usize>) {
-        if !self.coherent {
+        if !self.is_coherent() {
             let raw = self.part(range);
             self.with_backing(|backing| backing.sync_for_device(raw));
         }
@@ -244,16 +256,17 @@ impl DmaBuffer {
     /// Makes what the device wrote visible here.
     #[inline]
     pub fn sync_for_cpu(&self, range: Range<usize>) {
-        if !self.coherent {
+        if !self.is_coherent() {
             let raw = self.part(range);
             self.with_backing(|backing| backing.sync_for_cpu(raw));
         }
     }
 
+    #[inline(never)]
     fn with_backing(&self, act: impl FnOnce(&dyn DmaBacking)) {
         match &*self.owner {
-            Owner::Backing(backing) => act(&**backing),
-            Owner::Pool(pool) => pool.chunk().with_backing(act),
+            Owner::Backing { backing, .. } => act(&**backing),
+            Owner::Pool { pool, .. } => pool.chunk().with_backing(act),
         }
     }
 
@@ -266,18 +279,22 @@ impl DmaBuffer {
 
     /// Where `len` bytes at `offset` are.
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     fn check(&self, offset: usize, len: usize) -> *mut u8 {
-        let fits = offset <= self.raw.len && len <= self.raw.len - offset;
-        assert!(fits, "{offset}+{len} lies outside a DMA buffer of {} bytes", self.raw.len);
+        let end = offset.wrapping_add(len);
+        if end > self.raw.len || end < offset {
+            outside(offset, len, self.raw.len);
+        }
         self.raw.cpu.as_ptr().wrapping_add(offset)
     }
 
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     fn check_aligned<T>(&self, offset: usize) -> *mut T {
         let word = self.check(offset, size_of::<T>()).cast::<T>();
-        assert!(word.is_aligned(), "offset {offset} of a DMA buffer is not a word's");
+        if !word.is_aligned() {
+            misaligned(offset);
+        }
         word
     }
 }
@@ -288,10 +305,26 @@ impl Drop for DmaBuffer {
         // SAFETY: the value is going, so nobody takes it out a second time (S2).
         match unsafe { ManuallyDrop::take(&mut self.owner) } {
             // SAFETY: this is the block's one owner (S2), and it is going.
-            Owner::Pool(pool) => unsafe { pool.free() },
-            Owner::Backing(backing) => release(backing, self.raw),
+            Owner::Pool { pool, index, .. } => unsafe { pool.free(index) },
+            Owner::Backing { backing, .. } => release(backing, self.raw),
         }
     }
+}
+
+/// What lies outside a buffer, out of the way of what does not.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn outside(offset: usize, len: usize, bytes: usize) -> ! {
+    panic!("{offset}+{len} lies outside a DMA buffer of {bytes} bytes");
+}
+
+/// What is no word's, likewise.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn misaligned(offset: usize) -> ! {
+    panic!("offset {offset} of a DMA buffer is not a word's");
 }
 
 /// Gives a range back; out of the way of the pools' blocks, which come and go with each transfer.

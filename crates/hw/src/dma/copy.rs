@@ -7,8 +7,13 @@
 
 /// From this length on, the string instruction's start-up cost is worth it.
 const STRING_FROM: usize = 64;
-const WORD: usize = size_of::<u64>();
+pub(super) const WORD: usize = size_of::<u64>();
 const HALF: usize = size_of::<u32>();
+
+/// A word wherever it lies. The processors that most drivers run on read and write it in one access
+/// all the same.
+#[repr(C, packed)]
+struct Anywhere<T>(T);
 
 /// Copies `into.len()` bytes out of DMA memory.
 ///
@@ -21,29 +26,23 @@ pub(super) unsafe fn copy_out(from: *const u8, into: &mut [u8]) {
         unsafe { string_copy(from, into.as_mut_ptr(), into.len()) }
         return;
     }
-    let mut done = 0;
-    if from.addr().is_multiple_of(WORD) {
-        let (words, _) = into.as_chunks_mut::<WORD>();
-        for word in words {
-            let from = from.wrapping_add(done).cast::<u64>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
-            *word = unsafe { from.read_volatile() }.to_ne_bytes();
-            done += WORD;
-        }
-    }
-    if from.addr().wrapping_add(done).is_multiple_of(HALF) {
-        let (halves, _) = into[done..].as_chunks_mut::<HALF>();
-        for half in halves {
-            let from = from.wrapping_add(done).cast::<u32>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
-            *half = unsafe { from.read_volatile() }.to_ne_bytes();
-            done += HALF;
-        }
-    }
-    for byte in &mut into[done..] {
+    let mut from = from;
+    let (words, rest) = into.as_chunks_mut::<WORD>();
+    for word in words {
         // SAFETY: within the bytes that the caller vouches for (S1).
-        *byte = unsafe { from.wrapping_add(done).read_volatile() };
-        done += 1;
+        *word = unsafe { from.cast::<Anywhere<u64>>().read_volatile() }.0.to_ne_bytes();
+        from = from.wrapping_add(WORD);
+    }
+    let (halves, rest) = rest.as_chunks_mut::<HALF>();
+    for half in halves {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        *half = unsafe { from.cast::<Anywhere<u32>>().read_volatile() }.0.to_ne_bytes();
+        from = from.wrapping_add(HALF);
+    }
+    for byte in rest {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        *byte = unsafe { from.read_volatile() };
+        from = from.wrapping_add(1);
     }
 }
 
@@ -58,27 +57,78 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
         unsafe { string_copy(from.as_ptr(), into, from.len()) }
         return;
     }
-    let mut done = 0;
     if into.addr().is_multiple_of(WORD) {
-        for word in from.as_chunks::<WORD>().0 {
-            let into = into.wrapping_add(done).cast::<u64>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
-            unsafe { into.write_volatile(u64::from_ne_bytes(*word)) };
-            done += WORD;
-        }
+        // SAFETY: aligned, and the caller vouches for the bytes (S1).
+        unsafe { copy_in_words(from, into) };
+        return;
     }
-    if into.addr().wrapping_add(done).is_multiple_of(HALF) {
-        for half in from[done..].as_chunks::<HALF>().0 {
-            let into = into.wrapping_add(done).cast::<u32>();
-            // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
-            unsafe { into.write_volatile(u32::from_ne_bytes(*half)) };
-            done += HALF;
-        }
+    if into.addr().is_multiple_of(HALF) {
+        // SAFETY: aligned, and the caller vouches for the bytes (S1).
+        unsafe { copy_in_halves(from, into) };
+        return;
     }
-    for byte in &from[done..] {
+    let mut into = into;
+    let (words, rest) = from.as_chunks::<WORD>();
+    for word in words {
+        let word = Anywhere(u64::from_ne_bytes(*word));
         // SAFETY: within the bytes that the caller vouches for (S1).
-        unsafe { into.wrapping_add(done).write_volatile(*byte) };
-        done += 1;
+        unsafe { into.cast::<Anywhere<u64>>().write_volatile(word) };
+        into = into.wrapping_add(WORD);
+    }
+    let (halves, rest) = rest.as_chunks::<HALF>();
+    for half in halves {
+        let half = Anywhere(u32::from_ne_bytes(*half));
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        unsafe { into.cast::<Anywhere<u32>>().write_volatile(half) };
+        into = into.wrapping_add(HALF);
+    }
+    // SAFETY: the caller vouches for the bytes (S1).
+    unsafe { copy_in_bytes(rest, into) };
+}
+
+/// Copies `from` to where a word begins.
+///
+/// # Safety
+/// `into` is a multiple of [`WORD`] and valid for writes of `from.len()` bytes (S1).
+#[inline]
+pub(super) unsafe fn copy_in_words(from: &[u8], into: *mut u8) {
+    let mut into = into;
+    let (words, rest) = from.as_chunks::<WORD>();
+    for word in words {
+        // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
+        unsafe { into.cast::<u64>().write_volatile(u64::from_ne_bytes(*word)) };
+        into = into.wrapping_add(WORD);
+    }
+    // SAFETY: still aligned, and the caller vouches for the bytes (S1).
+    unsafe { copy_in_halves(rest, into) };
+}
+
+/// Copies `from` to where half a word begins.
+///
+/// # Safety
+/// `into` is a multiple of [`HALF`] and valid for writes of `from.len()` bytes (S1).
+#[inline]
+unsafe fn copy_in_halves(from: &[u8], into: *mut u8) {
+    let mut into = into;
+    let (halves, rest) = from.as_chunks::<HALF>();
+    for half in halves {
+        // SAFETY: aligned, and within the bytes that the caller vouches for (S1).
+        unsafe { into.cast::<u32>().write_volatile(u32::from_ne_bytes(*half)) };
+        into = into.wrapping_add(HALF);
+    }
+    // SAFETY: the caller vouches for the bytes (S1).
+    unsafe { copy_in_bytes(rest, into) };
+}
+
+/// Copies `from` byte by byte.
+///
+/// # Safety
+/// `into` is valid for writes of `from.len()` bytes (S1).
+#[inline]
+unsafe fn copy_in_bytes(from: &[u8], into: *mut u8) {
+    for (place, byte) in from.iter().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        unsafe { into.wrapping_add(place).write_volatile(*byte) };
     }
 }
 

@@ -34,6 +34,7 @@ struct Inner {
     /// For each free block, the one below it in the stack; for the lowest, the number of blocks.
     next: Box<[AtomicU16]>,
     chunk: DmaBuffer,
+    coherent: bool,
     stride: usize,
     block_bytes: usize,
 }
@@ -109,7 +110,8 @@ impl DmaPool {
         let chunk = space.allocate(bytes, &whole)?;
         let next = (0..blocks as u16).map(|index| AtomicU16::new(index + 1)).collect();
         let state = AtomicU64::new(State::new(0, blocks as u16).0);
-        let inner = Box::new(Inner { state, next, chunk, stride, block_bytes });
+        let coherent = chunk.is_coherent();
+        let inner = Box::new(Inner { state, next, chunk, coherent, stride, block_bytes });
         Ok(Self { inner: NonNull::from(Box::leak(inner)) })
     }
 
@@ -156,10 +158,10 @@ impl DmaPool {
         // SAFETY: `index` is below `blocks`, and the chunk holds `blocks` strides (S1).
         let cpu = unsafe { chunk.cpu.add(offset) };
         let raw = RawDma { cpu, device: chunk.device + offset as u64, len: inner.block_bytes };
-        let handle = PoolHandle { inner: self.inner, index };
+        let handle = PoolHandle { inner: self.inner };
         // SAFETY: the block left the stack, so it is the caller's alone (S2), inside a chunk for
         // which S1, S3 and S4 hold and which outlives it (S5).
-        unsafe { DmaBuffer::from_pool(raw, inner.chunk.is_coherent(), handle) }
+        unsafe { DmaBuffer::from_pool(raw, inner.coherent, handle, index) }
     }
 }
 
@@ -207,7 +209,6 @@ impl fmt::Debug for DmaPool {
 #[derive(Clone, Copy)]
 pub(super) struct PoolHandle {
     inner: NonNull<Inner>,
-    index: u16,
 }
 
 impl PoolHandle {
@@ -220,24 +221,24 @@ impl PoolHandle {
         &self.inner().chunk
     }
 
-    /// Puts the block back, and frees the pool if it was closed and this was its last block.
+    /// Puts the block with this index back, and frees the pool if it was closed and this was its last block.
     ///
     /// # Safety
     /// The caller is the block's one owner (S2) and never uses it or this handle again.
     #[inline]
-    pub(super) unsafe fn free(self) {
+    pub(super) unsafe fn free(self, index: u16) {
         let inner = self.inner();
         let whole = inner.whole();
         let mut seen = State(inner.state.load(Ordering::Relaxed));
-        let now = loop {
-            inner.next[usize::from(self.index)].store(seen.top(), Ordering::Relaxed);
-            let next = seen.with_top(self.index);
-            match exchange(&inner.state, seen, next) {
-                Ok(()) => break next,
+        loop {
+            inner.next[usize::from(index)].store(seen.top(), Ordering::Relaxed);
+            match exchange(&inner.state, seen, seen.with_top(index)) {
+                Ok(()) => break,
                 Err(now) => seen = now,
             }
-        };
-        if now.is_closed() && now.free() == whole {
+        }
+        // One more is free than was when it was seen last.
+        if seen.is_closed() && seen.free() + 1 == whole {
             // SAFETY: closed, so no pool refers to it; whole, so no other block does. The state
             // goes from not whole to whole-and-closed exactly once, in this exchange (S5).
             unsafe { destroy(self.inner) };

@@ -1,24 +1,69 @@
 //! The memory of one transfer.
 
 use super::{Constraints, DeviceAddress, DmaBuffer, DmaError};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
+use zerocopy::{Immutable, IntoBytes};
 
 /// The memory of one transfer: parts of buffers, in order, owned.
 ///
 /// A list travels with its request into the driver and comes back with the completion. A list of
-/// one part, the common case, allocates nothing.
+/// one part, the common case, allocates nothing and is a cache line long.
 #[derive(Debug, Default)]
 pub struct SgList {
     first: Option<Part>,
-    rest: Vec<Part>,
-    bytes: usize,
+    rest: Option<Box<Rest>>,
 }
 
+const _: () = assert!(size_of::<SgList>() <= 64);
+
+/// A part of a buffer. It is described in 32 bits each, so that a list is short.
 #[derive(Debug)]
 struct Part {
     buffer: DmaBuffer,
-    range: Range<usize>,
+    start: u32,
+    bytes: u32,
+}
+
+impl Part {
+    #[track_caller]
+    #[inline]
+    fn new(buffer: DmaBuffer, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= buffer.len(), "{range:?} of {buffer:?}");
+        let (start, bytes) = (u32::try_from(range.start), u32::try_from(range.end - range.start));
+        let (Ok(start), Ok(bytes)) = (start, bytes) else { too_far(&range) };
+        Self { buffer, start, bytes }
+    }
+
+    #[inline]
+    const fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    #[inline]
+    const fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.bytes as usize
+    }
+
+    /// Where the device finds its first byte, or, if it is empty, perhaps the one behind the buffer.
+    #[inline]
+    const fn start(&self) -> u64 {
+        self.buffer.address().bits() + self.start as u64
+    }
+}
+
+#[cold]
+#[track_caller]
+fn too_far(range: &Range<usize>) -> ! {
+    panic!("{range:?} is not within 4 GiB");
+}
+
+/// The parts behind the first one.
+#[derive(Debug, Default)]
+struct Rest {
+    parts: Vec<Part>,
+    bytes: usize,
 }
 
 /// A contiguous piece of a transfer, as a descriptor names it.
@@ -32,41 +77,45 @@ pub struct Segment {
 
 impl SgList {
     /// A list without any memory, for requests that transfer nothing.
-    pub const EMPTY: Self = Self { first: None, rest: Vec::new(), bytes: 0 };
+    pub const EMPTY: Self = Self { first: None, rest: None };
 
     /// The bytes `range` of one buffer.
     #[track_caller]
+    #[inline]
     pub fn single(buffer: DmaBuffer, range: Range<usize>) -> Self {
-        let mut list = Self::EMPTY;
-        list.push(buffer, range);
-        list
+        Self { first: Some(Part::new(buffer, range)), rest: None }
     }
 
-    /// Appends the bytes `range` of `buffer`; panics if they lie outside it.
+    /// Appends the bytes `range` of `buffer`; panics if they lie outside it, or
+    /// do not begin within its first 4 GiB, or are more than that.
     #[track_caller]
     pub fn push(&mut self, buffer: DmaBuffer, range: Range<usize>) {
-        assert!(range.start <= range.end && range.end <= buffer.len(), "{range:?} of {buffer:?}");
-        self.bytes += range.len();
-        let part = Part { buffer, range };
-        match &self.first {
-            None => self.first = Some(part),
-            Some(_) => self.rest.push(part),
+        let part = Part::new(buffer, range);
+        if self.first.is_none() {
+            self.first = Some(part);
+            return;
         }
+        let rest = self.rest.get_or_insert_default();
+        rest.bytes += part.bytes();
+        rest.parts.push(part);
     }
 
     /// Bytes in all parts together.
+    #[inline]
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        let first = if let Some(part) = &self.first { part.bytes() } else { 0 };
+        if let Some(rest) = &self.rest { first + rest.bytes } else { first }
     }
 
     /// Copies the first bytes of all parts out; panics if `into` is longer than they are.
     #[track_caller]
     pub fn read_bytes(&self, into: &mut [u8]) {
-        assert!(into.len() <= self.bytes, "{} of {} bytes", into.len(), self.bytes);
+        let bytes = self.bytes();
+        assert!(into.len() <= bytes, "{} of {bytes} bytes", into.len());
         let mut rest = into;
         for part in self.parts() {
-            let (piece, after) = rest.split_at_mut(part.range.len().min(rest.len()));
-            part.buffer.read_bytes(part.range.start, piece);
+            let (piece, after) = rest.split_at_mut(part.bytes().min(rest.len()));
+            part.buffer.read_bytes(part.start as usize, piece);
             rest = after;
         }
     }
@@ -75,9 +124,11 @@ impl SgList {
     #[track_caller]
     pub fn copy_from(&mut self, from: &DmaBuffer, offset: usize) {
         let mut at = offset;
-        for Part { buffer, range } in self.first.iter_mut().chain(&mut self.rest) {
-            buffer.copy_from(range.start, from, at..at + range.len());
-            at += range.len();
+        let rest = self.rest.iter_mut().flat_map(|rest| &mut rest.parts);
+        for part in self.first.iter_mut().chain(rest) {
+            let Range { start, end } = part.range();
+            part.buffer.copy_from(start, from, at..at + (end - start));
+            at += end - start;
         }
     }
 
@@ -85,9 +136,9 @@ impl SgList {
     #[track_caller]
     pub fn copy_to(&self, into: &mut DmaBuffer, offset: usize) {
         let mut at = offset;
-        for Part { buffer, range } in self.parts() {
-            into.copy_from(at, buffer, range.clone());
-            at += range.len();
+        for part in self.parts() {
+            into.copy_from(at, &part.buffer, part.range());
+            at += part.bytes();
         }
     }
 
@@ -95,9 +146,9 @@ impl SgList {
     #[inline]
     pub fn single_segment(&self) -> Option<Segment> {
         match &self.first {
-            Some(part) if self.rest.is_empty() && self.bytes > 0 => Some(Segment {
-                address: part.buffer.address_of(part.range.start),
-                bytes: self.bytes as u64,
+            Some(part) if self.rest.is_none() && part.bytes() > 0 => Some(Segment {
+                address: DeviceAddress::new(part.start()),
+                bytes: part.bytes() as u64,
             }),
             _ => None,
         }
@@ -107,12 +158,26 @@ impl SgList {
     /// whoever has the list.
     #[inline]
     pub fn first_buffer_mut(&mut self) -> Option<(&mut DmaBuffer, usize)> {
-        self.first.as_mut().map(|part| (&mut part.buffer, part.range.start))
+        self.first.as_mut().map(|part| (&mut part.buffer, part.start as usize))
+    }
+
+    /// Writes a plain value right before the bytes of a list with a single part, if there is room for
+    /// it in the buffer; makes both visible to the device, and says where both are.
+    #[inline]
+    pub fn prepend<T: IntoBytes + Immutable>(&mut self, value: &T) -> Option<Segment> {
+        let part = self.first.as_mut().filter(|_| self.rest.is_none())?;
+        let Range { start, end } = part.range();
+        let start = start.checked_sub(size_of::<T>())?;
+        part.buffer.write(start, value);
+        part.buffer.sync_for_device(start..end);
+        let address = part.start() - size_of::<T>() as u64;
+        Some(Segment { address: DeviceAddress::new(address), bytes: (end - start) as u64 })
     }
 
     /// Takes the buffers out, in order.
     pub fn into_buffers(self) -> impl Iterator<Item = DmaBuffer> {
-        self.first.into_iter().chain(self.rest).map(|part| part.buffer)
+        let rest = self.rest.into_iter().flat_map(|rest| rest.parts);
+        self.first.into_iter().chain(rest).map(|part| part.buffer)
     }
 
     /// The segments that a device sees: neighbours are merged, and what is longer than the device
@@ -146,7 +211,7 @@ impl SgList {
             let aligned = segment.address.bits().is_multiple_of(constraints.alignment)
                 && segment.bytes.is_multiple_of(constraints.alignment);
             if !aligned || last > constraints.highest_address {
-                return Err(DmaError::Impossible { requested: self.bytes });
+                return Err(DmaError::Impossible { requested: self.bytes() });
             }
             if count > constraints.max_segments {
                 return Err(DmaError::TooManySegments { max: constraints.max_segments });
@@ -155,27 +220,38 @@ impl SgList {
         Ok(count)
     }
 
+    /// Whether nothing has to be done for the caches: the list has at most one part, and the device sees
+    /// what the processor does.
+    #[inline]
+    pub fn is_coherent(&self) -> bool {
+        self.rest.is_none() && self.first.as_ref().is_none_or(|part| part.buffer.is_coherent())
+    }
+
     /// Makes what was written visible to the device; see [`DmaBuffer::sync_for_device`].
     #[inline]
     pub fn sync_for_device(&self) {
-        if let Some(part) = &self.first {
-            part.buffer.sync_for_device(part.range.clone());
+        if !self.is_coherent() {
+            self.each(|part| part.buffer.sync_for_device(part.range()));
         }
-        self.rest.iter().for_each(|part| part.buffer.sync_for_device(part.range.clone()));
     }
 
     /// Makes what the device wrote visible here; see [`DmaBuffer::sync_for_cpu`].
     #[inline]
     pub fn sync_for_cpu(&self) {
-        if let Some(part) = &self.first {
-            part.buffer.sync_for_cpu(part.range.clone());
+        if !self.is_coherent() {
+            self.each(|part| part.buffer.sync_for_cpu(part.range()));
         }
-        self.rest.iter().for_each(|part| part.buffer.sync_for_cpu(part.range.clone()));
+    }
+
+    /// Does something to each part; out of the way of where there is nothing to be done.
+    #[inline(never)]
+    fn each(&self, act: impl FnMut(&Part)) {
+        self.parts().for_each(act);
     }
 
     #[inline]
     fn parts(&self) -> Parts<'_> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest.as_deref().map_or(&[][..], |rest| &rest.parts))
     }
 }
 
@@ -211,9 +287,8 @@ impl<'a> Segments<'a> {
     /// The addresses of the next part that has any.
     #[inline]
     fn next_part(&mut self) -> Option<Range<u64>> {
-        let part = self.parts.find(|part| !part.range.is_empty())?;
-        let start = part.buffer.address().bits() + part.range.start as u64;
-        Some(start..start + part.range.len() as u64)
+        let part = self.parts.find(|part| part.bytes > 0)?;
+        Some(part.start()..part.start() + part.bytes() as u64)
     }
 }
 
@@ -307,10 +382,14 @@ mod tests {
         let mut list = SgList::single(part(), 12..90);
         let only = list.segments(&Constraints::NONE).next();
         assert!(only.is_some() && list.single_segment() == only);
-        let (buffer, start) = list.first_buffer_mut().unwrap();
-        assert_eq!((buffer.len(), start), (100, 12));
+        let Segment { address, bytes } = only.unwrap();
+        let whole = list.prepend(&[1u8; 12]).unwrap();
+        assert_eq!((whole.address.bits(), whole.bytes), (address.bits() - 12, bytes + 12));
+        assert_eq!(list.single_segment(), only, "the list is as it was");
+        assert_eq!(list.prepend(&[1u8; 13]), None, "there is no room");
         list.push(part(), 0..1);
         assert_eq!(list.single_segment(), None);
+        assert_eq!(list.prepend(&1u8), None);
     }
 
     #[test]
