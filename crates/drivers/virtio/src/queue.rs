@@ -10,7 +10,7 @@ mod split;
 
 use crate::spec::features::Features;
 use alloc::boxed::Box;
-use outboard_hw::dma::{DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment};
+use outboard_hw::dma::{DeviceAddress, DmaBlock, DmaBuffer, DmaError, DmaSpace, Segment};
 use packed::PackedQueue;
 use split::SplitQueue;
 use thiserror::Error;
@@ -68,14 +68,17 @@ pub struct Areas {
     pub device: DeviceAddress,
 }
 
-/// What is kept of a request that the device has.
+/// What is kept of a descriptor (split) or of a buffer ID (packed), out of the device's reach.
 #[derive(Debug, Clone, Copy, Default)]
-struct InFlight {
+struct Shadow {
+    /// Of the request that begins with it: its name.
     token: u16,
     /// Its descriptors in the ring; 0 if there is no such request.
     descriptors: u16,
-    /// Bytes that the device may write.
+    /// Bytes that the device may write of it.
     writable_bytes: u32,
+    /// Which one comes behind, in a chain or among the free ones.
+    next: u16,
 }
 
 /// A used entry that stands for all requests up to the one that it names (§2.7.9, §2.8.9), as far
@@ -88,16 +91,32 @@ struct Batch {
     bytes: u32,
 }
 
-impl InFlight {
-    /// Checks what the device says of it.
-    const fn check(self, bytes: u32) -> Result<Used, Broken> {
+impl Shadow {
+    /// Notes the request that begins here.
+    #[inline]
+    const fn begin(&mut self, token: u16, descriptors: u16, writable_bytes: u32) {
+        self.token = token;
+        self.descriptors = descriptors;
+        self.writable_bytes = writable_bytes;
+    }
+
+    /// Checks what the device says of the request that begins here.
+    #[inline]
+    const fn check(&self, bytes: u32) -> Result<(), Broken> {
         if self.descriptors == 0 {
             return Err(Broken::Unknown);
         }
         if bytes > self.writable_bytes {
             return Err(Broken::TooLong);
         }
-        Ok(Used { token: self.token, bytes })
+        Ok(())
+    }
+
+    /// Forgets the request that begins here: its name, descriptors, and bytes.
+    const fn end(&mut self) -> (u16, u16, u32) {
+        let Self { token, descriptors, writable_bytes, .. } = *self;
+        self.begin(0, 0, 0);
+        (token, descriptors, writable_bytes)
     }
 }
 
@@ -108,10 +127,49 @@ impl InFlight {
 #[derive(Debug)]
 pub struct Queue(Layout);
 
+/// A queue in the layout that it has.
 #[derive(Debug)]
-enum Layout {
+pub(crate) enum Layout {
     Split(SplitQueue),
     Packed(PackedQueue),
+}
+
+/// What is done to a queue over and over, whose layout is then asked for only once: see the
+/// functions of [`Queue`] that have these names.
+pub(crate) trait Ring {
+    fn free(&self) -> u16;
+
+    fn add(
+        &mut self,
+        token: u16,
+        count: u16,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<(), Full>;
+
+    /// [`add`](Self::add) for pieces that are few and there already.
+    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full>;
+
+    fn add_table(
+        &mut self,
+        token: u16,
+        table: DeviceAddress,
+        count: u16,
+        writable_bytes: u32,
+    ) -> Result<(), Full>;
+
+    fn write_table(
+        memory: &mut DmaBuffer,
+        offset: usize,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> (u16, u32);
+
+    /// Writes a table of `N` descriptors to `AT`, for [`add_table`](Self::add_table).
+    fn write_short_table<const AT: usize, const N: usize, const BYTES: usize>(
+        memory: &mut DmaBlock<'_, BYTES>,
+        pieces: [Piece; N],
+    );
+
+    fn take(&mut self) -> Option<Result<Used, Broken>>;
 }
 
 /// Calls a function of whichever layout it is.
@@ -132,6 +190,21 @@ impl Queue {
         } else {
             Layout::Split(SplitQueue::new(dma, entries, features)?)
         }))
+    }
+
+    /// [`add`](Self::add) for pieces that are few and there already.
+    #[inline]
+    pub(crate) fn add_short<const N: usize>(
+        &mut self,
+        token: u16,
+        pieces: [Piece; N],
+    ) -> Result<(), Full> {
+        either!(&mut self.0, add_short(token, pieces))
+    }
+
+    /// The same queue, to whoever does the same over and over.
+    pub(crate) const fn layout(&mut self) -> &mut Layout {
+        &mut self.0
     }
 
     /// Where its parts are.
@@ -156,11 +229,8 @@ impl Queue {
 
     /// Free descriptors.
     #[inline]
-    pub const fn free(&self) -> u16 {
-        match &self.0 {
-            Layout::Split(queue) => queue.free(),
-            Layout::Packed(queue) => queue.free(),
-        }
+    pub fn free(&self) -> u16 {
+        either!(&self.0, free())
     }
 
     /// Adds a request of `count` pieces, at least one, each with its own descriptor.
@@ -197,8 +267,8 @@ impl Queue {
         pieces: impl Iterator<Item = Piece>,
     ) -> (u16, u32) {
         match &self.0 {
-            Layout::Split(_) => split::write_table(memory, offset, pieces),
-            Layout::Packed(_) => packed::write_table(memory, offset, pieces),
+            Layout::Split(_) => SplitQueue::write_table(memory, offset, pieces),
+            Layout::Packed(_) => PackedQueue::write_table(memory, offset, pieces),
         }
     }
 
@@ -245,7 +315,7 @@ impl Queue {
     }
 }
 
-/// A list of numbers below `entries`, each leading to the next, and the last one to the first.
-fn free_list(entries: u16) -> Box<[u16]> {
-    (1..entries).chain([0]).collect()
+/// No requests, with all free, each leading to the next, and the last one to the first.
+fn all_free(entries: u16) -> Box<[Shadow]> {
+    (1..entries).chain([0]).map(|next| Shadow { next, ..Shadow::default() }).collect()
 }

@@ -1,29 +1,29 @@
 //! Rings in the packed layout (§2.8).
 
 use super::handshake::{Packed, Place};
-use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
+use super::{Areas, Batch, Broken, Full, Piece, Ring, Shadow, Used, all_free};
 use crate::spec::features::Features;
-use crate::spec::packed::{Descriptor, EVENT_BYTES};
+use crate::spec::packed::{Descriptor, EVENT_BYTES, UsedDescriptor};
 use crate::spec::split;
 use alloc::boxed::Box;
-use alloc::vec;
-use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
+use outboard_hw::dma::{
+    Constraints, DeviceAddress, DmaBlock, DmaBlocks, DmaBuffer, DmaError, DmaSpace,
+};
 
 /// Keeps what the driver writes from what the device does.
 const EVENT_ALIGNMENT: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct PackedQueue {
-    memory: DmaBuffer,
+pub(crate) struct PackedQueue {
+    /// Descriptors, and the rest of the queue behind them.
+    memory: DmaBlocks<{ Descriptor::BYTES }>,
     entries: u16,
     words: Packed,
     /// The device keeps to the order (§2.8.9), and buffer IDs go round: that of the oldest request
     /// is behind the free ones.
     in_order: bool,
-    /// Which buffer ID comes after each free one.
-    links: Box<[u16]>,
     /// By buffer ID.
-    in_flight: Box<[InFlight]>,
+    shadow: Box<[Shadow]>,
     first_free: u16,
     free: u16,
     /// In order: the buffer ID of the oldest request, and what is done of those behind it.
@@ -48,9 +48,9 @@ impl PackedQueue {
         entries: u16,
         features: Features,
     ) -> Result<Self, DmaError> {
-        let count = usize::from(entries);
         let bytes = Self::device_event(entries) + EVENT_BYTES;
         let memory = dma.allocate(bytes, &Constraints::NONE.aligned(4096))?;
+        let memory = DmaBlocks::new(memory, Descriptor::BYTES);
         let mut queue = Self {
             memory,
             entries,
@@ -61,8 +61,7 @@ impl PackedQueue {
                 device: Self::device_event(entries),
             },
             in_order: features.contains(Features::IN_ORDER),
-            links: free_list(entries),
-            in_flight: vec![InFlight::default(); count].into(),
+            shadow: all_free(entries),
             first_free: 0,
             free: entries,
             oldest: 0,
@@ -90,17 +89,16 @@ impl PackedQueue {
     pub(super) fn areas(&self) -> Areas {
         Areas {
             entries: self.entries,
-            descriptors: self.memory.address(),
-            driver: self.memory.address_of(Self::driver_event(self.entries)),
-            device: self.memory.address_of(Self::device_event(self.entries)),
+            descriptors: self.memory.buffer().address(),
+            driver: self.memory.buffer().address_of(Self::driver_event(self.entries)),
+            device: self.memory.buffer().address_of(Self::device_event(self.entries)),
         }
     }
 
     pub(super) fn reset(&mut self) {
-        let len = self.memory.len();
-        self.memory.fill(0..len, 0);
-        self.links = free_list(self.entries);
-        self.in_flight.fill(InFlight::default());
+        let memory = self.memory.buffer_mut();
+        memory.fill(0..memory.len(), 0);
+        self.shadow = all_free(self.entries);
         (self.first_free, self.free) = (0, self.entries);
         (self.oldest, self.batch) = (0, None);
         (self.next, self.next_used) = (Place::START, Place::START);
@@ -112,12 +110,127 @@ impl PackedQueue {
         self.next_used.event()
     }
 
-    pub(super) const fn free(&self) -> u16 {
+    /// Writes the next descriptor, with flags that make it available, unless it is the first of a
+    /// batch.
+    #[inline(always)]
+    fn put(&mut self, mut descriptor: Descriptor) {
+        let Place { index, wrap } = self.next;
+        let turn = if wrap { Descriptor::AVAILABLE } else { Descriptor::USED };
+        let flags = descriptor.flags.get() | turn;
+        if self.held.is_none() {
+            self.held = Some((index, flags));
+            // Those of the turn before, with which it is the driver's.
+            let stale = if wrap { 0 } else { Descriptor::AVAILABLE | Descriptor::USED };
+            descriptor.flags = stale.into();
+        } else {
+            descriptor.flags = flags.into();
+        }
+        self.write(index, &descriptor);
+        self.next = self.next.after(1, self.entries);
+        self.added += 1;
+    }
+
+    /// Writes one of the ring's descriptors.
+    #[inline(always)]
+    fn write(&mut self, at: u16, descriptor: &Descriptor) {
+        if let Some(mut block) = self.memory.block(at.into()) {
+            block.write::<0, _>(descriptor);
+        }
+    }
+
+    #[inline(always)]
+    fn note(&mut self, id: u16, token: u16, count: u16, writable_bytes: u32) {
+        let shadow = &mut self.shadow[usize::from(id)];
+        shadow.begin(token, count, writable_bytes);
+        (self.first_free, self.free) = (shadow.next, self.free - count);
+    }
+
+    pub(super) const fn has_new(&self) -> bool {
+        self.held.is_some()
+    }
+
+    #[inline]
+    pub(super) const fn next_entry(&self) -> u16 {
+        self.next.event()
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self) -> bool {
+        let Some((index, flags)) = self.held.take() else { return false };
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        let added = core::mem::take(&mut self.added);
+        self.words.publish(self.memory.buffer_mut(), (at, flags), self.next, added)
+    }
+
+    /// Whether the next used descriptor is there.
+    #[inline(always)]
+    fn is_used(&self) -> bool {
+        let Place { index, wrap } = self.next_used;
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
+        let flags = self.memory.buffer().load_u16(at);
+        let both = Descriptor::AVAILABLE | Descriptor::USED;
+        flags & both == if wrap { both } else { 0 }
+    }
+
+    /// What the next used descriptor says: the buffer ID, perhaps, and the bytes.
+    #[inline(always)]
+    fn next_descriptor(&self) -> Option<(u16, u32)> {
+        let at = usize::from(self.next_used.index);
+        let used: UsedDescriptor = self.memory.read::<{ Descriptor::WRITTEN }, _>(at)?;
+        Some((used.id.get(), used.bytes.get()))
+    }
+
+    /// Takes the oldest request, if the device is done with it.
+    #[inline(never)]
+    fn take_in_order(&mut self) -> Option<Result<Used, Broken>> {
+        if let Some(batch) = self.batch {
+            return Some(Ok(self.take_oldest(batch)));
+        }
+        if self.free == self.entries || !self.is_used() {
+            return None;
+        }
+        let (last, bytes) = self.next_descriptor()?;
+        let shadow = self.shadow.get(usize::from(last));
+        let checked = shadow.ok_or(Broken::Unknown).and_then(|shadow| shadow.check(bytes));
+        // All that are in flight follow each other, so the oldest one leads to it.
+        Some(checked.map(|()| self.take_oldest(Batch { last, bytes })))
+    }
+
+    fn take_oldest(&mut self, batch: Batch) -> Used {
+        let id = self.oldest;
+        let shadow = &mut self.shadow[usize::from(id)];
+        let (token, descriptors, writable_bytes) = shadow.end();
+        let is_last = id == batch.last;
+        self.batch = if is_last { None } else { Some(batch) };
+        (self.oldest, self.free) = (shadow.next, self.free + descriptors);
+        self.next_used = self.next_used.after(descriptors, self.entries);
+        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
+    }
+
+    #[inline]
+    pub(super) fn listen(&mut self) -> bool {
+        if self.listening == Some(self.next_used) {
+            return false;
+        }
+        self.listening = Some(self.next_used);
+        self.words.listen(self.memory.buffer_mut(), self.next_used);
+        self.batch.is_some() || self.free != self.entries && self.is_used()
+    }
+
+    pub(super) fn ignore(&mut self) {
+        self.listening = None;
+        self.words.ignore(self.memory.buffer_mut());
+    }
+}
+
+impl Ring for PackedQueue {
+    #[inline]
+    fn free(&self) -> u16 {
         self.free
     }
 
     #[inline]
-    pub(super) fn add(
+    fn add(
         &mut self,
         token: u16,
         count: u16,
@@ -138,12 +251,30 @@ impl PackedQueue {
             self.put(descriptor);
         }
         debug_assert_eq!(left, 0, "there are as many pieces as was said");
-        self.note(id, InFlight { token, descriptors: count, writable_bytes });
+        self.note(id, token, count, writable_bytes);
         Ok(())
     }
 
-    #[inline]
-    pub(super) fn add_table(
+    #[inline(always)]
+    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full> {
+        if usize::from(self.free) < N {
+            return Err(Full);
+        }
+        let (id, mut writable_bytes) = (self.first_free, 0u32);
+        for (place, piece) in pieces.into_iter().enumerate() {
+            let (mut descriptor, writable) = describe(piece, id);
+            writable_bytes = writable_bytes.saturating_add(writable);
+            if place + 1 < N {
+                descriptor.flags = (descriptor.flags.get() | split::Descriptor::NEXT).into();
+            }
+            self.put(descriptor);
+        }
+        self.note(id, token, N as u16, writable_bytes);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn add_table(
         &mut self,
         token: u16,
         table: DeviceAddress,
@@ -160,119 +291,55 @@ impl PackedQueue {
             id: id.into(),
             flags: split::Descriptor::INDIRECT.into(),
         });
-        self.note(id, InFlight { token, descriptors: 1, writable_bytes });
+        self.note(id, token, 1, writable_bytes);
         Ok(())
     }
 
-    /// Writes the next descriptor, with flags that make it available, unless it is the first of a
-    /// batch.
     #[inline]
-    fn put(&mut self, mut descriptor: Descriptor) {
-        let Place { index, wrap } = self.next;
-        let turn = if wrap { Descriptor::AVAILABLE } else { Descriptor::USED };
-        let flags = descriptor.flags.get() | turn;
-        let at = Descriptor::BYTES * usize::from(index);
-        if self.held.is_none() {
-            self.held = Some((index, flags));
-            // Those of the turn before, with which it is the driver's.
-            let stale = if wrap { 0 } else { Descriptor::AVAILABLE | Descriptor::USED };
-            descriptor.flags = stale.into();
-        } else {
-            descriptor.flags = flags.into();
-        }
-        self.memory.write(at, &descriptor);
-        self.next = self.next.after(1, self.entries);
-        self.added += 1;
+    fn write_table(
+        memory: &mut DmaBuffer,
+        offset: usize,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> (u16, u32) {
+        let (mut count, mut writable_bytes) = (0u16, 0u32);
+        pieces.for_each(|piece| {
+            let (descriptor, writable) = describe(piece, 0);
+            memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
+            writable_bytes = writable_bytes.saturating_add(writable);
+            count += 1;
+        });
+        (count, writable_bytes)
     }
 
-    #[inline]
-    fn note(&mut self, id: u16, request: InFlight) {
-        self.first_free = self.links[usize::from(id)];
-        self.free -= request.descriptors;
-        self.in_flight[usize::from(id)] = request;
+    #[inline(always)]
+    fn write_short_table<const AT: usize, const N: usize, const BYTES: usize>(
+        memory: &mut DmaBlock<'_, BYTES>,
+        pieces: [Piece; N],
+    ) {
+        memory.write::<AT, _>(&table(pieces));
     }
 
-    pub(super) const fn has_new(&self) -> bool {
-        self.held.is_some()
-    }
-
-    #[inline]
-    pub(super) const fn next_entry(&self) -> u16 {
-        self.next.event()
-    }
-
-    #[inline]
-    pub(super) fn publish(&mut self) -> bool {
-        let Some((index, flags)) = self.held.take() else { return false };
-        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
-        let added = core::mem::take(&mut self.added);
-        self.words.publish(&mut self.memory, (at, flags), self.next, added)
-    }
-
-    /// Whether the next used descriptor is there.
-    #[inline]
-    fn is_used(&self) -> bool {
-        let Place { index, wrap } = self.next_used;
-        let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
-        let flags = self.memory.load_u16(at);
-        let both = Descriptor::AVAILABLE | Descriptor::USED;
-        flags & both == if wrap { both } else { 0 }
-    }
-
-    #[inline]
-    pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
-        if let Some(batch) = self.batch {
-            return Some(Ok(self.take_oldest(batch)));
+    #[inline(always)]
+    fn take(&mut self) -> Option<Result<Used, Broken>> {
+        if self.in_order {
+            return self.take_in_order();
         }
         // Where nothing is in flight, what is there is the driver's own.
         if self.free == self.entries || !self.is_used() {
             return None;
         }
-        let at = Descriptor::BYTES * usize::from(self.next_used.index);
-        let descriptor: Descriptor = self.memory.read(at);
-        let id = descriptor.id.get();
-        let Some(request) = self.in_flight.get(usize::from(id)).copied() else {
+        let (id, bytes) = self.next_descriptor()?;
+        let Some(shadow) = self.shadow.get_mut(usize::from(id)) else {
             return Some(Err(Broken::Unknown));
         };
-        let checked = request.check(descriptor.bytes.get());
-        if let (true, Ok(Used { bytes, .. })) = (self.in_order, checked) {
-            // All that are in flight follow each other, so the oldest one leads to it.
-            return Some(Ok(self.take_oldest(Batch { last: id, bytes })));
+        if let Err(why) = shadow.check(bytes) {
+            return Some(Err(why));
         }
-        if checked.is_ok() {
-            self.next_used = self.next_used.after(request.descriptors, self.entries);
-            self.in_flight[usize::from(id)].descriptors = 0;
-            self.links[usize::from(id)] = self.first_free;
-            self.first_free = id;
-            self.free += request.descriptors;
-        }
-        Some(checked)
-    }
-
-    fn take_oldest(&mut self, batch: Batch) -> Used {
-        let id = self.oldest;
-        let request = &mut self.in_flight[usize::from(id)];
-        let InFlight { token, descriptors, writable_bytes } = core::mem::take(request);
-        let is_last = id == batch.last;
-        self.batch = if is_last { None } else { Some(batch) };
-        (self.oldest, self.free) = (self.links[usize::from(id)], self.free + descriptors);
+        let Shadow { token, descriptors, .. } = *shadow;
+        (shadow.descriptors, shadow.next) = (0, self.first_free);
+        (self.first_free, self.free) = (id, self.free + descriptors);
         self.next_used = self.next_used.after(descriptors, self.entries);
-        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
-    }
-
-    #[inline]
-    pub(super) fn listen(&mut self) -> bool {
-        if self.listening == Some(self.next_used) {
-            return false;
-        }
-        self.listening = Some(self.next_used);
-        self.words.listen(&mut self.memory, self.next_used);
-        self.batch.is_some() || self.free != self.entries && self.is_used()
-    }
-
-    pub(super) fn ignore(&mut self) {
-        self.listening = None;
-        self.words.ignore(&mut self.memory);
+        Some(Ok(Used { token, bytes }))
     }
 }
 
@@ -290,18 +357,8 @@ fn describe(piece: Piece, id: u16) -> (Descriptor, u32) {
     (descriptor, writable)
 }
 
+/// A table of descriptors.
 #[inline]
-pub(super) fn write_table(
-    memory: &mut DmaBuffer,
-    offset: usize,
-    pieces: impl Iterator<Item = Piece>,
-) -> (u16, u32) {
-    let (mut count, mut writable_bytes) = (0u16, 0u32);
-    pieces.for_each(|piece| {
-        let (descriptor, writable) = describe(piece, 0);
-        memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
-        writable_bytes = writable_bytes.saturating_add(writable);
-        count += 1;
-    });
-    (count, writable_bytes)
+fn table<const N: usize>(pieces: [Piece; N]) -> [Descriptor; N] {
+    core::array::from_fn(|place| describe(pieces[place], 0).0)
 }

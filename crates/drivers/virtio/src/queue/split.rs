@@ -1,14 +1,15 @@
 //! Rings in the split layout (§2.7).
 
 use super::handshake::Split;
-use super::{Areas, Batch, Broken, Full, InFlight, Piece, Used, free_list};
+use super::{Areas, Batch, Broken, Full, Piece, Ring, Shadow, Used, all_free};
 use crate::spec::features::Features;
 use crate::spec::split::{
     AVAILABLE_RING, Descriptor, USED_BYTES, USED_INDEX, USED_RING, UsedElement,
 };
 use alloc::boxed::Box;
-use alloc::vec;
-use outboard_hw::dma::{Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace};
+use outboard_hw::dma::{
+    Constraints, DeviceAddress, DmaBlock, DmaBlocks, DmaBuffer, DmaError, DmaSpace,
+};
 
 /// What the used ring is aligned to where the layout is fixed (§2.7.2), and what keeps what the
 /// device writes from what the driver does elsewhere.
@@ -18,18 +19,22 @@ const USED_ALIGNMENT: usize = 4096;
 const HIGHEST_ADDRESS: u64 = (1 << 44) - 1;
 
 #[derive(Debug)]
-pub(super) struct SplitQueue {
-    memory: DmaBuffer,
+pub(crate) struct SplitQueue {
+    /// Descriptors, and the rest of the queue behind them.
+    memory: DmaBlocks<{ Descriptor::BYTES }>,
     entries: u16,
+    /// Of an index, what says where in a ring it is.
+    mask: u16,
     /// Where the rings are; the descriptors are at the start.
     words: Split,
+    /// Where the rings' entries begin. They are short, so that no sum of them can overflow.
+    available: u32,
+    used: u32,
     /// The device keeps to the order, and descriptors are used in the ring's (§2.7.9): those of the
     /// oldest request are behind the free ones.
     in_order: bool,
-    /// Which descriptor comes after each, in a chain or among the free ones.
-    links: Box<[u16]>,
-    /// By first descriptor.
-    in_flight: Box<[InFlight]>,
+    /// By descriptor.
+    shadow: Box<[Shadow]>,
     first_free: u16,
     free: u16,
     /// In order: the first descriptor of the oldest request, and what is done of those behind it.
@@ -60,9 +65,13 @@ impl SplitQueue {
         let constraints = Constraints { highest_address, ..Constraints::NONE };
         let constraints = constraints.aligned(USED_ALIGNMENT as u64);
         let memory = dma.allocate(used + used_bytes, &constraints)?;
+        let memory = DmaBlocks::new(memory, Descriptor::BYTES);
         let mut queue = Self {
             memory,
             entries,
+            mask: entries - 1,
+            available: (available + AVAILABLE_RING) as u32,
+            used: (used + USED_RING) as u32,
             words: Split {
                 entries,
                 event_index: features.contains(Features::EVENT_INDEX),
@@ -70,8 +79,7 @@ impl SplitQueue {
                 used,
             },
             in_order: features.contains(Features::IN_ORDER),
-            links: free_list(entries),
-            in_flight: vec![InFlight::default(); count].into(),
+            shadow: all_free(entries),
             first_free: 0,
             free: entries,
             oldest: 0,
@@ -89,17 +97,16 @@ impl SplitQueue {
     pub(super) fn areas(&self) -> Areas {
         Areas {
             entries: self.entries,
-            descriptors: self.memory.address(),
-            driver: self.memory.address_of(self.words.available),
-            device: self.memory.address_of(self.words.used),
+            descriptors: self.memory.buffer().address(),
+            driver: self.memory.buffer().address_of(self.words.available),
+            device: self.memory.buffer().address_of(self.words.used),
         }
     }
 
     pub(super) fn reset(&mut self) {
-        let len = self.memory.len();
-        self.memory.fill(0..len, 0);
-        self.links = free_list(self.entries);
-        self.in_flight.fill(InFlight::default());
+        let memory = self.memory.buffer_mut();
+        memory.fill(0..memory.len(), 0);
+        self.shadow = all_free(self.entries);
         (self.first_free, self.free) = (0, self.entries);
         (self.oldest, self.batch) = (0, None);
         (self.next_available, self.published) = (0, 0);
@@ -111,72 +118,19 @@ impl SplitQueue {
         self.next_used
     }
 
-    pub(super) const fn free(&self) -> u16 {
-        self.free
-    }
-
-    #[inline]
-    pub(super) fn add(
-        &mut self,
-        token: u16,
-        count: u16,
-        pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Full> {
-        if count == 0 || count > self.free {
-            return Err(Full);
+    /// Writes one of the ring's descriptors.
+    #[inline(always)]
+    fn write(&mut self, at: u16, descriptor: &Descriptor) {
+        if let Some(mut block) = self.memory.block(at.into()) {
+            block.write::<0, _>(descriptor);
         }
-        let head = self.first_free;
-        let (mut at, mut left, mut writable_bytes) = (head, count, 0u32);
-        for piece in pieces.take(count.into()) {
-            left -= 1;
-            let next = self.links[usize::from(at)];
-            let (descriptor, writable) = describe(piece, (left > 0).then_some(next));
-            writable_bytes = writable_bytes.saturating_add(writable);
-            self.memory.write(Descriptor::BYTES * usize::from(at), &descriptor);
-            at = next;
-        }
-        debug_assert_eq!(left, 0, "there are as many pieces as was said");
-        self.take_free(at, count);
-        self.offer(head, InFlight { token, descriptors: count, writable_bytes });
-        Ok(())
-    }
-
-    #[inline]
-    pub(super) fn add_table(
-        &mut self,
-        token: u16,
-        table: DeviceAddress,
-        count: u16,
-        writable_bytes: u32,
-    ) -> Result<(), Full> {
-        if self.free == 0 {
-            return Err(Full);
-        }
-        let head = self.first_free;
-        let descriptor = Descriptor {
-            address: table.bits().into(),
-            bytes: (u32::from(count) * Descriptor::BYTES as u32).into(),
-            flags: Descriptor::INDIRECT.into(),
-            next: 0.into(),
-        };
-        self.memory.write(Descriptor::BYTES * usize::from(head), &descriptor);
-        self.take_free(self.links[usize::from(head)], 1);
-        self.offer(head, InFlight { token, descriptors: 1, writable_bytes });
-        Ok(())
-    }
-
-    #[inline]
-    const fn take_free(&mut self, next: u16, count: u16) {
-        self.first_free = next;
-        self.free -= count;
     }
 
     /// Puts a chain into the available ring.
-    #[inline]
-    fn offer(&mut self, head: u16, request: InFlight) {
-        self.in_flight[usize::from(head)] = request;
-        let place = usize::from(self.next_available & (self.entries - 1));
-        self.memory.store_u16(self.words.available + AVAILABLE_RING + 2 * place, head);
+    #[inline(always)]
+    fn offer(&mut self, head: u16) {
+        let place = usize::from(self.next_available & self.mask);
+        self.memory.buffer_mut().store_u16(self.available as usize + 2 * place, head);
         self.next_available = self.next_available.wrapping_add(1);
     }
 
@@ -196,49 +150,51 @@ impl SplitQueue {
             return false;
         }
         self.published = new;
-        self.words.publish(&mut self.memory, old, new)
+        self.words.publish(self.memory.buffer_mut(), old, new)
     }
 
-    #[inline]
-    pub(super) fn take(&mut self) -> Option<Result<Used, Broken>> {
+    /// Looks how far the device has gone; if it has not, or cannot have, that is the answer.
+    #[inline(always)]
+    fn look(&mut self) -> Option<Option<Result<Used, Broken>>> {
+        self.seen_used = self.memory.buffer().load_u16(self.words.used + USED_INDEX);
+        if self.next_used == self.seen_used {
+            return Some(None);
+        }
+        // How many requests the device was shown and has not given back.
+        let requests = self.published.wrapping_sub(self.next_used);
+        let more = self.seen_used.wrapping_sub(self.next_used) > requests;
+        more.then_some(Some(Err(Broken::TooMany)))
+    }
+
+    /// What the next used entry says: the first descriptor, perhaps, and the bytes.
+    #[inline(always)]
+    fn next_element(&self) -> (u32, u32) {
+        let place = usize::from(self.next_used & self.mask);
+        let element: UsedElement =
+            self.memory.buffer().read(self.used as usize + USED_BYTES * place);
+        (element.id.get(), element.bytes.get())
+    }
+
+    /// Takes the oldest request, if the device is done with it.
+    #[inline(never)]
+    fn take_in_order(&mut self) -> Option<Result<Used, Broken>> {
         if let Some(batch) = self.batch {
             return Some(Ok(self.take_oldest(batch)));
         }
-        if self.next_used == self.seen_used {
-            self.seen_used = self.memory.load_u16(self.words.used + USED_INDEX);
-            if self.next_used == self.seen_used {
-                return None;
-            }
-            if self.seen_used.wrapping_sub(self.next_used) > self.requests() {
-                return Some(Err(Broken::TooMany));
-            }
+        if self.next_used == self.seen_used
+            && let Some(nothing) = self.look()
+        {
+            return nothing;
         }
-        let place = usize::from(self.next_used & (self.entries - 1));
-        let element: UsedElement =
-            self.memory.read(self.words.used + USED_RING + USED_BYTES * place);
-        let request = u16::try_from(element.id.get()).ok();
-        let request =
-            request.and_then(|head| Some((head, *self.in_flight.get(usize::from(head))?)));
-        let Some((head, request)) = request else { return Some(Err(Broken::Unknown)) };
-        let checked = request.check(element.bytes.get());
-        if let (true, Ok(used)) = (self.in_order, checked) {
-            return Some(self.take_in_order(head, used.bytes));
-        }
-        if checked.is_ok() {
-            self.next_used = self.next_used.wrapping_add(1);
-            self.give_back(head, request.descriptors);
-        }
-        Some(checked)
-    }
-
-    /// How many requests the device was shown and has not given back.
-    const fn requests(&self) -> u16 {
-        self.published.wrapping_sub(self.next_used)
+        let (last, bytes) = self.next_element();
+        let shadow = self.shadow.get(last as usize);
+        let checked = shadow.ok_or(Broken::Unknown).and_then(|shadow| shadow.check(bytes));
+        Some(checked.and_then(|()| self.take_up_to(last as u16, bytes)))
     }
 
     /// Takes the oldest of all requests up to the one that begins at `last`, if the used index has
     /// come that far.
-    fn take_in_order(&mut self, last: u16, bytes: u32) -> Result<Used, Broken> {
+    fn take_up_to(&mut self, last: u16, bytes: u32) -> Result<Used, Broken> {
         let (mut head, mut left) = (self.oldest, self.seen_used.wrapping_sub(self.next_used));
         while head != last {
             left -= 1;
@@ -252,14 +208,13 @@ impl SplitQueue {
 
     /// The first descriptor behind those of the request that begins at `head`, in order.
     fn behind(&self, head: u16) -> u16 {
-        let count = self.in_flight[usize::from(head)].descriptors;
-        head.wrapping_add(count) & (self.entries - 1)
+        let count = self.shadow[usize::from(head)].descriptors;
+        head.wrapping_add(count) & self.mask
     }
 
     fn take_oldest(&mut self, batch: Batch) -> Used {
         let (head, behind) = (self.oldest, self.behind(self.oldest));
-        let request = &mut self.in_flight[usize::from(head)];
-        let InFlight { token, descriptors, writable_bytes } = core::mem::take(request);
+        let (token, descriptors, writable_bytes) = self.shadow[usize::from(head)].end();
         let is_last = head == batch.last;
         self.batch = if is_last { None } else { Some(batch) };
         (self.oldest, self.free) = (behind, self.free + descriptors);
@@ -267,16 +222,14 @@ impl SplitQueue {
         Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
     }
 
+    /// Puts a chain before the free descriptors.
     #[inline]
-    fn give_back(&mut self, head: u16, count: u16) {
-        self.in_flight[usize::from(head)].descriptors = 0;
+    fn free_behind(&mut self, head: u16, count: u16) {
         let mut last = head;
         for _ in 1..count {
-            last = self.links[usize::from(last)];
+            last = self.shadow[usize::from(last)].next;
         }
-        self.links[usize::from(last)] = self.first_free;
-        self.first_free = head;
-        self.free += count;
+        self.shadow[usize::from(last)].next = self.first_free;
     }
 
     #[inline]
@@ -285,12 +238,155 @@ impl SplitQueue {
             return false;
         }
         self.listening = Some(self.next_used);
-        self.words.listen(&mut self.memory, self.next_used)
+        self.words.listen(self.memory.buffer_mut(), self.next_used)
     }
 
     pub(super) fn ignore(&mut self) {
         self.listening = None;
-        self.words.ignore(&mut self.memory, self.next_used);
+        self.words.ignore(self.memory.buffer_mut(), self.next_used);
+    }
+}
+
+impl Ring for SplitQueue {
+    #[inline]
+    fn free(&self) -> u16 {
+        self.free
+    }
+
+    #[inline]
+    fn add(
+        &mut self,
+        token: u16,
+        count: u16,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<(), Full> {
+        if count == 0 || count > self.free {
+            return Err(Full);
+        }
+        let head = self.first_free;
+        let (mut at, mut left, mut writable_bytes) = (head, count, 0u32);
+        for piece in pieces.take(count.into()) {
+            left -= 1;
+            let next = self.shadow[usize::from(at)].next;
+            let (descriptor, writable) = describe(piece, (left > 0).then_some(next));
+            writable_bytes = writable_bytes.saturating_add(writable);
+            self.write(at, &descriptor);
+            at = next;
+        }
+        debug_assert_eq!(left, 0, "there are as many pieces as was said");
+        self.shadow[usize::from(head)].begin(token, count, writable_bytes);
+        (self.first_free, self.free) = (at, self.free - count);
+        self.offer(head);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full> {
+        if usize::from(self.free) < N {
+            return Err(Full);
+        }
+        let head = self.first_free;
+        let (mut at, mut writable_bytes) = (head, 0u32);
+        for (place, piece) in pieces.into_iter().enumerate() {
+            let next = self.shadow[usize::from(at)].next;
+            let (descriptor, writable) = describe(piece, (place + 1 < N).then_some(next));
+            writable_bytes = writable_bytes.saturating_add(writable);
+            self.write(at, &descriptor);
+            at = next;
+        }
+        self.shadow[usize::from(head)].begin(token, N as u16, writable_bytes);
+        (self.first_free, self.free) = (at, self.free - N as u16);
+        self.offer(head);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn add_table(
+        &mut self,
+        token: u16,
+        table: DeviceAddress,
+        count: u16,
+        writable_bytes: u32,
+    ) -> Result<(), Full> {
+        if self.free == 0 {
+            return Err(Full);
+        }
+        let head = self.first_free;
+        let descriptor = Descriptor {
+            address: table.bits().into(),
+            bytes: (u32::from(count) * Descriptor::BYTES as u32).into(),
+            flags: Descriptor::INDIRECT.into(),
+            next: 0.into(),
+        };
+        self.write(head, &descriptor);
+        let shadow = &mut self.shadow[usize::from(head)];
+        shadow.begin(token, 1, writable_bytes);
+        (self.first_free, self.free) = (shadow.next, self.free - 1);
+        self.offer(head);
+        Ok(())
+    }
+
+    #[inline]
+    fn write_table(
+        memory: &mut DmaBuffer,
+        offset: usize,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> (u16, u32) {
+        let (mut count, mut writable_bytes) = (0u16, 0u32);
+        // Each is written once it is known whether another one follows.
+        let mut last = None;
+        let mut write = |descriptor: Descriptor, count| {
+            memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
+        };
+        pieces.for_each(|piece| {
+            let (descriptor, writable) = describe(piece, None);
+            if let Some(before) = last.replace(descriptor) {
+                write(chained(before, count), count - 1);
+            }
+            writable_bytes = writable_bytes.saturating_add(writable);
+            count += 1;
+        });
+        if let Some(last) = last {
+            write(last, count - 1);
+        }
+        (count, writable_bytes)
+    }
+
+    #[inline(always)]
+    fn write_short_table<const AT: usize, const N: usize, const BYTES: usize>(
+        memory: &mut DmaBlock<'_, BYTES>,
+        pieces: [Piece; N],
+    ) {
+        memory.write::<AT, _>(&table(pieces));
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Result<Used, Broken>> {
+        if self.in_order {
+            return self.take_in_order();
+        }
+        if self.next_used == self.seen_used
+            && let Some(nothing) = self.look()
+        {
+            return nothing;
+        }
+        let (head, bytes) = self.next_element();
+        let Some(shadow) = self.shadow.get_mut(head as usize) else {
+            return Some(Err(Broken::Unknown));
+        };
+        if let Err(why) = shadow.check(bytes) {
+            return Some(Err(why));
+        }
+        let Shadow { token, descriptors, .. } = *shadow;
+        shadow.descriptors = 0;
+        if descriptors == 1 {
+            shadow.next = self.first_free;
+        } else {
+            self.free_behind(head as u16, descriptors);
+        }
+        (self.first_free, self.free) = (head as u16, self.free + descriptors);
+        self.next_used = self.next_used.wrapping_add(1);
+        Some(Ok(Used { token, bytes }))
     }
 }
 
@@ -309,30 +405,13 @@ fn describe(piece: Piece, next: Option<u16>) -> (Descriptor, u32) {
     (descriptor, writable)
 }
 
+/// A table of descriptors.
 #[inline]
-pub(super) fn write_table(
-    memory: &mut DmaBuffer,
-    offset: usize,
-    pieces: impl Iterator<Item = Piece>,
-) -> (u16, u32) {
-    let (mut count, mut writable_bytes) = (0u16, 0u32);
-    // Each is written once it is known whether another one follows.
-    let mut last = None;
-    let mut write = |descriptor: Descriptor, count| {
-        memory.write(offset + Descriptor::BYTES * usize::from(count), &descriptor);
-    };
-    pieces.for_each(|piece| {
-        let (descriptor, writable) = describe(piece, None);
-        if let Some(before) = last.replace(descriptor) {
-            write(chained(before, count), count - 1);
-        }
-        writable_bytes = writable_bytes.saturating_add(writable);
-        count += 1;
-    });
-    if let Some(last) = last {
-        write(last, count - 1);
-    }
-    (count, writable_bytes)
+fn table<const N: usize>(pieces: [Piece; N]) -> [Descriptor; N] {
+    core::array::from_fn(|place| {
+        let next = place + 1;
+        describe(pieces[place], (next < N).then_some(next as u16)).0
+    })
 }
 
 /// A descriptor that leads to another one.

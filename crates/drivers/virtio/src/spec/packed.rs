@@ -25,11 +25,27 @@ impl Descriptor {
     pub const USED: u16 = 1 << 15;
     /// Bytes of one.
     pub const BYTES: usize = 16;
+    /// Where that begins which a device writes when it has used one.
+    pub const WRITTEN: usize = 8;
     /// Where the flags are, which are written last and read first.
     pub const FLAGS: usize = 14;
 }
 
+/// What a device writes into a descriptor that it has used (§2.8.4), from
+/// [`WRITTEN`](Descriptor::WRITTEN) on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UsedDescriptor {
+    /// Bytes that it has written.
+    pub bytes: U32,
+    /// The buffer's ID.
+    pub id: U16,
+    /// See [`Descriptor::flags`].
+    pub flags: U16,
+}
+
 const _: () = assert!(size_of::<Descriptor>() == Descriptor::BYTES);
+const _: () = assert!(Descriptor::WRITTEN + size_of::<UsedDescriptor>() == Descriptor::BYTES);
 
 /// Bytes of an event suppression structure (§2.8.14).
 pub const EVENT_BYTES: usize = 4;
