@@ -121,8 +121,10 @@ pub struct Blk<T: Transport> {
     said: Option<Said>,
     /// What a request's memory has to be like.
     constraints: Constraints,
+    /// The most bytes of a request in one piece.
+    plain_bytes: u64,
     /// Slots whose requests the device does not have yet.
-    waiting: VecDeque<u16>,
+    waiting: Vec<u16>,
     /// Slots whose requests are for the driver alone.
     own: VecDeque<u16>,
     /// The queue that the next batch goes to.
@@ -164,7 +166,8 @@ impl<T: Transport> Blk<T> {
             features: 0,
             said: None,
             constraints: Constraints::NONE,
-            waiting: VecDeque::new(),
+            plain_bytes: 0,
+            waiting: Vec::new(),
             own: VecDeque::new(),
             next_queue: 0,
             cause: Cause::NONE,

@@ -269,6 +269,7 @@ impl<T: Transport> Blk<T> {
             read_only: self.has(BlkFeatures::READ_ONLY),
             medium: Medium::Unknown,
         };
+        self.plain_bytes = transfer.min(self.constraints.max_segment_bytes);
         let switchable = self.has(BlkFeatures::CONFIG_WCE);
         self.unit.features = UnitFeatures {
             write_cache: Switch::new(switchable, said.write_cache),
@@ -309,7 +310,7 @@ impl<T: Transport> Blk<T> {
         let own = self.slots.own();
         let header = Header { kind: GET_ID.into(), reserved: 0.into(), sector: 0.into() };
         let Some((mut memory, _)) = self.slots.open(own) else { return };
-        let (header, status) = memory.begin(&header);
+        let Some((header, status)) = memory.begin(&header) else { return };
         let (_, _, address) = memory.table();
         let serial = Segment { address, bytes: ID_BYTES as u64 };
         let pieces = [(header, false), (serial, true), (status, true)];

@@ -1,8 +1,8 @@
 //! Accepting requests, and passing them to the device.
 
-use super::slots::{Job, SlotMemory, Stage};
+use super::slots::{Block, Job, Plain, SHORT, SlotMemory, Slots, Stage, TABLE, begin};
 use super::{Blk, Phase};
-use crate::queue::{Full, Piece, Queue};
+use crate::queue::{Full, Layout, Piece, Ring};
 use crate::sabotage::Sabotage;
 use crate::spec::blk::{
     BlkFeatures, DISCARD, DiscardSegment, FLUSH, GET_LIFETIME, Header, IN, OUT, SECTOR_BYTES,
@@ -11,9 +11,11 @@ use crate::spec::blk::{
 use crate::spec::features::Features;
 use crate::transport::Transport;
 use outboard_block::{
-    Management, Operation, Refused, RefusedReason, Request, Room, Tag, UnitId, UnitState,
+    Durability, Management, Operation, Refused, RefusedReason, Request, Room, Tag, UnitId,
+    UnitState,
 };
 use outboard_hw::Instant;
+use outboard_hw::dma::{Constraints, Segment};
 
 use super::device::EXTRA_PIECES;
 use super::recovery::CHECK_STEP;
@@ -25,33 +27,79 @@ impl<T: Transport> Blk<T> {
         tag: Tag,
         request: Request,
     ) -> Result<(), Refused> {
+        let plain = self.plain(unit, &request);
+        // There is always room among those that wait; that it is asked for keeps the way to more of it
+        // out of this function.
+        if plain != Plain::No
+            && self.waiting.len() < self.waiting.capacity()
+            && let Some((slot, job)) = self.slots.reserve()
+        {
+            self.waiting.push(slot);
+            self.accepted += 1;
+            job.begin(tag, request, plain, 1, self.accepted);
+            return Ok(());
+        }
+        self.accept_any(unit, tag, request)
+    }
+
+    /// Accepts any other request, or refuses it.
+    #[inline(never)]
+    fn accept_any(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let segments = match self.check(unit, &request) {
             Ok(segments) => segments,
             Err(reason) => return Err(request.refused(reason)),
         };
-        let Some(slot) = self.slots.reserve() else {
+        let Some((slot, job)) = self.slots.reserve() else {
             return Err(request.refused(RefusedReason::QueueFull));
         };
+        self.accepted += 1;
         request.data.sync_for_device();
+        let operation = request.operation;
+        job.begin(tag, request, Plain::No, segments, self.accepted);
         // A device that cannot flush has nothing that could be: a write is done when it is durable
         // (§5.2.6.2).
         let flushes = self.has(BlkFeatures::FLUSH) || !self.does(Sabotage::NoFlushes);
-        match request.operation {
-            Operation::Manage(Management::ReadHealth) => self.waiting.push_back(slot),
-            Operation::Manage(_) => self.own.push_back(slot),
-            Operation::Flush if !flushes => self.own.push_back(slot),
-            _ => self.waiting.push_back(slot),
+        let is_own = match operation {
+            Operation::Manage(Management::ReadHealth) => false,
+            Operation::Manage(_) => true,
+            Operation::Flush => !flushes,
+            _ => false,
+        };
+        if is_own {
+            self.own.push_back(slot);
+        } else {
+            self.waiting.push(slot);
         }
-        self.accepted += 1;
-        let number = self.accepted;
-        let (stage, tries, since, queue) = (Stage::Main, 0, None, 0);
-        let job = Job { tag, request, segments, stage, tries, since, queue, number };
-        self.slots.fill(slot, job);
         Ok(())
     }
 
-    /// How many segments a request's memory has, or why the request cannot be.
+    /// Whether it is a plain request with which nothing is wrong: one that [`check`](Self::check) has
+    /// nothing to say against, at less cost.
     #[inline]
+    fn plain(&self, unit: UnitId, request: &Request) -> Plain {
+        let Request { operation, lba, sectors, data } = request;
+        let geometry = &self.unit.geometry;
+        let Some(segment) = data.single_segment() else { return Plain::No };
+        // A device reaches all addresses, and the bytes of all its sectors fit into 64 bits (see
+        // `device.rs`).
+        let fits = self.unit.state == UnitState::Ready
+            && unit.0 == 0
+            && lba.checked_add(*sectors).is_some_and(|end| end <= geometry.sectors)
+            && segment.bytes == sectors.wrapping_mul(geometry.sector_bytes.into())
+            && segment.bytes <= self.plain_bytes
+            && data.is_coherent();
+        if !fits {
+            Plain::No
+        } else if matches!(operation, Operation::Read) {
+            Plain::Read(segment)
+        } else if matches!(operation, Operation::Write(Durability::Cached)) && !geometry.read_only {
+            Plain::Write(segment)
+        } else {
+            Plain::No
+        }
+    }
+
+    /// How many segments a request's memory has, or why the request cannot be.
     fn check(&self, unit: UnitId, request: &Request) -> Result<u16, RefusedReason> {
         let geometry = &self.unit.geometry;
         match self.unit.state {
@@ -110,15 +158,11 @@ impl<T: Transport> Blk<T> {
             return;
         }
         // The first queue with room takes the batch; the next batch goes to the one behind.
+        let mut placed = 0;
         for _ in 0..self.queues.len() {
             let number = self.next_queue;
-            self.next_queue = (number + 1) % self.queues.len();
-            while let Some(slot) = self.waiting.front().copied() {
-                if self.place(number, slot, now).is_err() {
-                    break;
-                }
-                self.waiting.pop_front();
-            }
+            self.next_queue = if number + 1 < self.queues.len() { number + 1 } else { 0 };
+            placed += self.place(number, placed, now);
             let queue = &mut self.queues[number];
             if queue.has_new() {
                 self.counters.kicks += 1;
@@ -127,90 +171,160 @@ impl<T: Transport> Blk<T> {
                     self.transport.notify(number as u16, queue.next_entry());
                 }
             }
-            if self.waiting.is_empty() {
+            if placed == self.waiting.len() {
                 break;
             }
         }
+        self.waiting.drain(..placed);
         if self.check_at.is_none() {
             self.check_at = Some(now + CHECK_STEP);
         }
     }
 
-    /// Puts a request into a queue.
-    #[inline]
-    fn place(&mut self, number: usize, slot: u16, now: Instant) -> Result<(), Full> {
-        let indirect = self.features & Features::INDIRECT.bits() != 0;
-        let factor = u64::from(self.unit.geometry.sector_bytes / SECTOR_BYTES);
-        let queue = &mut self.queues[number];
-        let Some((mut memory, Some(job))) = self.slots.open(slot) else { return Ok(()) };
-        let Job { request, stage, segments, .. } = &*job;
-        let main = *stage == Stage::Main;
-        let (kind, writable) = match request.operation {
-            _ if !main => (FLUSH, false),
-            Operation::Read => (IN, true),
-            Operation::Write(_) => (OUT, false),
-            Operation::Discard => (DISCARD, false),
-            Operation::WriteZeroes(_) => (WRITE_ZEROES, false),
-            Operation::SecureErase => (SECURE_ERASE, false),
-            Operation::Manage(Management::ReadHealth) => (GET_LIFETIME, false),
-            Operation::Flush | Operation::Manage(_) => (FLUSH, false),
+    /// Puts those that wait, but the first `placed`, into a queue as far as there is room; how many.
+    fn place(&mut self, number: usize, placed: usize, now: Instant) -> usize {
+        let way = Way {
+            queue: number as u16,
+            is_indirect: self.features & Features::INDIRECT.bits() != 0,
+            factor: u64::from(self.unit.geometry.sector_bytes / SECTOR_BYTES),
+            limits: self.constraints,
         };
-        let segments = if main { *segments } else { 0 };
-        let clears = matches!(kind, DISCARD | WRITE_ZEROES | SECURE_ERASE);
-        let asks = kind == GET_LIFETIME;
-        let count = segments + EXTRA_PIECES + u16::from(clears || asks);
-        if queue.free() < if indirect { 1 } else { count } {
-            return Err(Full);
+        let waiting = &self.waiting[placed..];
+        match self.queues[number].layout() {
+            Layout::Split(ring) => place(ring, waiting, &mut self.slots, &way, now),
+            Layout::Packed(ring) => place(ring, waiting, &mut self.slots, &way, now),
         }
-        // What is cleared is named by a segment of its own, a flush names nothing.
-        let sector = if matches!(kind, IN | OUT) { request.lba * factor } else { 0 };
-        let header = Header { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
-        let (header, status) = memory.begin(&header);
-        let unmap = request.operation == Operation::WriteZeroes(Room::GiveBack);
-        let flags = if unmap { DiscardSegment::UNMAP } else { 0 };
-        let discard = clears.then(|| {
-            memory.discard(&DiscardSegment {
-                sector: (request.lba * factor).into(),
-                sectors: ((request.sectors * factor) as u32).into(),
-                flags: flags.into(),
-            })
-        });
-        let answer = asks.then(|| memory.lifetime());
-        let read = |segment| Piece { segment, writable: false };
-        let status = Piece { segment: status, writable: true };
-        // One piece of data is the common case, and an array costs less than a chain of iterators.
-        let only = if segments == 1 { request.data.single_segment() } else { None };
-        if let Some(segment) = only {
-            let pieces = [read(header), Piece { segment, writable }, status];
-            add(queue, slot, &mut memory, indirect, count, pieces.into_iter())?;
-        } else {
-            let data = request.data.segments(&self.constraints).take(segments.into());
-            let pieces = core::iter::once(read(header))
-                .chain(discard.map(read))
-                .chain(answer.map(|segment| Piece { segment, writable: true }))
-                .chain(data.map(|segment| Piece { segment, writable }))
-                .chain(core::iter::once(status));
-            add(queue, slot, &mut memory, indirect, count, pieces)?;
-        }
-        (job.since, job.queue) = (Some(now), number as u16);
-        Ok(())
     }
 }
 
-/// Adds a request to a queue, by a table in its slot's memory or by descriptors of its own.
-#[inline]
-fn add(
-    queue: &mut Queue,
+/// How requests are put to the device.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// The queue.
+    queue: u16,
+    /// By tables of descriptors.
+    is_indirect: bool,
+    /// The device's sectors in each of the unit's.
+    factor: u64,
+    /// What was asked of their memory.
+    limits: Constraints,
+}
+
+/// Adds requests to a ring as far as there is room; how many.
+fn place<R: Ring>(
+    ring: &mut R,
+    waiting: &[u16],
+    slots: &mut Slots,
+    way: &Way,
+    now: Instant,
+) -> usize {
+    let Some((memory, jobs)) = slots.parts() else { return 0 };
+    for (placed, slot) in waiting.iter().enumerate() {
+        let number = usize::from(*slot);
+        let (Some(job), Some(block)) = (jobs.get_mut(number), memory.block(number)) else {
+            continue;
+        };
+        let sector = job.request.lba * way.factor;
+        let added = match job.plain {
+            Plain::Read(data) => add(ring, *slot, block, &header(IN, sector), to_write(data), way),
+            Plain::Write(data) => add(ring, *slot, block, &header(OUT, sector), to_read(data), way),
+            Plain::No if job.stage == Stage::Free => continue,
+            Plain::No => add_any(ring, *slot, SlotMemory { blocks: memory, slot: *slot }, job, way),
+        };
+        if added.is_err() {
+            return placed;
+        }
+        (job.since, job.queue) = (Some(now), way.queue);
+    }
+    waiting.len()
+}
+
+/// Adds a plain request. What is the same in all reads, or in all writes, is computed when the program
+/// is compiled.
+#[inline(always)]
+fn add<R: Ring>(
+    ring: &mut R,
     slot: u16,
-    memory: &mut SlotMemory<'_>,
-    indirect: bool,
-    count: u16,
-    pieces: impl Iterator<Item = Piece>,
+    mut block: Block<'_>,
+    header: &Header,
+    data: Piece,
+    way: &Way,
 ) -> Result<(), Full> {
-    if !indirect {
-        return queue.add(slot, count, pieces);
+    let (header, status) = begin(&mut block, header);
+    let pieces = [to_read(header), data, to_write(status)];
+    if !way.is_indirect {
+        return ring.add_short(slot, pieces);
+    }
+    R::write_short_table::<TABLE, _, _>(&mut block, pieces);
+    let bytes = status.bytes + if data.writable { data.segment.bytes } else { 0 };
+    ring.add_table(slot, block.address_of::<TABLE>(), SHORT, bytes as u32)
+}
+
+/// Adds any other request.
+#[inline(never)]
+fn add_any<R: Ring>(
+    ring: &mut R,
+    slot: u16,
+    mut memory: SlotMemory<'_>,
+    job: &Job,
+    way: &Way,
+) -> Result<(), Full> {
+    let Job { request, stage, segments, .. } = job;
+    let main = *stage == Stage::Main;
+    let (kind, writable) = match request.operation {
+        _ if !main => (FLUSH, false),
+        Operation::Read => (IN, true),
+        Operation::Write(_) => (OUT, false),
+        Operation::Discard => (DISCARD, false),
+        Operation::WriteZeroes(_) => (WRITE_ZEROES, false),
+        Operation::SecureErase => (SECURE_ERASE, false),
+        Operation::Manage(Management::ReadHealth) => (GET_LIFETIME, false),
+        Operation::Flush | Operation::Manage(_) => (FLUSH, false),
+    };
+    let segments = if main { *segments } else { 0 };
+    let clears = matches!(kind, DISCARD | WRITE_ZEROES | SECURE_ERASE);
+    let asks = kind == GET_LIFETIME;
+    let count = segments + EXTRA_PIECES + u16::from(clears || asks);
+    if ring.free() < if way.is_indirect { 1 } else { count } {
+        return Err(Full);
+    }
+    // What is cleared is named by a segment of its own, a flush names nothing.
+    let sector = if matches!(kind, IN | OUT) { request.lba * way.factor } else { 0 };
+    let Some((header, status)) = memory.begin(&header(kind, sector)) else { return Ok(()) };
+    let unmap = request.operation == Operation::WriteZeroes(Room::GiveBack);
+    let flags = if unmap { DiscardSegment::UNMAP } else { 0 };
+    let discard = clears.then(|| {
+        memory.discard(&DiscardSegment {
+            sector: (request.lba * way.factor).into(),
+            sectors: ((request.sectors * way.factor) as u32).into(),
+            flags: flags.into(),
+        })
+    });
+    let answer = asks.then(|| memory.lifetime());
+    let data = request.data.segments(&way.limits).take(segments.into());
+    let pieces = core::iter::once(to_read(header))
+        .chain(discard.map(to_read))
+        .chain(answer.map(to_write))
+        .chain(data.map(|segment| Piece { segment, writable }))
+        .chain(core::iter::once(to_write(status)));
+    if !way.is_indirect {
+        return ring.add(slot, count, pieces);
     }
     let (buffer, at, address) = memory.table();
-    let (count, writable_bytes) = queue.write_table(buffer, at, pieces);
-    queue.add_table(slot, address, count, writable_bytes)
+    let (count, writable_bytes) = R::write_table(buffer, at, pieces);
+    ring.add_table(slot, address, count, writable_bytes)
+}
+
+fn header(kind: u32, sector: u64) -> Header {
+    Header { kind: kind.into(), reserved: 0.into(), sector: sector.into() }
+}
+
+/// A piece that the device reads.
+const fn to_read(segment: Segment) -> Piece {
+    Piece { segment, writable: false }
+}
+
+/// A piece that it writes.
+const fn to_write(segment: Segment) -> Piece {
+    Piece { segment, writable: true }
 }

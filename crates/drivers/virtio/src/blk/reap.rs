@@ -1,15 +1,17 @@
 //! Taking back what the device has done.
 
+use super::counters::Counters;
 use super::event::Cause as ResetCause;
 use super::lifetime::health;
-use super::slots::{Ended, NO_STATUS, Stage};
+use super::slots::{NO_STATUS, Slots, Stage};
 use super::{Blk, Event, Phase};
-use crate::queue::Queue;
+use crate::queue::{Broken, Layout, Queue, Ring, Used};
 use crate::sabotage::Sabotage;
 use crate::spec::blk::{STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED, WRITEBACK};
 use crate::transport::{Cause, Transport};
-use outboard_block::{BlockError, Completion, Durability, Management, Operation, UnitId};
+use outboard_block::{BlockError, Completion, Durability, Management, Operation, Request, UnitId};
 use outboard_hw::Instant;
+use outboard_hw::dma::SgList;
 
 impl<T: Transport> Blk<T> {
     /// Does whatever is due.
@@ -58,33 +60,52 @@ impl<T: Transport> Blk<T> {
             // More than there are can only be done by a device that answers as fast as it is asked.
             let mut left = self.slots.own() + 1;
             while left > 0 && self.is_up() {
-                left -= 1;
-                match self.queues[number].take() {
-                    Some(Ok(used))
-                        if self.slots.status(used.token) == NO_STATUS
-                            && self.does(Sabotage::MissingStatus) =>
-                    {
-                        // Perhaps it still has the memory.
-                        return self.recover(now, number as u16, ResetCause::NoStatus);
+                match self.reap_plain(number, &mut left, done) {
+                    Some(Ok((slot, status))) => {
+                        self.finish(now, number as u16, slot, status, done);
                     }
-                    Some(Ok(used)) => self.finish(now, used.token, done),
                     Some(Err(why)) => {
                         return self.recover(now, number as u16, ResetCause::Broken(why));
                     }
-                    None if self.masked || !self.queues[number].listen() => break,
+                    None if left == 0 || self.masked || !self.queues[number].listen() => break,
                     None => {}
                 }
             }
         }
     }
 
+    /// Ends the plain requests that went well, as most do, up to the first request of which that is not
+    /// so: its slot and status. `None` if there is none.
+    fn reap_plain(
+        &mut self,
+        number: usize,
+        left: &mut u16,
+        done: &mut dyn FnMut(Completion),
+    ) -> Option<Result<(u16, u8), Broken>> {
+        let Self { queues, slots, counters, resets, .. } = self;
+        match queues[number].layout() {
+            Layout::Split(ring) => reap(ring, slots, counters, resets, left, done),
+            Layout::Packed(ring) => reap(ring, slots, counters, resets, left, done),
+        }
+    }
+
     /// Ends a request that the device is done with.
-    #[inline]
-    fn finish(&mut self, now: Instant, slot: u16, done: &mut dyn FnMut(Completion)) {
+    #[inline(never)]
+    fn finish(
+        &mut self,
+        now: Instant,
+        queue: u16,
+        slot: u16,
+        status: u8,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if status == NO_STATUS && self.does(Sabotage::MissingStatus) {
+            // Perhaps it still has the memory.
+            return self.recover(now, queue, ResetCause::NoStatus);
+        }
         if slot == self.slots.own() {
             return self.identified(now);
         }
-        let status = self.slots.status(slot);
         let write_cache = self.unit.geometry.write_cache;
         let flushes = self.does(Sabotage::FlushAfterWrite);
         let doubts = self.does(Sabotage::CacheDoubt);
@@ -99,7 +120,7 @@ impl<T: Transport> Blk<T> {
                     && flushes
                 {
                     job.stage = Stage::Flush;
-                    self.waiting.push_back(slot);
+                    self.waiting.push(slot);
                     return;
                 }
                 self.resets = 0;
@@ -141,7 +162,6 @@ impl<T: Transport> Blk<T> {
     }
 
     /// Gives the request in a slot back.
-    #[inline]
     pub(super) fn complete(
         &mut self,
         now: Instant,
@@ -149,9 +169,8 @@ impl<T: Transport> Blk<T> {
         result: Result<(), BlockError>,
         done: &mut dyn FnMut(Completion),
     ) {
-        let Some(Ended { tag, operation, lba, sectors, data }) = self.slots.take(slot) else {
-            return;
-        };
+        let Some(job) = self.slots.get(slot) else { return };
+        let (tag, &Request { operation, lba, sectors, .. }) = (job.tag, &job.request);
         let counters = &mut self.counters;
         match (result, operation) {
             (Err(error), _) => {
@@ -176,6 +195,7 @@ impl<T: Transport> Blk<T> {
             }
             (Ok(()), Operation::Manage(_)) => {}
         }
+        let data = self.slots.release(slot);
         data.sync_for_cpu();
         done(Completion { unit: UnitId(0), tag, result, data });
     }
@@ -202,4 +222,32 @@ impl<T: Transport> Blk<T> {
     pub(super) fn is_idle(&self) -> bool {
         self.slots.in_use() == 0 && self.queues.iter().all(|queue: &Queue| !queue.has_new())
     }
+}
+
+/// See [`Blk::reap_plain`].
+#[inline]
+fn reap<R: Ring>(
+    ring: &mut R,
+    slots: &mut Slots,
+    counters: &mut Counters,
+    resets: &mut u8,
+    left: &mut u16,
+    done: &mut dyn FnMut(Completion),
+) -> Option<Result<(u16, u8), Broken>> {
+    while *left > 0 {
+        let slot = match ring.take()? {
+            Ok(Used { token, .. }) => token,
+            Err(why) => return Some(Err(why)),
+        };
+        *left -= 1;
+        let status = slots.status(slot);
+        let Some((tag, data)) = slots.end_plain(slot, status, counters) else {
+            return Some(Ok((slot, status)));
+        };
+        *resets = 0;
+        let mut ended = Completion { unit: UnitId(0), tag, result: Ok(()), data: SgList::EMPTY };
+        core::mem::swap(&mut ended.data, data);
+        done(ended);
+    }
+    None
 }

@@ -191,7 +191,7 @@ impl<T: Transport> Blk<T> {
         let slots = self.slots.iter_mut().filter(waits);
         self.waiting.extend(slots.map(|(slot, _)| slot));
         let number = |slot: &u16| self.slots.peek(*slot).map(|job| job.number);
-        self.waiting.make_contiguous().sort_by_key(number);
+        self.waiting.sort_by_key(number);
     }
 
     /// Ends what was tried too often, of a device that was reset: it lets go of memory only then.

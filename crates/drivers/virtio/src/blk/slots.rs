@@ -1,39 +1,63 @@
 //! Requests that the driver has accepted, and the memory that each takes beside its own.
 
+use super::counters::Counters;
 use crate::spec::blk::{
-    DISCARD_BYTES, DiscardSegment, HEADER_BYTES, Header, LIFETIME_BYTES, Lifetime,
+    DISCARD_BYTES, DiscardSegment, HEADER_BYTES, Header, LIFETIME_BYTES, Lifetime, STATUS_OK,
 };
 use crate::spec::split::Descriptor;
 use alloc::vec::Vec;
-use outboard_block::{Operation, Request, Tag};
+use outboard_block::{Request, Tag};
 use outboard_hw::Instant;
 use outboard_hw::dma::{
-    Constraints, DeviceAddress, DmaBuffer, DmaError, DmaSpace, Segment, SgList,
+    Constraints, DeviceAddress, DmaBlock, DmaBlocks, DmaBuffer, DmaError, DmaSpace, Segment, SgList,
 };
 
-/// Where a slot's status is, behind its header.
+/// Where a slot's header is.
+const HEADER: usize = 0;
+/// Where its status is, behind it.
 const STATUS: usize = HEADER_BYTES;
 /// Where what it discards is, or what the device knows of its life.
 const DISCARD: usize = 32;
 /// Where its table of descriptors is.
-const TABLE: usize = 64;
+pub(super) const TABLE: usize = 64;
+/// Descriptors of a request whose data is in one piece.
+pub(super) const SHORT: u16 = 3;
+/// Bytes of a slot, with room for those.
+const SLOT_BYTES: usize = TABLE + SHORT as usize * Descriptor::BYTES;
+/// What begins a slot.
+pub(super) type Block<'a> = DmaBlock<'a, SLOT_BYTES>;
 /// What the status is before the device has written one.
 pub(super) const NO_STATUS: u8 = u8::MAX;
 
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// There is none.
+    Free,
     /// What was asked for.
     Main,
     /// The flush behind a write that is to be durable.
     Flush,
 }
 
-/// A request that was accepted.
+/// Whether a request is one that most are, with which nothing special is to be done, not even for the
+/// processor's caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plain {
+    /// It is another one.
+    No,
+    /// A read into memory in one piece.
+    Read(Segment),
+    /// A write from memory in one piece, which may end in the device's cache.
+    Write(Segment),
+}
+
+/// A request that was accepted, or the place for one.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) tag: Tag,
     pub(super) request: Request,
+    pub(super) plain: Plain,
     /// How many pieces its memory is for the device.
     pub(super) segments: u16,
     pub(super) stage: Stage,
@@ -45,31 +69,66 @@ pub(super) struct Job {
     pub(super) queue: u16,
     /// Grows from request to request: the order to issue them in again.
     pub(super) number: u64,
+    /// Where there is none: the next such slot.
+    next_free: u16,
 }
 
-/// What is left of a request that has ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) tag: Tag,
-    pub(super) operation: Operation,
-    pub(super) lba: u64,
-    pub(super) sectors: u64,
-    pub(super) data: SgList,
+impl Job {
+    /// A place for one.
+    fn free(next_free: u16) -> Self {
+        Self {
+            next_free,
+            tag: Tag(0),
+            request: Request::flush(),
+            plain: Plain::No,
+            segments: 0,
+            stage: Stage::Free,
+            tries: 0,
+            since: None,
+            queue: 0,
+            number: 0,
+        }
+    }
+
+    /// Puts a request here that has so many segments.
+    #[inline]
+    pub(super) fn begin(
+        &mut self,
+        tag: Tag,
+        request: Request,
+        plain: Plain,
+        segments: u16,
+        number: u64,
+    ) {
+        debug_assert_eq!(self.stage, Stage::Free);
+        // The memory of the one before was taken out when it ended: nothing of it is left to be freed.
+        core::mem::forget(core::mem::replace(&mut self.request, request));
+        (self.tag, self.plain, self.segments, self.number) = (tag, plain, segments, number);
+        (self.stage, self.tries, self.since, self.queue) = (Stage::Main, 0, None, 0);
+    }
+
+    /// Makes this slot the first one that is free.
+    #[inline]
+    const fn end(&mut self, slot: u16, first_free: &mut u16, in_use: &mut usize) {
+        (self.stage, self.plain, self.next_free) = (Stage::Free, Plain::No, *first_free);
+        (*first_free, *in_use) = (slot, *in_use - 1);
+    }
 }
 
 /// The slots. One more than there are requests is the driver's own.
 #[derive(Debug)]
 pub(super) struct Slots {
-    memory: Option<DmaBuffer>,
-    stride: usize,
-    jobs: Vec<Option<Job>>,
-    free: Vec<u16>,
+    memory: Option<DmaBlocks<SLOT_BYTES>>,
+    jobs: Vec<Job>,
+    /// The first one that is free; each leads to the next, and the last one to none.
+    first_free: u16,
+    in_use: usize,
 }
 
 impl Slots {
     /// None at all.
     pub(super) const fn none() -> Self {
-        Self { memory: None, stride: 0, jobs: Vec::new(), free: Vec::new() }
+        Self { memory: None, jobs: Vec::new(), first_free: 0, in_use: 0 }
     }
 
     /// So many slots for requests of up to so many segments.
@@ -78,10 +137,10 @@ impl Slots {
         let bytes = stride * (usize::from(count) + 1);
         let memory = dma.allocate(bytes, &Constraints::NONE.aligned(16))?;
         Ok(Self {
-            memory: Some(memory),
-            stride,
-            jobs: (0..count).map(|_| None).collect(),
-            free: (0..count).rev().collect(),
+            memory: Some(DmaBlocks::new(memory, stride)),
+            jobs: (1..=count).map(Job::free).collect(),
+            first_free: 0,
+            in_use: 0,
         })
     }
 
@@ -92,114 +151,138 @@ impl Slots {
 
     /// Requests there are.
     pub(super) const fn in_use(&self) -> usize {
-        self.jobs.len() - self.free.len()
+        self.in_use
     }
 
+    /// Takes a slot for a request, if there is one; [`Job::begin`] puts it there.
     #[inline]
-    /// Takes a slot for a request, if there is one; [`fill`](Self::fill) puts it there.
-    pub(super) fn reserve(&mut self) -> Option<u16> {
-        self.free.pop()
-    }
-
-    #[inline]
-    pub(super) fn fill(&mut self, slot: u16, job: Job) {
-        let place = &mut self.jobs[usize::from(slot)];
-        debug_assert!(place.is_none(), "the slot is free");
-        if place.is_none() {
-            *place = Some(job);
-        }
+    pub(super) fn reserve(&mut self) -> Option<(u16, &mut Job)> {
+        let slot = self.first_free;
+        let job = self.jobs.get_mut(usize::from(slot))?;
+        (self.first_free, self.in_use) = (job.next_free, self.in_use + 1);
+        Some((slot, job))
     }
 
     #[inline]
     pub(super) fn get(&mut self, slot: u16) -> Option<&mut Job> {
-        self.jobs.get_mut(usize::from(slot))?.as_mut()
+        self.jobs.get_mut(usize::from(slot)).filter(|job| job.stage != Stage::Free)
     }
 
     /// The request in a slot.
     pub(super) fn peek(&self, slot: u16) -> Option<&Job> {
-        self.jobs.get(usize::from(slot))?.as_ref()
+        self.jobs.get(usize::from(slot)).filter(|job| job.stage != Stage::Free)
     }
 
-    /// Takes a request out of its slot, as far as it is needed once it has ended.
+    /// Frees the slot of a request that has ended, and gives its memory back.
+    pub(super) fn release(&mut self, slot: u16) -> SgList {
+        let Some(job) = self.jobs.get_mut(usize::from(slot)) else { return SgList::EMPTY };
+        job.end(slot, &mut self.first_free, &mut self.in_use);
+        core::mem::take(&mut job.request.data)
+    }
+
+    /// The slots' memory, and the requests.
     #[inline]
-    pub(super) fn take(&mut self, slot: u16) -> Option<Ended> {
-        let place = self.jobs.get_mut(usize::from(slot))?;
-        let Job { tag, request, .. } = place.as_mut()?;
-        let Request { operation, lba, sectors, .. } = *request;
-        // Moved once, where the whole would be moved from step to step.
-        let data = core::mem::take(&mut request.data);
-        let ended = Ended { tag: *tag, operation, lba, sectors, data };
-        *place = None;
-        self.free.push(slot);
-        Some(ended)
+    pub(super) fn parts(&mut self) -> Option<(&mut DmaBlocks<SLOT_BYTES>, &mut [Job])> {
+        Some((self.memory.as_mut()?, &mut self.jobs))
+    }
+
+    /// Frees the slot of a plain request that went well, and gives back its name and its memory, which
+    /// is to be taken out; `None` if it is another one.
+    #[inline]
+    pub(super) fn end_plain(
+        &mut self,
+        slot: u16,
+        status: u8,
+        counters: &mut Counters,
+    ) -> Option<(Tag, &mut SgList)> {
+        let job = self.jobs.get_mut(usize::from(slot)).filter(|_| status == STATUS_OK)?;
+        let sectors = job.request.sectors;
+        match job.plain {
+            Plain::No => return None,
+            Plain::Read(_) => {
+                counters.reads += 1;
+                counters.sectors_read += sectors;
+            }
+            Plain::Write(_) => {
+                counters.writes += 1;
+                counters.sectors_written += sectors;
+            }
+        }
+        job.end(slot, &mut self.first_free, &mut self.in_use);
+        Some((job.tag, &mut job.request.data))
     }
 
     /// All requests, with their slots.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Job)> {
-        (0..).zip(&mut self.jobs).filter_map(|(slot, job)| Some((slot, job.as_mut()?)))
+        (0..).zip(&mut self.jobs).filter(|(_, job)| job.stage != Stage::Free)
     }
 
     /// A slot's memory, and its request; the driver's own slot has none.
-    #[inline]
     pub(super) fn open(&mut self, slot: u16) -> Option<(SlotMemory<'_>, Option<&mut Job>)> {
-        let memory = self.memory.as_mut()?;
-        let at = self.stride * usize::from(slot);
-        let job = self.jobs.get_mut(usize::from(slot)).and_then(Option::as_mut);
-        Some((SlotMemory { memory, at }, job))
+        let memory = SlotMemory { blocks: self.memory.as_mut()?, slot };
+        let job = self.jobs.get_mut(usize::from(slot)).filter(|job| job.stage != Stage::Free);
+        Some((memory, job))
     }
 
     /// What the device has said of its life.
     pub(super) fn lifetime(&self, slot: u16) -> Lifetime {
-        let at = self.stride * usize::from(slot) + DISCARD;
-        self.memory.as_ref().map_or_else(Lifetime::default, |memory| memory.read(at))
+        let said = self.memory.as_ref().and_then(|blocks| blocks.read::<DISCARD, _>(slot.into()));
+        said.unwrap_or_default()
     }
 
     /// What the device says of a request.
     #[inline]
     pub(super) fn status(&self, slot: u16) -> u8 {
-        let at = self.stride * usize::from(slot) + STATUS;
-        self.memory.as_ref().map_or(NO_STATUS, |memory| memory.read(at))
+        let status = self.memory.as_ref().and_then(|blocks| blocks.read::<STATUS, _>(slot.into()));
+        status.unwrap_or(NO_STATUS)
     }
+}
+
+/// Writes what begins a request into its slot, and that it has no status yet: the pieces of both.
+#[inline]
+pub(super) fn begin(block: &mut Block<'_>, header: &Header) -> (Segment, Segment) {
+    block.write::<HEADER, _>(header);
+    block.write::<STATUS, _>(&NO_STATUS);
+    let header = Segment { address: block.address_of::<HEADER>(), bytes: HEADER_BYTES as u64 };
+    let status = Segment { address: block.address_of::<STATUS>(), bytes: 1 };
+    (header, status)
 }
 
 /// The memory of one slot.
 #[derive(Debug)]
 pub(super) struct SlotMemory<'a> {
-    memory: &'a mut DmaBuffer,
-    at: usize,
+    pub(super) blocks: &'a mut DmaBlocks<SLOT_BYTES>,
+    pub(super) slot: u16,
 }
 
 impl SlotMemory<'_> {
-    /// Writes what begins the request, and that it has no status yet: the pieces of both.
-    #[inline]
-    pub(super) fn begin(&mut self, header: &Header) -> (Segment, Segment) {
-        self.memory.write(self.at, header);
-        self.memory.write(self.at + STATUS, &NO_STATUS);
-        (self.segment(0, HEADER_BYTES), self.segment(STATUS, 1))
+    /// See [`begin`].
+    pub(super) fn begin(&mut self, header: &Header) -> Option<(Segment, Segment)> {
+        Some(begin(&mut self.blocks.block(self.slot.into())?, header))
     }
 
     /// Writes what is discarded.
     pub(super) fn discard(&mut self, discard: &DiscardSegment) -> Segment {
-        self.memory.write(self.at + DISCARD, discard);
-        self.segment(DISCARD, DISCARD_BYTES)
+        let (at, buffer) = (self.at(DISCARD), self.blocks.buffer_mut());
+        buffer.write(at, discard);
+        Segment { address: buffer.address_of(at), bytes: DISCARD_BYTES as u64 }
     }
 
     /// Room for what the device knows of its life, which is nothing until it says so.
     pub(super) fn lifetime(&mut self) -> Segment {
-        self.memory.write(self.at + DISCARD, &Lifetime::default());
-        self.segment(DISCARD, LIFETIME_BYTES)
+        let (at, buffer) = (self.at(DISCARD), self.blocks.buffer_mut());
+        buffer.write(at, &Lifetime::default());
+        Segment { address: buffer.address_of(at), bytes: LIFETIME_BYTES as u64 }
     }
 
     /// The table of descriptors: the memory, where in it, and its address.
-    #[inline]
     pub(super) fn table(&mut self) -> (&mut DmaBuffer, usize, DeviceAddress) {
-        let at = self.at + TABLE;
-        let address = self.memory.address_of(at);
-        (self.memory, at, address)
+        let (at, buffer) = (self.at(TABLE), self.blocks.buffer_mut());
+        let address = buffer.address_of(at);
+        (buffer, at, address)
     }
 
-    #[inline]
-    fn segment(&self, offset: usize, bytes: usize) -> Segment {
-        Segment { address: self.memory.address_of(self.at + offset), bytes: bytes as u64 }
+    fn at(&self, offset: usize) -> usize {
+        self.blocks.offset_of(self.slot.into()) + offset
     }
 }
