@@ -154,13 +154,6 @@ impl SgList {
         }
     }
 
-    /// The first buffer, and where in it the list begins: what is before that may be written by
-    /// whoever has the list.
-    #[inline]
-    pub fn first_buffer_mut(&mut self) -> Option<(&mut DmaBuffer, usize)> {
-        self.first.as_mut().map(|part| (&mut part.buffer, part.start as usize))
-    }
-
     /// Writes a plain value right before the bytes of a list with a single part, if there is room for
     /// it in the buffer; makes both visible to the device, and says where both are.
     #[inline]

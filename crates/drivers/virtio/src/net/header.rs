@@ -33,12 +33,22 @@ pub(super) fn describe(work: &Work) -> Header {
 /// `agreed` upon, and nothing that lies behind the frame's end.
 #[inline]
 pub(super) fn arrival(header: &Header, bytes: u32, agreed: Offloads) -> Option<Arrival> {
-    let plain =
-        Arrival { bytes, checksum: ChecksumState::Unknown, segmentation: None, vlan_tag: None };
-    if header.flags & (NEEDS_CHECKSUM | DATA_VALID) == 0 && header.gso_kind == GSO_NONE {
-        return Some(plain);
+    match is_plain(header) {
+        true => Some(plain(bytes)),
+        false => special(header, agreed, plain(bytes)),
     }
-    special(header, agreed, plain)
+}
+
+/// Whether nothing is said of a frame.
+#[inline]
+pub(super) const fn is_plain(header: &Header) -> bool {
+    header.flags & (NEEDS_CHECKSUM | DATA_VALID) == 0 && header.gso_kind == GSO_NONE
+}
+
+/// What is known of a frame of which nothing is said.
+#[inline]
+pub(super) const fn plain(bytes: u32) -> Arrival {
+    Arrival { bytes, checksum: ChecksumState::Unknown, segmentation: None, vlan_tag: None }
 }
 
 fn special(header: &Header, agreed: Offloads, plain: Arrival) -> Option<Arrival> {

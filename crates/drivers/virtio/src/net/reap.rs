@@ -70,6 +70,12 @@ impl<T: Transport> Net<T> {
             match receive.queue.take() {
                 Some(Ok(used)) => {
                     left -= 1;
+                    if let Some(bytes) = receive.arrived_plainly(used.token, used.bytes, done) {
+                        self.counters.frames_received += 1;
+                        self.counters.bytes_received += u64::from(bytes);
+                        self.resets = 0;
+                        continue;
+                    }
                     match receive.arrived(used.token, used.bytes, done) {
                         Ok(Outcome::Frame(bytes)) => {
                             self.counters.frames_received += 1;
@@ -96,16 +102,7 @@ impl<T: Transport> Net<T> {
         done: &mut dyn FnMut(Completion),
     ) -> Result<(), ResetCause> {
         let transmit = &mut self.pairs[number].transmit;
-        let (mut frames, mut bytes) = (0, 0);
-        let most = transmit.held();
-        while frames < most {
-            match transmit.queue.take() {
-                Some(Ok(used)) => bytes += transmit.sent(used, done),
-                Some(Err(why)) => return Err(ResetCause::Broken(why)),
-                None => break,
-            }
-            frames += 1;
-        }
+        let (frames, bytes) = transmit.reap(transmit.held(), done).map_err(ResetCause::Broken)?;
         if frames > 0 {
             transmit.since = (transmit.held() > 0).then_some(now);
             transmit.ignore_if_roomy();

@@ -1,5 +1,6 @@
 //! A queue of buffers for frames to come.
 
+use super::header::{is_plain, plain};
 use crate::queue::{Full, Piece, Queue};
 use crate::spec::net::Header;
 use alloc::vec::Vec;
@@ -41,14 +42,35 @@ pub(super) enum Outcome {
     Malformed,
 }
 
+/// A buffer that the device has, or the place for one.
+#[derive(Debug)]
+struct Slot {
+    posted: Option<Posted>,
+    /// Where there is none: the next such slot.
+    next_free: u16,
+}
+
+impl Slot {
+    /// Takes a buffer out, which makes this slot the first one that is free.
+    #[inline]
+    fn end(&mut self, slot: u16, first_free: &mut u16, held: &mut usize) -> Option<Posted> {
+        let posted = self.posted.take()?;
+        self.next_free = *first_free;
+        (*first_free, *held) = (slot, *held - 1);
+        Some(posted)
+    }
+}
+
 /// The queue, and what is in it.
 #[derive(Debug)]
 pub(super) struct Receive {
     number: u16,
     pub(super) queue: Queue,
     layout: Layout,
-    slots: Vec<Option<Posted>>,
-    free: Vec<u16>,
+    slots: Vec<Slot>,
+    /// The first one that is free; each leads to the next, and the last one to none.
+    first_free: u16,
+    held: usize,
     /// What begins the frame of which more has to come.
     header: Header,
     /// Its slots so far, and how many bytes are in each.
@@ -63,8 +85,9 @@ impl Receive {
             number,
             queue,
             layout,
-            slots: (0..count).map(|_| None).collect(),
-            free: (0..count).rev().collect(),
+            slots: (1..=count).map(|next_free| Slot { posted: None, next_free }).collect(),
+            first_free: 0,
+            held: 0,
             header: Header::default(),
             pieces: heapless::Vec::new(),
         }
@@ -77,49 +100,34 @@ impl Receive {
 
     /// How many it has.
     pub(super) const fn held(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.held
     }
 
     /// Takes a buffer, which the device sees once that is published.
     #[inline]
-    pub(super) fn post(&mut self, buffer: Posted) -> Result<(), Posted> {
-        let Some(slot) = self.free.last().copied() else { return Err(buffer) };
-        buffer.buffer.sync_for_device(0..buffer.buffer.len());
-        if self.add(slot, &buffer.buffer).is_err() {
-            return Err(buffer);
+    pub(super) fn post(&mut self, posted: Posted) -> Result<(), Posted> {
+        let slot = self.first_free;
+        let Some(place) = self.slots.get_mut(usize::from(slot)) else { return Err(posted) };
+        posted.buffer.sync_for_device(0..posted.buffer.len());
+        if add(&mut self.queue, self.layout, slot, &posted.buffer).is_err() {
+            return Err(posted);
         }
-        self.free.pop();
-        self.slots[usize::from(slot)] = Some(buffer);
+        // The buffer of before was taken out when it came back: nothing of it is left to be freed.
+        core::mem::forget(core::mem::replace(&mut place.posted, Some(posted)));
+        (self.first_free, self.held) = (place.next_free, self.held + 1);
         Ok(())
-    }
-
-    #[inline]
-    fn add(&mut self, slot: u16, buffer: &DmaBuffer) -> Result<(), Full> {
-        let bytes = buffer.len().min(MOST_BYTES);
-        let piece = |start: usize, bytes: usize| {
-            let segment = Segment { address: buffer.address_of(start), bytes: bytes as u64 };
-            Piece { segment, writable: true }
-        };
-        if self.layout.shares_descriptor {
-            return self.queue.add(slot, 1, core::iter::once(piece(0, bytes)));
-        }
-        let header = self.layout.header_bytes;
-        let pieces = [piece(0, header), piece(header, bytes - header)];
-        self.queue.add(slot, 2, pieces.into_iter())
     }
 
     /// Forgets what the device had of it, and shows it all buffers again, once that is published.
     pub(super) fn restart(&mut self) {
         self.queue.reset();
         self.pieces.clear();
-        let slots = core::mem::take(&mut self.slots);
-        for (slot, posted) in (0..).zip(&slots) {
-            if let Some(posted) = posted {
+        for (slot, place) in (0..).zip(&self.slots) {
+            if let Some(posted) = &place.posted {
                 // There was room for as many before.
-                let _ = self.add(slot, &posted.buffer);
+                let _ = add(&mut self.queue, self.layout, slot, &posted.buffer);
             }
         }
-        self.slots = slots;
     }
 
     /// Gives all buffers back; the device reaches none of them any more.
@@ -134,14 +142,50 @@ impl Receive {
 
     #[inline]
     fn take_out(&mut self, slot: u16) -> Option<Posted> {
-        let posted = self.slots.get_mut(usize::from(slot))?.take()?;
-        self.free.push(slot);
-        Some(posted)
+        let place = self.slots.get_mut(usize::from(slot))?;
+        place.end(slot, &mut self.first_free, &mut self.held)
+    }
+
+    /// Passes on a frame in a buffer in which there are so many bytes, if it is all that is in it, and
+    /// nothing special is said of it, as of most; else it is for [`arrived`](Self::arrived). How many
+    /// bytes it has.
+    #[inline]
+    pub(super) fn arrived_plainly(
+        &mut self,
+        slot: u16,
+        bytes: u32,
+        done: &mut dyn FnMut(Completion),
+    ) -> Option<u32> {
+        let Layout { header_bytes, merges, .. } = self.layout;
+        let place = self.slots.get_mut(usize::from(slot))?;
+        let Posted { buffer, .. } = place.posted.as_ref()?;
+        let frame_bytes = bytes.checked_sub(Header::BYTES as u32)?;
+        if header_bytes != Header::BYTES
+            || frame_bytes < outboard_net::ETHERNET_HEADER_BYTES as u32
+            || !self.pieces.is_empty()
+        {
+            return None;
+        }
+        buffer.sync_for_cpu(0..bytes as usize);
+        let header: Header = buffer.read(0);
+        if !is_plain(&header) || merges && header.buffers.get() != 1 {
+            return None;
+        }
+        let Posted { tag, buffer } = place.end(slot, &mut self.first_free, &mut self.held)?;
+        done(Completion::Received(Received {
+            queue: self.number,
+            tag,
+            buffer,
+            bytes: Header::BYTES..bytes as usize,
+            more: 0,
+            arrival: plain(frame_bytes),
+        }));
+        Some(frame_bytes)
     }
 
     /// Takes note of a buffer in which there are so many bytes, and passes the frame on once all of
     /// it is there; or says what is wrong with the device.
-    #[inline]
+    #[inline(never)]
     pub(super) fn arrived(
         &mut self,
         slot: u16,
@@ -153,7 +197,7 @@ impl Receive {
             return self.continued(slot, bytes, done);
         }
         let Some(place) = self.slots.get_mut(usize::from(slot)) else { return Err(UNKNOWN) };
-        let Some(Posted { buffer, .. }) = place else { return Err(UNKNOWN) };
+        let Some(Posted { buffer, .. }) = &place.posted else { return Err(UNKNOWN) };
         if bytes < header_bytes as u32 {
             return Err("gives back a buffer without what stands before a frame");
         }
@@ -173,8 +217,7 @@ impl Receive {
         let frame_bytes = bytes - header_bytes as u32;
         let arrival = crate::net::header::arrival(&header, frame_bytes, self.layout.agreed)
             .filter(|_| frame_bytes as usize >= outboard_net::ETHERNET_HEADER_BYTES);
-        let Some(posted) = place.take() else { return Ok(Outcome::Incomplete) };
-        self.free.push(slot);
+        let Some(posted) = self.take_out(slot) else { return Err(UNKNOWN) };
         let Some(arrival) = arrival else {
             done(Completion::Returned { queue: self.number, buffer: posted });
             return Ok(Outcome::Malformed);
@@ -209,7 +252,10 @@ impl Receive {
         bytes: u32,
         done: &mut dyn FnMut(Completion),
     ) -> Result<Outcome, &'static str> {
-        let Some(Some(posted)) = self.slots.get(usize::from(slot)) else { return Err(UNKNOWN) };
+        let place = self.slots.get(usize::from(slot));
+        let Some(posted) = place.and_then(|place| place.posted.as_ref()) else {
+            return Err(UNKNOWN);
+        };
         if bytes == 0 {
             return Err("gives back an empty buffer as a piece of a frame");
         }
@@ -243,4 +289,20 @@ impl Receive {
         }
         Ok(arrival.map_or(Outcome::Malformed, |_| Outcome::Frame(frame_bytes)))
     }
+}
+
+/// Adds a buffer to a queue.
+#[inline]
+fn add(queue: &mut Queue, layout: Layout, slot: u16, buffer: &DmaBuffer) -> Result<(), Full> {
+    let bytes = buffer.len().min(MOST_BYTES);
+    let piece = |address, bytes: usize| Piece {
+        segment: Segment { address, bytes: bytes as u64 },
+        writable: true,
+    };
+    if layout.shares_descriptor {
+        return queue.add_short(slot, [piece(buffer.address(), bytes)]);
+    }
+    let header = layout.header_bytes;
+    let behind = buffer.address_of(header);
+    queue.add_short(slot, [piece(buffer.address(), header), piece(behind, bytes - header)])
 }
