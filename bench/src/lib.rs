@@ -39,8 +39,8 @@ impl std::fmt::Debug for Part {
 pub fn parts() -> Vec<Part> {
     vec![
         whole("pool: allocate and free", 60, allocate_and_free),
-        whole("list: segments of one buffer", 175, || segments(1)),
-        whole("list: segments of 32 scattered buffers", 2600, || segments(32)),
+        whole("list: segments of one buffer", 155, || segments(1)),
+        whole("list: segments of 32 scattered buffers", 2400, || segments(32)),
         whole("codec: decode Tread", 160, decode_read),
         whole("codec: decode Twrite of 4 KiB", 165, decode_write),
         whole("codec: encode Rwrite", 95, encode_reply),
