@@ -1,5 +1,6 @@
 //! What a read costs in the back end of a virtual machine's disk: its session, and a disk made of
-//! memory, whose copying is one instruction. The front end is in this process, and is not counted.
+//! memory. Of each read's instructions 4097 are its copy, which is one that callgrind counts for
+//! every byte. The front end is in this process, and is not counted.
 
 use crate::Part;
 use outboard_block::disk::Disks;
@@ -45,14 +46,13 @@ const SECTORS: u64 = (DISK_BYTES / 512) as u64;
 /// The cases: name, features, whether what is in flight is remembered, requests at a time, and the
 /// most instructions that each may take.
 const CASES: [(&str, Features, bool, usize, u64); 6] = [
-    ("back end: read, split, 1 at a time", SPLIT, false, 1, LIMIT),
-    ("back end: read, split, 32 at a time", SPLIT, false, 32, LIMIT),
-    ("back end: read, packed, 32 at a time", PACKED, false, 32, LIMIT),
-    ("back end: read, tables, 32 at a time", TABLES, false, 32, LIMIT),
-    ("back end: read, split, remembered, 32 at a time", SPLIT, true, 32, LIMIT),
-    ("back end: read, packed, remembered, 32 at a time", PACKED, true, 32, LIMIT),
+    ("back end: read, split, 1 at a time", SPLIT, false, 1, 11150),
+    ("back end: read, split, 32 at a time", SPLIT, false, 32, 8150),
+    ("back end: read, packed, 32 at a time", PACKED, false, 32, 8300),
+    ("back end: read, tables, 32 at a time", TABLES, false, 32, 8600),
+    ("back end: read, split, remembered, 32 at a time", SPLIT, true, 32, 8370),
+    ("back end: read, packed, remembered, 32 at a time", PACKED, true, 32, 9200),
 ];
-const LIMIT: u64 = 9999;
 const SPLIT: Features = Features::VERSION_1.union(Features::EVENT_INDEX);
 const PACKED: Features = SPLIT.union(Features::PACKED);
 const TABLES: Features = SPLIT.union(Features::INDIRECT);

@@ -73,8 +73,8 @@ impl DmaBuffer {
     ///
     /// # Safety
     /// The range is mapped, readable and writable until it is released (S1), belongs to no other
-    /// buffer, unless it is another process's, and to no Rust object (S2), is referred to by nobody (S3), and the device reaches
-    /// the very same bytes at `raw.device` (S4).
+    /// buffer, unless it is another process's, and to no Rust object (S2), is referred to by nobody
+    /// (S3), and the device reaches the very same bytes at `raw.device` (S4).
     pub unsafe fn from_raw(raw: RawDma, backing: Arc<dyn DmaBacking>) -> Self {
         let coherent = backing.is_coherent();
         let owner = Owner::Backing { coherent, backing };

@@ -86,7 +86,7 @@ impl Memory {
         let start = user - region.user;
         let aligned = user.is_multiple_of(alignment) && start.is_multiple_of(alignment);
         let fits = region.bytes - start >= bytes as u64;
-        (aligned && fits).then(|| Area { region: region.clone(), start: start as usize, bytes })
+        (aligned && fits).then(|| Area::new(region.clone(), start as usize, bytes))
     }
 
     /// The region that has a guest address, and where in it that is.
@@ -201,30 +201,31 @@ impl Memory {
 /// A part of the memory that is known to be there: of a ring, or what is remembered of one.
 ///
 /// Offsets are from its start, and are the back end's own, never the client's.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Area {
     region: Rc<Region>,
     start: usize,
-    bytes: usize,
+    memory: RefCell<DmaBuffer>,
 }
 
 impl Area {
+    fn new(region: Rc<Region>, start: usize, bytes: usize) -> Self {
+        let memory = region.memory.borrow().part(start..start + bytes);
+        Self { region, start, memory: RefCell::new(memory) }
+    }
+
     /// A part of memory that is nothing else.
     pub(crate) fn of(memory: ForeignMemory) -> Self {
         let bytes = memory.memory().len();
         let (guest, user) = (0, 0);
         let memory = RefCell::new(memory);
-        Self {
-            region: Rc::new(Region { guest, user, bytes: bytes as u64, memory }),
-            start: 0,
-            bytes,
-        }
+        Self::new(Rc::new(Region { guest, user, bytes: bytes as u64, memory }), 0, bytes)
     }
 
     /// A part of this part.
     pub(crate) fn part(&self, start: usize, bytes: usize) -> Option<Self> {
-        let fits = start.checked_add(bytes)? <= self.bytes;
-        fits.then(|| Self { region: self.region.clone(), start: self.start + start, bytes })
+        let fits = start.checked_add(bytes)? <= self.memory.borrow().len();
+        fits.then(|| Self::new(self.region.clone(), self.start + start, bytes))
     }
 
     /// Whether its file has turned out to be shorter than it was.
@@ -233,52 +234,45 @@ impl Area {
     }
 
     #[inline]
-    fn with<T>(&self, at: usize, bytes: usize, act: impl FnOnce(&DmaBuffer, usize) -> T) -> T {
-        assert!(at + bytes <= self.bytes, "{at}+{bytes} lies outside {}", self.bytes);
-        act(self.region.memory.borrow().memory(), self.start + at)
-    }
-
-    #[inline]
-    fn with_mut(&self, at: usize, bytes: usize, act: impl FnOnce(&mut DmaBuffer, usize)) {
-        assert!(at + bytes <= self.bytes, "{at}+{bytes} lies outside {}", self.bytes);
+    fn change(&self, act: impl FnOnce(&mut DmaBuffer)) {
         if cut::writes() {
-            act(self.region.memory.borrow_mut().memory_mut(), self.start + at);
+            act(&mut self.memory.borrow_mut());
         }
     }
 
     /// Copies a plain value out.
     #[inline]
     pub(crate) fn read<T: FromBytes + IntoBytes>(&self, at: usize) -> T {
-        self.with(at, size_of::<T>(), |memory, at| memory.read(at))
+        self.memory.borrow().read(at)
     }
 
     /// Copies bytes in.
     #[inline]
     pub(crate) fn write(&self, at: usize, from: &[u8]) {
-        self.with_mut(at, from.len(), |memory, at| memory.write_bytes(at, from));
+        self.change(|memory| memory.write_bytes(at, from));
     }
 
     /// Reads a word; what was written before it is visible afterwards.
     #[inline]
     pub(crate) fn load_u16(&self, at: usize) -> u16 {
-        self.with(at, 2, DmaBuffer::load_u16)
+        self.memory.borrow().load_u16(at)
     }
 
     /// Writes a word after everything that was written before.
     #[inline]
     pub(crate) fn store_u16(&self, at: usize, value: u16) {
-        self.with_mut(at, 2, |memory, at| memory.store_u16(at, value));
+        self.change(|memory| memory.store_u16(at, value));
     }
 
     /// Reads a double word in one access.
     #[inline]
     pub(crate) fn load_u64(&self, at: usize) -> u64 {
-        self.with(at, 8, DmaBuffer::load_u64)
+        self.memory.borrow().load_u64(at)
     }
 
     /// Writes a double word, in one access, after everything that was written before.
     #[inline]
     pub(crate) fn store_u64(&self, at: usize, value: u64) {
-        self.with_mut(at, 8, |memory, at| memory.store_u64(at, value));
+        self.change(|memory| memory.store_u64(at, value));
     }
 }

@@ -14,7 +14,6 @@ use outboard_virtio::spec::vhost_user::inflight_packed::{
     ADDRESS, BYTES, COUNT, COUNTER, ENTRIES, FEATURES, FLAGS, FREE_HEAD, ID, IN_FLIGHT, LAST, NEXT,
     OLD_FREE_HEAD, STATE_BYTES, STATES, USED, VERSION,
 };
-use zerocopy::IntoBytes;
 
 /// Descriptors that are in flight, and a list of places for others.
 #[derive(Debug)]
@@ -38,6 +37,9 @@ pub(crate) struct Left {
 
 /// Where the next used descriptor goes, and what a predecessor has left.
 pub(crate) type Adopted = (Place, Vec<Left>);
+
+/// ID, flags and bytes are written as one word.
+const _: () = assert!(FLAGS == ID + 2 && BYTES == ID + 4 && ID.is_multiple_of(8));
 
 const fn state(place: u16) -> usize {
     STATES + STATE_BYTES * place as usize
@@ -158,32 +160,34 @@ impl PackedMemory {
     }
 
     /// A request is taken out of the ring; where it is remembered.
+    ///
+    /// Until the last of these writes a successor finds the places free, so their order among
+    /// themselves does not matter.
     pub(crate) fn take(&mut self, descriptors: &[Descriptor]) -> Result<u16, Violation> {
         let head = self.free_head;
         if head >= self.entries {
             return Err(Violation::InFlight);
         }
-        self.area.store_u16(state(head) + COUNT, 0);
         self.area.store_u64(state(head) + COUNTER, self.counter);
         self.counter = self.counter.wrapping_add(1);
         self.set_in_flight(head, true);
-        for (index, one) in descriptors.iter().enumerate() {
-            let at = self.free_head;
-            if at >= self.entries {
+        let (mut last, mut next) = (head, head);
+        for one in descriptors {
+            if next >= self.entries {
                 return Err(Violation::InFlight);
             }
-            if index + 1 == descriptors.len() {
-                self.area.store_u16(state(head) + LAST, at);
-            }
-            self.area.store_u16(state(head) + COUNT, index as u16 + 1);
-            self.area.write(state(at) + ADDRESS, one.address.as_bytes());
-            self.area.write(state(at) + BYTES, one.bytes.as_bytes());
-            self.area.store_u16(state(at) + FLAGS, one.flags.get());
-            self.area.store_u16(state(at) + ID, one.id.get());
-            self.free_head = self.area.load_u16(state(at) + NEXT);
-            self.area.store_u16(FREE_HEAD, self.free_head);
+            last = next;
+            self.area.store_u64(state(last) + ADDRESS, one.address.get());
+            let (id, flags, bytes) = (one.id.get(), one.flags.get(), one.bytes.get());
+            let beside = u64::from(id) | u64::from(flags) << 16 | u64::from(bytes) << 32;
+            self.area.store_u64(state(last) + ID, beside);
+            next = self.area.load_u16(state(last) + NEXT);
         }
-        self.area.store_u16(OLD_FREE_HEAD, self.free_head);
+        self.area.store_u16(state(head) + LAST, last);
+        self.area.store_u16(state(head) + COUNT, descriptors.len() as u16);
+        self.free_head = next;
+        self.area.store_u16(FREE_HEAD, next);
+        self.area.store_u16(OLD_FREE_HEAD, next);
         Ok(head)
     }
 
