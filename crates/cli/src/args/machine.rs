@@ -18,9 +18,9 @@ One at a time uses a disk; another one waits until the first has gone. If this p
 however it does, and is started again, a virtual machine that connects again (reconnect=1) goes on, \
 and what was in flight is done. Its memory has to be a memfd, or a file in tmpfs or hugetlbfs.
 
-DIR has to exist. Disks that are plugged in later are not in it. Nothing is served over 9P then, \
-unless --9p says where: whoever writes to a disk that a virtual machine has mounted destroys what is \
-on it.";
+DIR has to exist. Disks that are plugged in later get a socket, too, and those of disks that go are \
+removed. Nothing is served over 9P then, unless --9p says where: whoever writes to a disk that a \
+virtual machine has mounted destroys what is on it.";
 
 /// What a disk of memory is good for.
 pub(super) const RAM_HELP: &str = "\

@@ -139,15 +139,10 @@ fn export_disks(server: &mut Server<Devices>, folder: &Path, json: bool) -> Resu
     if !about.is_dir() {
         bail!("{} is not a folder. Choose another one with --vhost-user", folder.display());
     }
-    let disks = server.disks();
-    let present: Vec<_> = disks.ids().filter(|disk| disks.is_present(*disk)).collect();
-    for disk in present {
-        let Some(info) = server.disks().info(disk) else { continue };
-        let socket = folder.join(format!("{}.sock", info.name));
-        server.export(disk, &socket)?;
+    for (disk, socket) in server.export_all(folder)? {
         let socket = socket.display().to_string();
         if json {
-            print::json("export", &Export { disk: info.name, socket })?
+            print::json("export", &Export { disk, socket })?
         } else {
             print::line_out(&format!("ready vhost-user:{socket}"))?
         }

@@ -47,16 +47,34 @@ impl Exports {
         Self { all: Vec::new(), next_session: FIRST_SESSION }
     }
 
-    /// The number by which the poller is to know the next one's listener.
-    pub(crate) fn next(&self) -> Ready {
-        Ready::Export(self.all.len())
+    /// The number by which the poller is to know a disk's listener.
+    pub(crate) fn number(&self, disk: DiskId) -> Ready {
+        let place = self.all.iter().position(|export| export.disk == disk);
+        Ready::Export(place.unwrap_or(self.all.len()))
     }
 
-    /// Adds a disk, whose listener the poller knows.
+    /// Adds a disk, or one that was closed; the poller knows the listener.
     pub(crate) fn add(&mut self, name: String, disk: DiskId, listener: Listener) {
         let (listener, listening) = (Some(listener), true);
+        if let Some(export) = self.all.iter_mut().find(|export| export.disk == disk) {
+            (export.listener, export.listening, export.again) = (listener, listening, None);
+            return;
+        }
         let (again, session, unfinished) = (None, None, false);
         self.all.push(Export { name, disk, listener, listening, again, session, unfinished });
+    }
+
+    /// Whether a disk has a socket.
+    pub(crate) fn is_open(&self, disk: DiskId) -> bool {
+        self.all.iter().any(|export| export.disk == disk && export.listener.is_some())
+    }
+
+    /// Removes a disk's socket. Whoever is connected stays so, and has the disk again if it is back.
+    pub(crate) fn close(&mut self, disk: DiskId, poller: &Poller) {
+        let export = self.all.iter_mut().find(|export| export.disk == disk);
+        if let Some(listener) = export.and_then(|export| export.listener.take()) {
+            poller.remove(&listener);
+        }
     }
 
     /// Somebody connects.

@@ -12,6 +12,7 @@
 mod connection;
 mod events;
 mod export;
+mod follow;
 mod leave;
 mod listener;
 mod pace;

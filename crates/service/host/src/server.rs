@@ -3,6 +3,7 @@
 use crate::connection::Connection;
 use crate::events::EventLog;
 use crate::export::{Exports, FIRST_SESSION};
+use crate::follow::Follow;
 use crate::leave::Leaving;
 use crate::listener::{ListenError, Listener};
 use crate::pace::{Pace, Reaping};
@@ -125,7 +126,7 @@ pub enum Ended {
 
 /// A process's drivers, disks and clients.
 pub struct Server<P> {
-    poller: Poller,
+    pub(crate) poller: Poller,
     signals: Signals,
     signalled: usize,
     platform: P,
@@ -144,12 +145,14 @@ pub struct Server<P> {
     owner: Arc<Owner>,
     limits: Limits,
     /// Disks that virtual machines use.
-    exports: Exports,
+    pub(crate) exports: Exports,
+    /// Where each disk has a socket.
+    pub(crate) follow: Option<Follow>,
     /// Answers to the server's own requests: how many are left, and whether all were good.
     pub(crate) own: (usize, bool),
     /// Drivers whose devices are being given back.
     pub(crate) leaving: Vec<Leaving>,
-    events: EventLog,
+    pub(crate) events: EventLog,
     pace: Pace,
     /// Whether the drivers are looked at rather than waited for, and their interrupts masked.
     looking: bool,
@@ -214,6 +217,7 @@ impl<P: Platform> Server<P> {
             owner: Arc::new(owner),
             limits: Limits::default(),
             exports: Exports::new(),
+            follow: None,
             own: (0, true),
             leaving: Vec::new(),
             events: EventLog::default(),
@@ -263,7 +267,7 @@ impl<P: Platform> Server<P> {
     /// Lets virtual machines use a disk by vhost-user, at a Unix socket.
     pub fn export(&mut self, disk: DiskId, path: &Path) -> Result<(), ServerError> {
         let listener = Listener::for_machines(path)?;
-        let number = self.exports.next().number();
+        let number = self.exports.number(disk).number();
         self.poller.add(&listener, number, Interest::READ).map_err(system("listening"))?;
         let name = self.tree.disks().info(disk).map_or_else(String::new, |info| info.name);
         self.exports.add(name, disk, listener);
@@ -279,7 +283,7 @@ impl<P: Platform> Server<P> {
     }
 
     /// One turn of the loop: waits, passes on what is ready, lets everybody do what is due.
-    fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
+    pub(crate) fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
         let deadline = earlier(earlier(deadline, self.accept_again), self.exports.deadline());
         let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
@@ -306,10 +310,7 @@ impl<P: Platform> Server<P> {
             ended |= self.work();
         }
         self.keep_pace(ended);
-        if self.looking && !ended {
-            // Whoever is looked for may need this very processor.
-            rustix::thread::sched_yield();
-        }
+        self.follow_disks();
         self.resume_accepting(self.connections.len() < clients);
         if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
             self.platform.check().map_err(ServerError::Platform)?;
@@ -558,6 +559,7 @@ impl<P: Platform> Server<P> {
             self.poller.remove(&listener);
         }
         // Nothing more is taken from clients.
+        self.follow = None;
         self.exports.finish(&self.poller);
         self.connections.values_mut().for_each(Connection::finish);
         self.turn_until(end, |server| server.tree.disks().is_idle())?;
