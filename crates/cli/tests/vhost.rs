@@ -126,6 +126,23 @@ fn our_own_front_end_reads_and_writes_the_disk_of_a_lab_through_a_back_end_of_ou
 }
 
 #[test]
+fn a_disk_of_memory_is_read_and_written_through_both_ends_and_begins_with_zeros() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut exporter = Exporter::start(&["--ram", "8M"], folder.path());
+    let mut server = through(&exporter, "");
+    assert!(server.read("sdC0/data", 0, 8 << 20).unwrap().iter().all(|byte| *byte == 0));
+    let content = noise(5, 1_000_001);
+    server.write("sdC0/data", 777, &content).unwrap();
+    assert_eq!(server.end(rustix::process::Signal::TERM), Some(0), "{}", server.errors());
+    let server = through(&exporter, ",queues=1");
+    assert!(server.read("sdC0/data", 777, 1_000_001).unwrap() == content);
+    drop(server);
+    assert_eq!(exporter.end(), Some(0));
+    let odd = fails(&["serve", "--ram", "1000"], 1);
+    assert!(odd.contains("a multiple of 4096 bytes"), "{odd}");
+}
+
+#[test]
 fn a_front_end_of_ours_goes_on_when_the_back_end_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let disk = image(folder.path(), "disk", 8 << 20);

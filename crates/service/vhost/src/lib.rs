@@ -9,9 +9,9 @@
 //! waits for its descriptor, lets it [`receive`](Session::receive) and [`work`](Session::work), and
 //! hands it what has ended at the disks ([`complete`](Session::complete)).
 //!
-//! **Copies.** Data is copied once, between the client's memory and memory that the disk's controller
-//! reaches. It would take none if the controller reached the client's memory, which no platform can
-//! let it do today.
+//! **Copies.** Data is copied once: between the client's memory and the disk's, if the driver does
+//! the copying, or memory that the disk's controller reaches. It would take none if the controller
+//! reached the client's memory, which no platform can let it do today.
 //!
 //! **Distrust.** The client's memory changes under our hands. What is in it is copied out before it
 //! is looked at, once, and lengths, addresses and indices are checked before they are used. Memory
