@@ -190,10 +190,12 @@ impl PackedQueue {
             return None;
         }
         let (last, bytes) = self.next_descriptor()?;
-        let shadow = self.shadow.get(usize::from(last));
-        let checked = shadow.ok_or(Broken::Unknown).and_then(|shadow| shadow.check(bytes));
+        let Some(shadow) = self.shadow.get(usize::from(last)) else {
+            return Some(Err(Broken::Unknown));
+        };
+        let bytes = written(shadow, bytes);
         // All that are in flight follow each other, so the oldest one leads to it.
-        Some(checked.map(|()| self.take_oldest(Batch { last, bytes })))
+        Some(shadow.check(bytes).map(|()| self.take_oldest(Batch { last, bytes })))
     }
 
     fn take_oldest(&mut self, batch: Batch) -> Used {
@@ -332,6 +334,7 @@ impl Ring for PackedQueue {
         let Some(shadow) = self.shadow.get_mut(usize::from(id)) else {
             return Some(Err(Broken::Unknown));
         };
+        let bytes = written(shadow, bytes);
         if let Err(why) = shadow.check(bytes) {
             return Some(Err(why));
         }
@@ -361,4 +364,11 @@ fn describe(piece: Piece, id: u16) -> (Descriptor, u32) {
 #[inline]
 fn table<const N: usize>(pieces: [Piece; N]) -> [Descriptor; N] {
     core::array::from_fn(|place| describe(pieces[place], 0).0)
+}
+
+/// How many bytes the device has written, of which it says `said`. Where nothing can be written, that
+/// field is reserved (§2.8.4); DPDK's back end leaves what the driver has put there.
+#[inline]
+const fn written(shadow: &Shadow, said: u32) -> u32 {
+    if shadow.writable_bytes == 0 { 0 } else { said }
 }
