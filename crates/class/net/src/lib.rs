@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod cut;
 mod driver;
 mod interface;
 mod offload;
