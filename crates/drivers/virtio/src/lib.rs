@@ -35,7 +35,7 @@ mod blk;
 mod console;
 mod device;
 mod error;
-mod net;
+pub mod net;
 pub mod queue;
 mod recovery;
 mod rng;

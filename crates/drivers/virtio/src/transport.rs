@@ -42,6 +42,12 @@ pub trait Transport: Send {
         false
     }
 
+    /// Whether all pairs of a network card's queues are in use once they are enabled, and nobody takes
+    /// commands: by vhost-user, the control queue is none of the device's.
+    fn uses_all_pairs(&self) -> bool {
+        false
+    }
+
     /// Whether the device is not there at present, but may come back. Whoever gets it back also bounds
     /// how long that takes, and goes on with it whenever this is asked. What was asked of the device
     /// stays with the driver; its status asks for a reset.

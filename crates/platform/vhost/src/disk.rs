@@ -22,7 +22,8 @@ impl FromStr for VhostDisk {
 
     /// Reads `SOCKET[,ro][,queues=N]`.
     fn from_str(text: &str) -> Result<Self, VhostError> {
-        let error = |reason: String| VhostError::Syntax { text: text.into(), reason };
+        let syntax = "SOCKET[,ro][,queues=N]";
+        let error = |reason: String| VhostError::Syntax { text: text.into(), reason, syntax };
         let (socket, options) =
             description::split(text, &["ro"]).ok_or_else(|| error("it names no socket".into()))?;
         let mut disk = Self { socket: socket.into(), read_only: false, queues: None };

@@ -1,5 +1,6 @@
 //! What can go wrong with a back end, and what to do about it.
 
+use crate::kind::Kind;
 use outboard_virtio::spec::vhost_user::request::*;
 use rustix::io::Errno;
 use std::fmt;
@@ -13,14 +14,14 @@ use thiserror::Error;
 pub enum VhostError {
     /// Nobody listens there.
     #[error(
-        "no vhost-user back end answers at {}: {error}. Start it first, such as \
-         qemu-storage-daemon --blockdev file,node-name=disk,filename=IMAGE --export \
-         vhost-user-blk,id=disk,node-name=disk,writable=on,addr.type=unix,addr.path={}",
-        .path.display(), .path.display()
+        "no vhost-user back end answers at {}: {error}. Start it first, such as {}",
+        .path.display(), .kind.example(.path)
     )]
     Nobody {
         /// Where.
         path: PathBuf,
+        /// What it was expected to have.
+        kind: Kind,
         /// Why.
         error: io::Error,
     },
@@ -45,13 +46,15 @@ pub enum VhostError {
         /// What was wrong at the last try.
         trouble: Trouble,
     },
-    /// A disk was described in a way that cannot be.
-    #[error("{text:?} does not describe a back end's disk: {reason}. Write SOCKET[,ro][,queues=N]")]
+    /// A back end was described in a way that cannot be.
+    #[error("{text:?} does not describe a back end: {reason}. Write {syntax}")]
     Syntax {
         /// What was given.
         text: String,
         /// What is wrong with it.
         reason: String,
+        /// What it has to look like.
+        syntax: &'static str,
     },
     /// The kernel refused something.
     #[error("{what}: {error}")]

@@ -27,15 +27,19 @@
 //!   is over.
 #![forbid(unsafe_code)]
 
+mod card;
 mod disk;
 mod error;
 mod events;
+mod kind;
 mod session;
 mod setup;
 mod transport;
 mod wire;
 
+pub use card::VhostCard;
 pub use disk::VhostDisk;
 pub use error::{Trouble, VhostError};
 pub use events::VhostInterrupts;
+pub use kind::Kind;
 pub use transport::{BackEnd, VhostConfig, VhostUser};

@@ -5,6 +5,7 @@
 
 use crate::error::Trouble;
 use crate::events::Control;
+use crate::kind::Kind;
 use crate::setup::{Region, Setup};
 use crate::wire::{Message, Wire};
 use outboard_hw::Instant;
@@ -23,13 +24,6 @@ use std::path::Path;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// What is made use of.
-const KNOWN: ProtocolFeatures = ProtocolFeatures::MQ
-    .union(ProtocolFeatures::REPLY_ACK)
-    .union(ProtocolFeatures::BACKEND_REQ)
-    .union(ProtocolFeatures::CONFIG)
-    .union(ProtocolFeatures::INFLIGHT_SHMFD)
-    .union(ProtocolFeatures::STATUS);
 /// Messages that are taken at a time; the others have their turn next.
 const MESSAGES: usize = 32;
 /// How long an answer may take.
@@ -77,6 +71,7 @@ pub(crate) struct Session {
     is_stale: bool,
     /// Lengths that the configuration may have, the one that is asked for first.
     config_lengths: &'static [usize],
+    kind: Kind,
     /// When it was known what the device is.
     ready_at: Option<Instant>,
     /// Where the back end keeps what is in flight, if that was not taken yet.
@@ -96,7 +91,7 @@ impl Session {
     /// Connects, and asks the first question.
     pub(crate) fn open(
         path: &Path,
-        config_lengths: &'static [usize],
+        kind: Kind,
         control: &Control,
         now: Instant,
     ) -> Result<Self, Trouble> {
@@ -112,9 +107,10 @@ impl Session {
             due: VecDeque::new(),
             stage: Stage::Greeting,
             protocol: ProtocolFeatures::empty(),
-            facts: Facts { queues: 1, ..Facts::default() },
+            facts: Facts { queues: kind.queues(1), config: kind.config(2), features: 0 },
             is_stale: false,
-            config_lengths,
+            config_lengths: kind.config_lengths(),
+            kind,
             ready_at: None,
             region: None,
         };
@@ -189,6 +185,12 @@ impl Session {
             };
         }
         match request {
+            // A second time it is asked last.
+            GET_FEATURES if self.facts.features != 0 => {
+                self.stage = Stage::Ready;
+                self.ready_at = Some(now);
+                return Ok(true);
+            }
             GET_FEATURES => {
                 if number & PROTOCOL_FEATURES == 0 {
                     return Err(Trouble::Lacks("VHOST_USER_F_PROTOCOL_FEATURES"));
@@ -197,7 +199,11 @@ impl Session {
                 self.ask(GET_PROTOCOL_FEATURES, &[], now)?;
             }
             GET_PROTOCOL_FEATURES => self.agree(ProtocolFeatures::from_bits_retain(number), now)?,
-            GET_QUEUE_NUM => self.facts.queues = u16::try_from(number).unwrap_or(u16::MAX),
+            GET_QUEUE_NUM => {
+                let told = u16::try_from(number).unwrap_or(u16::MAX);
+                self.facts.queues = self.kind.queues(told);
+                self.facts.config = self.kind.config(self.facts.queues);
+            }
             // That bit is the device's to take back (§3.1.1).
             GET_STATUS if number & u64::from(Status::FEATURES_OK.bits()) == 0 => {
                 return Err(Trouble::Refused { request: SET_FEATURES, code: number });
@@ -210,8 +216,9 @@ impl Session {
 
     /// Agrees upon the protocol, and asks the rest.
     fn agree(&mut self, offered: ProtocolFeatures, now: Instant) -> Result<(), Trouble> {
-        let agreed = offered.intersection(KNOWN);
-        if !agreed.contains(ProtocolFeatures::CONFIG) {
+        let agreed = offered.intersection(self.kind.protocol());
+        let has_config = self.kind.protocol().contains(ProtocolFeatures::CONFIG);
+        if has_config && !agreed.contains(ProtocolFeatures::CONFIG) {
             return Err(Trouble::Lacks("VHOST_USER_PROTOCOL_F_CONFIG"));
         }
         // Nothing is acknowledged before this is.
@@ -221,7 +228,7 @@ impl Session {
         if agreed.contains(ProtocolFeatures::MQ) {
             self.ask(GET_QUEUE_NUM, &[], now)?;
         }
-        self.ask_for_config(now)
+        if has_config { self.ask_for_config(now) } else { self.ask(GET_FEATURES, &[], now) }
     }
 
     /// Asks for the configuration.

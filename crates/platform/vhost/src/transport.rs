@@ -2,6 +2,7 @@
 
 use crate::error::{Trouble, VhostError};
 use crate::events::{Events, VhostInterrupts};
+use crate::kind::Kind;
 use crate::session::{Begins, Facts, Session};
 use crate::setup::{Region, Setup};
 use outboard_hw::Instant;
@@ -9,7 +10,6 @@ use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::{EventFd, SharedMemory, now};
 use outboard_virtio::VirtioError;
 use outboard_virtio::queue::Areas;
-use outboard_virtio::spec::blk::CONFIG_LENGTHS;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::status::Status;
 use outboard_virtio::spec::vhost_user::{BASE_USED_SHIFT, BASE_WRAP, LOG_ALL, PROTOCOL_FEATURES};
@@ -49,6 +49,8 @@ const STEADY: Duration = Duration::from_secs(1);
 pub struct VhostConfig {
     /// The socket at which it listens.
     pub socket: PathBuf,
+    /// What it is expected to have.
+    pub kind: Kind,
     /// Bytes of memory for queues and transfers.
     pub dma_bytes: usize,
     /// How long it may take at the beginning until the device is known.
@@ -58,10 +60,16 @@ pub struct VhostConfig {
 }
 
 impl VhostConfig {
-    /// A back end, with memory of 64 MiB.
+    /// The back end of a disk, with memory of 64 MiB.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         let (start_time, return_time) = (Duration::from_secs(5), Duration::from_secs(60));
-        Self { socket: socket.into(), dma_bytes: 64 << 20, start_time, return_time }
+        let (socket, kind) = (socket.into(), Kind::Disk);
+        Self { socket, kind, dma_bytes: 64 << 20, start_time, return_time }
+    }
+
+    /// The back end of a network card, likewise.
+    pub fn card(socket: impl Into<PathBuf>) -> Self {
+        Self { kind: Kind::Card, ..Self::new(socket) }
     }
 }
 
@@ -132,11 +140,13 @@ impl VhostUser {
         let path = &config.socket;
         let end = now() + config.start_time;
         let mut session =
-            Session::open(path, &CONFIG_LENGTHS, &events.control, now()).map_err(|trouble| {
+            Session::open(path, config.kind, &events.control, now()).map_err(|trouble| {
                 match trouble {
-                    Trouble::Connect(error) => {
-                        VhostError::Nobody { path: path.clone(), error: error.into() }
-                    }
+                    Trouble::Connect(error) => VhostError::Nobody {
+                        path: path.clone(),
+                        kind: config.kind,
+                        error: error.into(),
+                    },
                     trouble => VhostError::unusable(path, trouble),
                 }
             })?;
@@ -202,7 +212,7 @@ impl VhostUser {
         let at = now();
         if matches!(state.link, Link::Away(again) if at.reached(again)) {
             let control = &self.events.control;
-            match Session::open(&self.config.socket, &CONFIG_LENGTHS, control, at) {
+            match Session::open(&self.config.socket, self.config.kind, control, at) {
                 Ok(session) => state.link = Link::Up(Box::new(session)),
                 Err(trouble) => self.lose(state, at, trouble),
             }
@@ -269,6 +279,10 @@ impl Transport for VhostUser {
         Arc::new(self.arena.clone())
     }
 
+    fn uses_all_pairs(&self) -> bool {
+        true
+    }
+
     fn is_away(&mut self) -> bool {
         self.look();
         self.come_back();
@@ -296,7 +310,7 @@ impl Transport for VhostUser {
     }
 
     fn offered_features(&mut self) -> u64 {
-        self.state.borrow().facts.features & !NOT_OFFERED
+        self.state.borrow().facts.features & !NOT_OFFERED & !self.config.kind.not_offered()
     }
 
     fn accept_features(&mut self, features: u64) {

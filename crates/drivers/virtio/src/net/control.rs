@@ -10,7 +10,7 @@ use crate::recovery::{CHECK_STEP, ResetCause};
 use crate::spec::net::{
     ACK_OK, ANNOUNCE_ACK, CLASS_ANNOUNCE, CLASS_GUEST_OFFLOADS, CLASS_MAC, CLASS_MQ, CLASS_RX,
     CLASS_VLAN, COMMAND_BYTES, Command, GUEST_OFFLOADS_SET, ListLength, MAC_ADDR_SET,
-    MAC_TABLE_SET, VLAN_ADD, VLAN_DEL, VQ_PAIRS_SET,
+    MAC_TABLE_SET, NetFeatures, VLAN_ADD, VLAN_DEL, VQ_PAIRS_SET,
 };
 use crate::transport::Transport;
 use core::fmt;
@@ -262,7 +262,7 @@ impl<T: Transport> Net<T> {
         let Control { told, announce, .. } = &self.control;
         let (settings, can) = (&self.settings, &self.interface.capabilities);
         let pairs = self.pairs.len() as u16;
-        if told.pairs != pairs {
+        if told.pairs != pairs && self.has(NetFeatures::CTRL_VQ) {
             return Some(Order::Pairs(pairs));
         }
         let permanent = self.interface.permanent_mac;

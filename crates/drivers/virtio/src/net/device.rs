@@ -74,8 +74,9 @@ impl<T: Transport> Net<T> {
     /// The steps of §3.1.1.
     fn set_up(&mut self, now: Instant) -> Result<(), VirtioError> {
         let config = self.config;
+        let all_pairs = self.transport.uses_all_pairs();
         let (features, status) =
-            negotiate(&mut self.transport, |offered| choose(offered, &config))?;
+            negotiate(&mut self.transport, |offered| choose(offered, all_pairs, &config))?;
         if self.pairs.is_empty() {
             self.features = features;
         } else if self.features != features {

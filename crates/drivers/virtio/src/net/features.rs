@@ -62,8 +62,8 @@ const NEEDS: [(NetFeatures, NetFeatures); 6] = [
     (NetFeatures::GUEST_ANNOUNCE, NetFeatures::STATUS),
 ];
 
-/// What of a device's features is made use of.
-pub(super) fn choose(offered: u64, config: &NetConfig) -> u64 {
+/// What of a device's features is made use of. With `all_pairs`, pairs of queues need no command.
+pub(super) fn choose(offered: u64, all_pairs: bool, config: &NetConfig) -> u64 {
     let rings = KNOWN.union(Features::ANY_LAYOUT).difference(config.without).bits();
     let mut net = NetFeatures::from_bits_truncate(offered).difference(config.without_net);
     for (feature, offload) in GUEST {
@@ -79,10 +79,14 @@ pub(super) fn choose(offered: u64, config: &NetConfig) -> u64 {
     if config.queues <= 1 {
         net.remove(NetFeatures::MQ);
     }
+    let pairs = net.intersection(NetFeatures::MQ);
     for (features, needed) in NEEDS {
         if !net.intersects(needed) {
             net.remove(features);
         }
+    }
+    if all_pairs {
+        net.insert(pairs);
     }
     offered & rings | net.bits()
 }
@@ -110,7 +114,7 @@ fn meant(meanings: &Meanings<6>, features: NetFeatures) -> Offloads {
 }
 
 /// What a card with these features can do.
-pub(super) fn capabilities(features: NetFeatures) -> Capabilities {
+pub fn capabilities(features: NetFeatures) -> Capabilities {
     let has_rx = features.contains(NetFeatures::CTRL_RX);
     let usual = ReceiveMode::PROMISCUOUS | ReceiveMode::ALL_MULTICAST;
     let receive_modes = match (has_rx, features.contains(NetFeatures::CTRL_RX_EXTRA)) {
@@ -130,12 +134,19 @@ pub(super) fn capabilities(features: NetFeatures) -> Capabilities {
     }
 }
 
+/// What a device offers that can do this much to frames that are sent, and may do this much to those
+/// that are received. The driver may do with less.
+pub fn offers(transmit: Offloads, receive: Offloads) -> NetFeatures {
+    let able = HOST.iter().filter(|(_, offload)| transmit.contains(*offload));
+    able.fold(guest_features(receive), |sum, (feature, _)| sum | *feature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn chosen(offered: NetFeatures, config: &NetConfig) -> NetFeatures {
-        NetFeatures::from_bits_truncate(choose(offered.bits(), config))
+        NetFeatures::from_bits_truncate(choose(offered.bits(), false, config))
     }
 
     #[test]
@@ -147,6 +158,8 @@ mod tests {
             let without = chosen(all.difference(needed), &config);
             assert!(!without.intersects(features), "{features:?} needs any of {needed:?}");
         }
+        let pairs = choose(NetFeatures::MQ.bits(), true, &config);
+        assert_eq!(pairs, NetFeatures::MQ.bits(), "where nobody has to be told");
         let nothing = chosen(all.difference(NetFeatures::CTRL_VQ), &config);
         assert_eq!(capabilities(nothing).receive_modes, ReceiveMode::empty());
     }

@@ -8,7 +8,7 @@ use outboard_net::{
 };
 
 /// What is to be done to a frame.
-pub(super) fn describe(work: &Work) -> Header {
+pub fn describe(work: &Work) -> Header {
     let mut header = Header::default();
     if let Some(checksum) = work.checksum {
         header.flags = NEEDS_CHECKSUM;
@@ -32,7 +32,7 @@ pub(super) fn describe(work: &Work) -> Header {
 /// What is known of a frame of so many bytes, if it can be so: the device says no more than was
 /// `agreed` upon, and nothing that lies behind the frame's end.
 #[inline]
-pub(super) fn arrival(header: &Header, bytes: u32, agreed: Offloads) -> Option<Arrival> {
+pub fn arrival(header: &Header, bytes: u32, agreed: Offloads) -> Option<Arrival> {
     match is_plain(header) {
         true => Some(plain(bytes)),
         false => special(header, agreed, plain(bytes)),

@@ -55,6 +55,7 @@ pub mod request {
     pub const SET_PROTOCOL_FEATURES: u32 = 16;
     pub const GET_QUEUE_NUM: u32 = 17;
     pub const SET_VRING_ENABLE: u32 = 18;
+    pub const NET_SET_MTU: u32 = 20;
     pub const SET_BACKEND_REQ_FD: u32 = 21;
     pub const GET_CONFIG: u32 = 24;
     pub const SET_CONFIG: u32 = 25;
@@ -90,6 +91,8 @@ bitflags! {
         const MQ = 1 << 0;
         /// Answers to messages that have none of their own.
         const REPLY_ACK = 1 << 3;
+        /// The front end tells the network's MTU.
+        const NET_MTU = 1 << 4;
         /// A socket on which the back end asks.
         const BACKEND_REQ = 1 << 5;
         /// The device's configuration.
