@@ -1,6 +1,6 @@
 //! What a request wants (§5.2.6).
 
-use crate::chain::Piece;
+use crate::chain::{Piece, parts, read};
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_hw::dma::{DmaBuffer, SgList};
@@ -71,34 +71,6 @@ pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layou
         _ => Command::Unknown,
     };
     Ok((command, layout))
-}
-
-/// Calls `part` for each part of the bytes `range` of some pieces, with where it begins in that
-/// range.
-fn parts(
-    pieces: &[Piece],
-    range: Range<u64>,
-    mut part: impl FnMut(u64, u32, usize) -> Result<(), Violation>,
-) -> Result<(), Violation> {
-    let mut at = 0;
-    for piece in pieces {
-        let end = at + u64::from(piece.bytes);
-        let (from, to) = (range.start.max(at), range.end.min(end));
-        if from < to {
-            let guest = piece.guest.wrapping_add(from - at);
-            part(guest, (to - from) as u32, (from - range.start) as usize)?;
-        }
-        at = end;
-        if at >= range.end {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn read(memory: &Memory, pieces: &[Piece], from: u64, into: &mut [u8]) -> Result<(), Violation> {
-    let range = from..from + into.len() as u64;
-    parts(pieces, range, |guest, bytes, at| memory.read(guest, &mut into[at..at + bytes as usize]))
 }
 
 impl Layout {

@@ -3,6 +3,7 @@
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_virtio::spec::split::Descriptor;
+use std::ops::Range;
 use zerocopy::FromBytes;
 
 /// The most pieces of a request: what Linux and QEMU ask for at most, and more than the
@@ -36,6 +37,40 @@ pub(crate) fn add(
     memory.check(guest, bytes)?;
     pieces.push(Piece { guest, bytes, writable });
     Ok(())
+}
+
+/// Calls `part` for each part of the bytes `range` of some pieces, with where it begins in that
+/// range.
+pub(crate) fn parts(
+    pieces: &[Piece],
+    range: Range<u64>,
+    mut part: impl FnMut(u64, u32, usize) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    let mut at = 0;
+    for piece in pieces {
+        let end = at + u64::from(piece.bytes);
+        let (from, to) = (range.start.max(at), range.end.min(end));
+        if from < to {
+            let guest = piece.guest.wrapping_add(from - at);
+            part(guest, (to - from) as u32, (from - range.start) as usize)?;
+        }
+        at = end;
+        if at >= range.end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Copies bytes of some pieces out, from byte `from` of them all on.
+pub(crate) fn read(
+    memory: &Memory,
+    pieces: &[Piece],
+    from: u64,
+    into: &mut [u8],
+) -> Result<(), Violation> {
+    let range = from..from + into.len() as u64;
+    parts(pieces, range, |guest, bytes, at| memory.read(guest, &mut into[at..at + bytes as usize]))
 }
 
 /// How many descriptors a table of so many bytes has (§2.7.5.3.1).

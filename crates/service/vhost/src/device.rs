@@ -11,6 +11,8 @@ pub(crate) struct Offer {
     pub(crate) protocol: ProtocolFeatures,
     /// How many rings there are.
     pub(crate) queues: usize,
+    /// How many queues that is: of network cards, pairs of rings count.
+    pub(crate) told_queues: usize,
 }
 
 /// A device, as messages ask about it. Each is asked only what it has offered.
@@ -20,4 +22,9 @@ pub(crate) trait Device {
 
     /// The driver writes part of the configuration; whether it may.
     fn set_config(&mut self, offset: usize, bytes: &[u8]) -> bool;
+
+    /// The front end says how many bytes may be behind a frame's Ethernet header; whether they may.
+    fn set_mtu(&mut self, _mtu: u64) -> bool {
+        false
+    }
 }

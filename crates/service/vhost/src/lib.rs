@@ -1,9 +1,10 @@
-//! vhost-user back ends: disks of ours as devices of virtual machines.
+//! vhost-user back ends: disks and network cards of ours as devices of virtual machines.
 //!
 //! A virtual machine (the *client*, by its front end) connects to a disk's socket, shares its memory
 //! over it, and says where in that memory the rings of its virtio disk are. A [`Session`] then takes
 //! requests from the rings, passes them on to the disk, and tells the client of their end; the
-//! socket is not used on the way of a request.
+//! socket is not used on the way of a request. A [`NetSession`] does so with frames and a
+//! [`Card`].
 //!
 //! A session is a state machine, as sessions of 9P are. It never blocks: the owner of the event loop
 //! waits for its descriptor, lets it [`receive`](Session::receive) and [`work`](Session::work), and
@@ -39,6 +40,7 @@ mod error;
 mod inflight;
 mod memory;
 mod message;
+mod net;
 mod queue;
 mod request;
 mod ring;
@@ -48,4 +50,5 @@ mod socket;
 mod tests;
 
 pub use error::Violation;
+pub use net::{Card, NetSession, Traffic};
 pub use session::Session;

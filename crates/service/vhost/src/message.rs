@@ -112,7 +112,7 @@ impl Client {
             GET_PROTOCOL_FEATURES => Ok(Answer::Number(self.offer.protocol.bits())),
             SET_PROTOCOL_FEATURES => self.set_protocol_features(content.number()?),
             SET_OWNER | RESET_OWNER => DONE,
-            GET_QUEUE_NUM => Ok(Answer::Number(self.offer.queues as u64)),
+            GET_QUEUE_NUM => Ok(Answer::Number(self.offer.told_queues as u64)),
             GET_MAX_MEM_SLOTS => Ok(Answer::Number(MAX_REGIONS as u64)),
             SET_MEM_TABLE => self.set_memory(content),
             ADD_MEM_REG => self.add_memory(content),
@@ -168,9 +168,13 @@ impl Client {
                 self.stopping = Some(self.queue(state.index.get().into())?);
                 self.answer_stop().map(|()| Answer::Later)
             }
+            NET_SET_MTU => Ok(Answer::Done(device.set_mtu(content.number()?))),
             SET_BACKEND_REQ_FD => {
                 self.back = Some(content.descriptor()?);
                 DONE
+            }
+            GET_CONFIG | SET_CONFIG if !self.offer.protocol.contains(ProtocolFeatures::CONFIG) => {
+                Ok(Answer::Done(false))
             }
             GET_CONFIG => get_config(content, device),
             SET_CONFIG => set_config(content, device),

@@ -127,6 +127,21 @@ impl Ring {
         either!(self, push(head, bytes));
     }
 
+    /// Notes that several requests are done together, which the driver sees all at once or not at
+    /// all: as the buffers of one frame have to be.
+    ///
+    /// Not for rings whose requests are remembered.
+    pub(crate) fn push_together(&mut self, used: &[(Head, u32)]) {
+        either!(self, push_together(used));
+    }
+
+    /// Gives back the request that was popped last and not pushed; it is the next one to be popped.
+    ///
+    /// Not for rings whose requests are remembered.
+    pub(crate) fn unpop(&mut self, head: Head) {
+        either!(self, unpop(head));
+    }
+
     /// Shows the driver what was pushed; whether it wants to be told.
     pub(crate) fn publish(&mut self) -> bool {
         either!(self, publish())

@@ -64,6 +64,7 @@ impl Session {
             features: config::features(&info.geometry),
             protocol: config::PROTOCOL,
             queues: MAX_QUEUES,
+            told_queues: MAX_QUEUES,
         };
         Ok(Self {
             id,

@@ -37,6 +37,15 @@ impl Place {
         self.index | if self.wrap { EVENT_WRAP } else { 0 }
     }
 
+    /// The place so many descriptors before, at most a ring's.
+    const fn before(self, count: u16, entries: u16) -> Self {
+        if self.index < count {
+            Self { index: self.index + entries - count, wrap: !self.wrap }
+        } else {
+            Self { index: self.index - count, ..self }
+        }
+    }
+
     /// The place so many descriptors later, at most a ring's.
     const fn after(self, count: u16, entries: u16) -> Self {
         let index = self.index + count;
@@ -81,13 +90,19 @@ impl PackedRing {
 
     pub(super) fn new(start: Start) -> Result<Self, Violation> {
         let Start { entries, features, base, areas, remembered } = start;
+        let next = Place::parse(base, entries)?;
+        let used = match base >> BASE_USED_SHIFT {
+            // DPDK's front end leaves the upper half out: nothing is in flight.
+            0 if next.wrap => next,
+            used => Place::parse(used, entries)?,
+        };
         let mut ring = Self {
             areas,
             entries,
             indirect: features.contains(Features::INDIRECT),
             event_index: features.contains(Features::EVENT_INDEX),
-            next: Place::parse(base, entries)?,
-            used: Place::parse(base >> BASE_USED_SHIFT, entries)?,
+            next,
+            used,
             taken: 0,
             pushed: 0,
             remembered: None,
@@ -234,6 +249,26 @@ impl PackedRing {
         self.used = after;
         self.taken -= head.count;
         self.pushed = self.pushed.saturating_add(head.count);
+    }
+
+    /// The first one's flags are written last: those behind it are not looked at before.
+    #[inline]
+    pub(super) fn push_together(&mut self, used: &[(Head, u32)]) {
+        debug_assert!(self.remembered.is_none(), "what is remembered is shown one by one");
+        let Some(((first, bytes), others)) = used.split_first() else { return };
+        let start = self.used;
+        self.used = start.after(first.count, self.entries);
+        others.iter().for_each(|(head, bytes)| self.push(*head, *bytes));
+        let end = std::mem::replace(&mut self.used, start);
+        self.push(*first, *bytes);
+        self.used = end;
+    }
+
+    #[inline]
+    pub(super) fn unpop(&mut self, head: Head) {
+        debug_assert!(self.remembered.is_none(), "what is remembered cannot be given back");
+        self.next = self.next.before(head.count, self.entries);
+        self.taken -= head.count;
     }
 
     #[inline]

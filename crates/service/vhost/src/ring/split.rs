@@ -162,6 +162,19 @@ impl SplitRing {
         self.used = self.used.wrapping_add(1);
     }
 
+    /// They are published together in any case.
+    #[inline]
+    pub(super) fn push_together(&mut self, used: &[(Head, u32)]) {
+        used.iter().for_each(|(head, bytes)| self.push(*head, *bytes));
+    }
+
+    #[inline]
+    pub(super) fn unpop(&mut self, head: Head) {
+        debug_assert!(self.remembered.is_none(), "what is remembered cannot be given back");
+        self.taken[usize::from(head.id)] = false;
+        self.next = self.next.wrapping_sub(1);
+    }
+
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
         let old = std::mem::replace(&mut self.published, self.used);
