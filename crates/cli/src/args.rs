@@ -12,13 +12,13 @@ pub(crate) use machine::{BindArgs, DoctorArgs, StatusArgs, UnbindArgs};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use outboard_host::Reaping;
-use outboard_lab::{DiskConfig, LabConfig};
+use outboard_lab::{CardConfig, DiskConfig, LabConfig};
 use outboard_ninep::Address;
 use outboard_pci::Address as PciAddress;
 use outboard_sim::live::LiveDisk;
 use outboard_vfio::Confinement;
-use outboard_vhost_front::VhostDisk;
-use sources::{LAB_HELP, PCI_HELP, SIM_HELP, VHOST_USER_HELP};
+use outboard_vhost_front::{VhostCard, VhostDisk};
+use sources::{LAB_HELP, LAB_NET_HELP, PCI_HELP, SIM_HELP, VHOST_USER_HELP, VHOST_USER_NET_HELP};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -163,7 +163,9 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", num_args = 1.., long_help = PCI_HELP)]
-    #[arg(help = "Serve the disks of a PCI function of this machine, such as 0000:00:1f.2")]
+    #[arg(
+        help = "Serve the disks of a PCI function of this machine, or its network card, such as 0000:00:1f.2"
+    )]
     pub(crate) pci: Vec<PciAddress>,
 
     /// Use functions that no IOMMU confines: they, and mistakes of their drivers, reach all memory
@@ -177,8 +179,19 @@ pub(crate) struct ServeArgs {
     #[arg(help = "Serve the disk of a vhost-user-blk back end that listens at SOCKET")]
     pub(crate) attach_vhost_user: Vec<VhostDisk>,
 
+    #[arg(long, value_name = "SOCKET[,OPTION]…", long_help = VHOST_USER_NET_HELP)]
+    #[arg(help = "Use the network card of a vhost-user-net back end that listens at SOCKET")]
+    #[arg(requires = "vhost_user")]
+    pub(crate) attach_vhost_user_net: Vec<VhostCard>,
+
+    #[arg(long, value_name = "NETWORK[,OPTION]…", long_help = LAB_NET_HELP)]
+    #[arg(help = "Use a network card that is a real card's model, connected to NETWORK")]
+    #[arg(requires = "vhost_user")]
+    pub(crate) lab_net: Vec<CardConfig>,
+
     #[arg(long, value_name = "IMAGE[,OPTION]…")]
-    #[arg(required_unless_present_any = ["sim", "ram", "pci", "attach_vhost_user"])]
+    #[arg(required_unless_present_any =
+        ["sim", "ram", "pci", "attach_vhost_user", "attach_vhost_user_net", "lab_net"])]
     #[arg(help = "Serve IMAGE as a disk behind a real controller model", long_help = LAB_HELP)]
     pub(crate) lab: Vec<DiskConfig>,
 
@@ -199,7 +212,7 @@ pub(crate) struct ServeArgs {
     pub(crate) ninep: Vec<Address>,
 
     #[arg(long, value_name = "DIR", long_help = machine::VHOST_HELP)]
-    #[arg(help = "Let virtual machines use the disks: each is a vhost-user socket in DIR")]
+    #[arg(help = "Let virtual machines use disks and network cards: each is a socket in DIR")]
     pub(crate) vhost_user: Option<PathBuf>,
 
     /// Memory for transfers, in MiB: for the functions given with --pci together, and as much for

@@ -4,18 +4,18 @@ use crate::drivers;
 use anyhow::{Context, Result, bail};
 use outboard_block::UnitId;
 use outboard_block::disk::DiskOptions;
-use outboard_host::{Hosted, Platform};
+use outboard_host::{Hosted, HostedCard, Platform};
 use outboard_hw::interrupt::InterruptKind;
-use outboard_lab::{Bus, DiskConfig, Lab, LabConfig, Media};
+use outboard_lab::{Bus, CardConfig, DiskConfig, Lab, LabConfig, Media};
 use outboard_linux::SharedMemory;
-use outboard_pci::Address;
+use outboard_pci::{Address, Device};
 use outboard_ram::Ram;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
 use outboard_sysfs::Machine;
 use outboard_vfio::{Confinement, OpenFunction, Vfio, VfioConfig};
-use outboard_vhost_front::{BackEnd, VhostConfig, VhostDisk, VhostUser};
-use outboard_virtio::Blk;
+use outboard_vhost_front::{BackEnd, VhostCard, VhostConfig, VhostDisk, VhostUser};
+use outboard_virtio::{Blk, Net, NetConfig};
 use rustix::fd::BorrowedFd;
 use std::error::Error;
 use std::fmt::Display;
@@ -23,14 +23,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Starts a lab with these disks.
+/// Starts a lab with these disks and network cards.
 pub(crate) fn start_lab(
     disks: &[DiskConfig],
+    cards: &[CardConfig],
     dma_bytes: usize,
     interrupts: Option<InterruptKind>,
 ) -> Result<Lab> {
     let mut config = LabConfig::new(disks.to_vec());
     (config.dma_bytes, config.interrupts) = (dma_bytes, interrupts);
+    config.cards = cards.to_vec();
     Lab::start(&config).context("the lab did not start")
 }
 
@@ -63,6 +65,28 @@ fn host_fixed(lab: &Lab, disks: &[DiskConfig]) -> Result<Vec<Hosted>> {
         hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options });
     }
     Ok(hosted)
+}
+
+/// Drivers for all network cards of a lab, numbered from `first` on.
+pub(crate) fn host_lab_cards(lab: &Lab, first: usize) -> Result<Vec<HostedCard>> {
+    let cards = lab.functions().iter().filter(|f| drivers::is_card(&f.identity));
+    let mut hosted = Vec::new();
+    for (number, function) in (first..).zip(cards) {
+        let (device, interrupts) = lab.open(function.address)?;
+        let driver = drivers::start_card(device)
+            .with_context(|| format!("the network card at {}", function.address))?;
+        hosted.push(HostedCard {
+            name: card_name(number),
+            driver,
+            interrupts: Box::new(interrupts),
+        });
+    }
+    Ok(hosted)
+}
+
+/// What network card number `number` is called.
+fn card_name(number: usize) -> String {
+    format!("net{number}")
 }
 
 /// How a disk of the lab is to be presented. QEMU's IDE disks have sectors of 512 bytes whatever the
@@ -137,6 +161,27 @@ pub(crate) fn host_back_ends(
     Ok((hosted, back_ends))
 }
 
+/// Drivers for network cards of back ends, numbered from `first` on, and word of whether these are
+/// there.
+pub(crate) fn host_card_back_ends(
+    cards: &[VhostCard],
+    dma_bytes: usize,
+    first: usize,
+) -> Result<(Vec<HostedCard>, Vec<BackEnd>)> {
+    let (mut hosted, mut back_ends) = (Vec::new(), Vec::new());
+    for (number, card) in (first..).zip(cards) {
+        let config = VhostConfig { dma_bytes, ..VhostConfig::card(&card.socket) };
+        let (transport, interrupts, back_end) = VhostUser::attach(config)?;
+        let config = NetConfig { queues: card.queues, ..drivers::net_config() };
+        let driver = Net::new(transport, config)
+            .with_context(|| format!("the network card at {}", card.socket.display()))?;
+        let (driver, interrupts) = (Box::new(driver), Box::new(interrupts));
+        hosted.push(HostedCard { name: card_name(number), driver, interrupts });
+        back_ends.push(back_end);
+    }
+    Ok((hosted, back_ends))
+}
+
 /// Opens functions of this machine for which there are drivers.
 pub(crate) fn open_functions(
     functions: &[Address],
@@ -146,8 +191,7 @@ pub(crate) fn open_functions(
 ) -> Result<(Vfio, Vec<OpenFunction>)> {
     for address in functions {
         let identity = Machine::here().function(*address)?.identity;
-        drivers::check_served(*address, &identity)?;
-        if drivers::for_disks(&identity).is_none() {
+        if drivers::fitting(&identity).is_none() {
             bail!(
                 "there is no driver here for {address}, which is of class {}. To see for which \
                  functions there is one: outboard list",
@@ -171,16 +215,25 @@ pub(crate) fn open_functions(
     Ok(opened)
 }
 
-/// Drivers for functions of this machine.
-pub(crate) fn host_functions(functions: Vec<OpenFunction>) -> Result<Vec<Hosted>> {
-    let mut hosted = Vec::new();
+/// Drivers for functions of this machine: of disks, and of network cards, numbered from `first` on.
+pub(crate) fn host_functions(
+    functions: Vec<OpenFunction>,
+    first: usize,
+) -> Result<(Vec<Hosted>, Vec<HostedCard>)> {
+    let (mut hosted, mut cards) = (Vec::new(), Vec::new());
     for (device, interrupts) in functions {
-        let address = device.address();
+        let (address, interrupts) = (device.address(), Box::new(interrupts));
+        if drivers::is_card(&device.identity()) {
+            let driver = drivers::start_card(device)
+                .with_context(|| format!("the network card at {address}"))?;
+            cards.push(HostedCard { name: card_name(first + cards.len()), driver, interrupts });
+            continue;
+        }
         let driver =
             drivers::start(device).with_context(|| format!("the controller at {address}"))?;
-        hosted.push(Hosted { driver, interrupts: Box::new(interrupts), options: Vec::new() });
+        hosted.push(Hosted { driver, interrupts, options: Vec::new() });
     }
-    Ok(hosted)
+    Ok((hosted, cards))
 }
 
 /// Refuses an image that is to be the content of both a disk of the lab and a simulated one. Those
@@ -213,8 +266,26 @@ pub(crate) struct Devices {
     pub(crate) functions: Option<Vfio>,
     /// How many drivers are for the lab's controllers.
     pub(crate) lab_drivers: usize,
-    /// How many drivers are for others than functions of this machine.
+    /// How many drivers of disks are for others than functions of this machine.
     pub(crate) other_drivers: usize,
+    /// How many drivers of network cards are.
+    pub(crate) other_cards: usize,
+    /// Of each function of this machine, whether it is a network card.
+    pub(crate) are_cards: Vec<bool>,
+}
+
+impl Devices {
+    /// The driver of a function of this machine: those of network cards come after all others.
+    fn driver_of(&self, function: usize) -> usize {
+        let before = &self.are_cards[..function];
+        let cards = before.iter().filter(|is_card| **is_card).count();
+        if self.are_cards[function] {
+            let disks = self.other_drivers + self.are_cards.iter().filter(|card| !**card).count();
+            disks + self.other_cards + cards
+        } else {
+            self.other_drivers + function - cards
+        }
+    }
 }
 
 impl Platform for Devices {
@@ -230,7 +301,7 @@ impl Platform for Devices {
         self.back_ends.iter().try_for_each(BackEnd::check)?;
         match &self.functions {
             // The others are served on.
-            Some(_) if self.other_drivers > 0 => Ok(()),
+            Some(_) if self.other_drivers + self.other_cards > 0 => Ok(()),
             Some(functions) => functions.check().map_err(Into::into),
             None => Ok(()),
         }
@@ -241,10 +312,11 @@ impl Platform for Devices {
     }
 
     fn drain_requests(&mut self, wanted: &mut dyn FnMut(usize)) {
+        let mut numbers = Vec::new();
         if let Some(functions) = &mut self.functions {
-            let first = self.other_drivers;
-            functions.drain_requests(&mut |number| wanted(first + number));
+            functions.drain_requests(&mut |number| numbers.push(number));
         }
+        numbers.into_iter().for_each(|number| wanted(self.driver_of(number)));
     }
 
     fn news(&self) -> Option<BorrowedFd<'_>> {

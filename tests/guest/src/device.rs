@@ -75,6 +75,13 @@ pub enum Device {
         /// How many there are.
         queues: u16,
     },
+    /// A network interface over virtio that another process serves by vhost-user, at a socket.
+    VhostUserNet {
+        /// Where the socket is.
+        socket: PathBuf,
+        /// Whether the rings are packed.
+        packed: bool,
+    },
     /// A network interface over virtio. All network interfaces are on one hub.
     VirtioNet(Virtio),
     /// An Intel 82540EM.
@@ -96,6 +103,7 @@ impl Device {
             Self::Nvme(_) => "NVME",
             Self::VirtioBlk(..) => "VIRTIO_BLK",
             Self::VhostUserBlk { .. } => "VHOST_USER_BLK",
+            Self::VhostUserNet { .. } => "VHOST_USER_NET",
             Self::VirtioNet(_) => "VIRTIO_NET",
             Self::E1000 => "E1000",
             Self::E1000e => "E1000E",
@@ -145,6 +153,21 @@ impl Device {
                 );
                 ["-chardev".to_owned(), channel].into_iter().chain(device(text)).collect()
             }
+            Self::VhostUserNet { socket, packed } => {
+                let socket = socket.display().to_string().replace(',', ",,");
+                let channel = format!("socket,id=vhost{index},path={socket},reconnect=1");
+                let network = format!("vhost-user,id=net{index},chardev=vhost{index}");
+                let packed = if *packed { "on" } else { "off" };
+                let mac = format!("mac=52:54:00:00:00:{index:02x}");
+                // QEMU 7.2 without KVM dies when such a device sends messages; the pin is well.
+                let pin = "vectors=0";
+                let text = format!(
+                    "virtio-net-pci,{at},disable-legacy=on,netdev=net{index},{mac},{pin},\
+                     packed={packed},romfile="
+                );
+                let options = ["-chardev", &channel, "-netdev", &network].map(str::to_owned);
+                options.into_iter().chain(device(text)).collect()
+            }
             Self::VirtioNet(virtio) => {
                 on_hub(index, &format!("virtio-net-pci,{at},{}", virtio.properties()))
             }
@@ -155,7 +178,7 @@ impl Device {
 
     /// Whether another process has to reach the guest's memory for it.
     pub(crate) const fn shares_memory(&self) -> bool {
-        matches!(self, Self::VhostUserBlk { .. })
+        matches!(self, Self::VhostUserBlk { .. } | Self::VhostUserNet { .. })
     }
 }
 

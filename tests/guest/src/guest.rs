@@ -59,8 +59,8 @@ impl Guest {
     }
 
     /// Adds a device. The script finds the addresses of all devices of a kind, in order, in a
-    /// variable: `$AHCI`, `$NVME`, `$VIRTIO_BLK`, `$VHOST_USER_BLK`, `$VIRTIO_NET`,
-    /// `$E1000` or `$E1000E`.
+    /// variable: `$AHCI`, `$NVME`, `$VIRTIO_BLK`, `$VHOST_USER_BLK`, `$VHOST_USER_NET`,
+    /// `$VIRTIO_NET`, `$E1000` or `$E1000E`.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.devices.push(device);

@@ -6,17 +6,23 @@ use outboard_pci::Address;
 
 /// What a virtual machine needs.
 pub(super) const VHOST_HELP: &str = "\
-Let virtual machines use the disks, by vhost-user: each disk is a Unix socket in DIR, such as \
-DIR/sdC0.sock, which is for its owner only
+Let virtual machines use disks and network cards, by vhost-user: each is a Unix socket in DIR, such \
+as DIR/sdC0.sock or DIR/net0.sock, which is for its owner only
 
-A virtual machine that uses a disk has its memory shared with this process. With QEMU:
+A virtual machine that uses one has its memory shared with this process. With QEMU:
 
   -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -m 1G
   -chardev socket,id=disk,path=DIR/sdC0.sock,reconnect=1 -device vhost-user-blk-pci,chardev=disk
+  -chardev socket,id=net,path=DIR/net0.sock,reconnect=1 -netdev vhost-user,id=n,chardev=net \
+-device virtio-net-pci,netdev=n
 
-One at a time uses a disk; another one waits until the first has gone. If this process ends, \
-however it does, and is started again, a virtual machine that connects again (reconnect=1) goes on, \
-and what was in flight is done. Its memory has to be a memfd, or a file in tmpfs or hugetlbfs.
+One at a time uses a disk or a card; another one waits until the first has gone. If this process \
+ends, however it does, and is started again, a virtual machine that connects again (reconnect=1) goes \
+on, and what was in flight at a disk is done. Its memory has to be a memfd, or a file in tmpfs or \
+hugetlbfs.
+
+A card lets everything through, since the virtual machine has an address of its own, and does to \
+frames what it can: checksums and segments, as far as the virtual machine wants that.
 
 DIR has to exist. Disks that are plugged in later get a socket, too, and those of disks that go are \
 removed. Nothing is served over 9P then, unless --9p says where: whoever writes to a disk that a \

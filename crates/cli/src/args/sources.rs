@@ -53,10 +53,30 @@ The back end is lent the memory for transfers, and nothing else. If it ends, req
 it listens again, for up to a minute: start it again with the same disk. Nobody notices but by the \
 time that it takes. A disk with another size or serial number is not taken for the same one.";
 
+/// Whose network card it is, and what becomes of it.
+pub(super) const VHOST_USER_NET_HELP: &str = "\
+Use the network card of a vhost-user-net back end, such as DPDK's net_vhost or Open vSwitch's, that \
+listens at the Unix socket SOCKET. May be given several times; goes with --vhost-user
+
+  ,queues=N     use at most N pairs of queues, rather than one
+
+The back end is lent the memory for frames, and nothing else. If it ends, the card has no cable until \
+it listens again, for up to a minute.";
+
+/// What a card of the lab is connected to.
+pub(super) const LAB_NET_HELP: &str = "\
+Use a network card that is QEMU's model of one, connected to NETWORK. May be given several times, and \
+together with --lab; goes with --vhost-user
+
+  user          QEMU's own network, which gives addresses by DHCP and needs no permissions
+  tap=NAME      an interface of the kernel's, made when the server starts; takes root
+  ,packed       with rings in the packed layout
+  ,queues=N     with so many pairs of queues (tap)";
+
 /// What it takes to drive hardware.
 pub(super) const PCI_HELP: &str = "\
-Serve the disks of a PCI function of this machine: a real controller. Several may be given, and \
-together with --lab and --sim
+Serve the disks of a PCI function of this machine, or its network card: a real one. Several may be \
+given, and together with --lab and --sim. Network cards go with --vhost-user
 
 The function has to be bound to the kernel's driver vfio-pci (`outboard bind ADDR` does that), \
 and behind an IOMMU, which lets it reach the memory for transfers and nothing else. `outboard list` \

@@ -105,14 +105,13 @@ pub(crate) fn unbind(arguments: &UnbindArgs, json: bool) -> Result<()> {
 fn check_drivers(machine: &Machine, addresses: &[Address]) -> Result<()> {
     let functions = addresses.iter().map(|address| machine.function(*address));
     let functions = functions.collect::<Result<Vec<Function>, _>>()?;
-    let is_ours = |one: &Function| drivers::for_disks(&one.identity).is_some();
+    let is_ours = |one: &Function| drivers::fitting(&one.identity).is_some();
     for function in functions.iter().filter(|one| !one.is_pci_bridge() && !is_ours(one)) {
         let group = function.group.filter(|group| {
             functions.iter().any(|other| other.group == Some(*group) && is_ours(other))
         });
         if group.is_none() {
             let (address, class) = (function.address, function.identity.class);
-            drivers::check_served(address, &function.identity)?;
             bail!(
                 "Outboard has no driver for {address} (class {class}), so it stays with the kernel. \
                  `outboard status` lists what it has drivers for. If {address} only shares the \

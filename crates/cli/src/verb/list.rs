@@ -12,7 +12,7 @@ pub(crate) fn run(arguments: ListArgs, json: bool) -> Result<()> {
     let here = arguments.lab.is_none();
     let found: Vec<_> = match arguments.lab {
         Some(disks) => {
-            let lab = hosting::start_lab(&disks, LabConfig::DMA_BYTES, None)?;
+            let lab = hosting::start_lab(&disks, &[], LabConfig::DMA_BYTES, None)?;
             let functions = lab.functions().iter();
             functions.map(|function| (function.address, function.identity, None)).collect()
         }

@@ -2,13 +2,15 @@
 
 use crate::args::{self, Interrupts, ServeArgs};
 use crate::hosting::{self, Devices};
-use crate::{endpoint, exit, print};
+use crate::{drivers, endpoint, exit, print};
 use anyhow::{Context, Result, bail};
 use outboard_host::{Ended, Server};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_ninep::Address;
 use outboard_ninep::server::Owner;
+use outboard_pci::Device;
 use outboard_sim::live::LiveDisk;
+use outboard_vfio::OpenFunction;
 use rustix::process::{getgid, getuid};
 use serde::Serialize;
 use std::path::Path;
@@ -21,8 +23,20 @@ struct Ready {
 
 #[derive(Serialize)]
 struct Export {
-    disk: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<String>,
     socket: String,
+}
+
+#[derive(Serialize)]
+struct Card {
+    name: String,
+    address: String,
+    mtu: u16,
+    queues: u16,
+    link: String,
 }
 
 #[derive(Serialize)]
@@ -57,9 +71,11 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     let confinement = args::confinement(arguments.let_devices_reach_all_memory);
     let mut devices = Devices::default();
     let mut hosted = Vec::new();
-    if !lab_disks.is_empty() {
-        let lab = hosting::start_lab(&lab_disks, dma_bytes, interrupts)?;
+    let mut cards = Vec::new();
+    if !lab_disks.is_empty() || !arguments.lab_net.is_empty() {
+        let lab = hosting::start_lab(&lab_disks, &arguments.lab_net, dma_bytes, interrupts)?;
         hosted = hosting::host_lab(&lab, &lab_disks)?;
+        cards = hosting::host_lab_cards(&lab, 0)?;
         (devices.lab, devices.lab_drivers) = (Some(lab), hosted.len());
     }
     if !sim_disks.is_empty() {
@@ -71,16 +87,35 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
     hosted.extend(attached);
     hosted.extend(hosting::host_ram(&arguments.ram, dma_bytes)?);
     (devices.back_ends, devices.other_drivers) = (back_ends, hosted.len());
+    let attached = &arguments.attach_vhost_user_net;
+    let (attached, back_ends) = hosting::host_card_back_ends(attached, dma_bytes, cards.len())?;
+    cards.extend(attached);
+    devices.back_ends.extend(back_ends);
+    devices.other_cards = cards.len();
     let other_drivers = devices.other_drivers;
     if !pci.is_empty() {
         let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts, confinement)?;
         dma_bytes = dma_bytes.min(vfio.dma_bytes());
-        hosted.extend(hosting::host_functions(functions)?);
+        let is_card = |one: &OpenFunction| drivers::is_card(&one.0.identity());
+        devices.are_cards = functions.iter().map(is_card).collect();
+        if arguments.vhost_user.is_none() && devices.are_cards.contains(&true) {
+            bail!(
+                "network cards are of use to virtual machines: say with --vhost-user DIR where \
+                 their sockets are to be"
+            );
+        }
+        let (of_disks, of_cards) = hosting::host_functions(functions, cards.len())?;
+        hosted.extend(of_disks);
+        cards.extend(of_cards);
         devices.functions = Some(vfio);
     }
     // The rest is for command lists and the like.
     let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
     server.set_reaping(arguments.reap.into());
+    let wanted_cards = cards.len();
+    for card in cards {
+        server.add_card(card)?;
+    }
     if server.settle()? {
         let disks = server.disks();
         let others = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(other_drivers));
@@ -89,6 +124,11 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
         if found != wanted {
             bail!("only {found} of {wanted} disks came up");
         }
+        let known = server.cards().count();
+        if known != wanted_cards {
+            bail!("only {known} of {wanted_cards} network cards came up");
+        }
+        describe_cards(&server, json)?;
         describe_disks(&mut server, lab_disks.len(), &sim_disks, json)?;
         let mut at = None;
         for address in &addresses {
@@ -97,7 +137,7 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
             at.get_or_insert(bound);
         }
         if let Some(folder) = &arguments.vhost_user {
-            export_disks(&mut server, folder, json)?;
+            export(&mut server, folder, json)?;
         }
         if !json && !addresses.is_empty() {
             let at = at.filter(|_| !addresses.contains(&endpoint::default_address()));
@@ -131,8 +171,8 @@ fn announce(address: &Address, local: bool, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Exports each disk at a socket in `folder`, and prints the lines that scripts wait for.
-fn export_disks(server: &mut Server<Devices>, folder: &Path, json: bool) -> Result<()> {
+/// Exports each disk and network card at a socket in `folder`, and prints the lines that scripts wait for.
+fn export(server: &mut Server<Devices>, folder: &Path, json: bool) -> Result<()> {
     let about = folder.metadata().with_context(|| {
         format!("cannot use {}. Make the folder first (mkdir -p)", folder.display())
     })?;
@@ -141,11 +181,45 @@ fn export_disks(server: &mut Server<Devices>, folder: &Path, json: bool) -> Resu
     }
     for (disk, socket) in server.export_all(folder)? {
         let socket = socket.display().to_string();
+        exported(&Export { disk: Some(disk), card: None, socket }, json)?;
+    }
+    let cards: Vec<_> = server.cards().map(|(card, name, _)| (card, name.to_owned())).collect();
+    for (card, name) in cards {
+        let socket = folder.join(format!("{name}.sock"));
+        server.export_card(card, &socket)?;
+        let socket = socket.display().to_string();
+        exported(&Export { disk: None, card: Some(name), socket }, json)?;
+    }
+    Ok(())
+}
+
+fn exported(export: &Export, json: bool) -> Result<()> {
+    match json {
+        true => print::json("export", export)?,
+        false => print::line_out(&format!("ready vhost-user:{}", export.socket))?,
+    }
+    Ok(())
+}
+
+/// Says what network cards there are.
+fn describe_cards(server: &Server<Devices>, json: bool) -> Result<()> {
+    for (_, name, interface) in server.cards() {
+        let card = Card {
+            name: name.to_owned(),
+            address: interface.permanent_mac.to_string(),
+            mtu: interface.shape.mtu,
+            queues: interface.shape.queues,
+            link: interface.link.to_string(),
+        };
         if json {
-            print::json("export", &Export { disk, socket })?
-        } else {
-            print::line_out(&format!("ready vhost-user:{socket}"))?
+            print::json("card", &card)?;
+            continue;
         }
+        let Card { name, address, mtu, queues, link } = card;
+        let pairs = if queues == 1 { "pair" } else { "pairs" };
+        print::note(&format!(
+            "{name}: {address}, link {link}, MTU {mtu}, {queues} {pairs} of queues"
+        ));
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! Network cards of a lab.
 
+use crate::LabError;
 use crate::config::{VirtioConfig, VirtioVersion};
+use outboard_linux::description;
 use serde_json::{Value, json};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// What is at the other end of a card's wire.
@@ -18,6 +21,9 @@ pub enum Wire {
         /// The interface's name.
         name: String,
     },
+    /// QEMU's own network behind a translation of addresses, which gives addresses by DHCP and needs
+    /// no permissions. Without offloads.
+    User,
 }
 
 /// A network card of the lab.
@@ -66,7 +72,7 @@ impl CardConfig {
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         match &self.wire {
             Wire::Datagrams(socket) => Some(socket.as_raw_fd()),
-            Wire::Tap { .. } => None,
+            Wire::Tap { .. } | Wire::User => None,
         }
     }
 
@@ -81,6 +87,7 @@ impl CardConfig {
                 let scripts = "script=no,downscript=no";
                 format!("tap,id={wire},ifname={name},{scripts},vhost=off,queues={queues}")
             }
+            Wire::User => format!("user,id={wire}"),
         };
         command.arg("-netdev").arg(netdev);
         let on = |value| if value { "on" } else { "off" };
@@ -115,5 +122,58 @@ impl CardConfig {
     }
 }
 
+impl FromStr for CardConfig {
+    type Err = LabError;
+
+    /// Reads `user[,packed]` or `tap=NAME[,packed][,queues=N]`.
+    fn from_str(text: &str) -> Result<Self, LabError> {
+        let error = |reason: String| LabError::CardSyntax { text: text.into(), reason };
+        let (wire, options) = description::split(text, &["packed"])
+            .ok_or_else(|| error("it names no network".into()))?;
+        let mut card = Self::new(match wire.split_once('=') {
+            None if wire == "user" => Wire::User,
+            Some(("tap", name)) if !name.is_empty() => Wire::Tap { name: name.into() },
+            _ => return Err(error(format!("there is no network {wire:?}"))),
+        });
+        for option in options {
+            match option.split_once('=') {
+                None => card.virtio.packed = true,
+                Some(("queues", value)) if matches!(card.wire, Wire::Tap { .. }) => {
+                    let number = value.parse().ok().filter(|number| (1..=8).contains(number));
+                    let reason = || format!("there are 1 to 8 pairs of queues, not {value:?}");
+                    card.virtio.queues = number.ok_or_else(|| error(reason()))?;
+                }
+                Some((key, _)) => return Err(error(format!("there is no option {key:?}"))),
+            }
+        }
+        Ok(card)
+    }
+}
+
 /// The least entries of QEMU's queues for frames.
 const LEAST_ENTRIES: u16 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_are_described_by_text() {
+        let card: CardConfig = "tap=net7,queues=4,packed".parse().unwrap();
+        assert!(matches!(&card.wire, Wire::Tap { name } if name == "net7"));
+        assert_eq!((card.virtio.queues, card.virtio.packed), (4, true));
+        let card: CardConfig = "user".parse().unwrap();
+        assert!(matches!(card.wire, Wire::User) && !card.virtio.packed);
+        for (text, reason) in [
+            ("", "names no network"),
+            ("tap=", "no network"),
+            ("vde=x", "no network \"vde=x\""),
+            ("user,queues=2", "no option \"queues\""),
+            ("tap=x,queues=9", "1 to 8"),
+            ("user,mtu=3", "no option \"mtu\""),
+        ] {
+            let error = text.parse::<CardConfig>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

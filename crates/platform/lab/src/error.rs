@@ -123,6 +123,17 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A network card was described in a way that the lab does not understand.
+    #[error(
+        "{text:?} does not describe a network card: {reason}. Write user[,packed] or \
+         tap=NAME[,packed][,queues=N]"
+    )]
+    CardSyntax {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// More controllers than the machine has room for.
     #[error(
         "the disks take {wanted} controllers, and one lab holds {most} (six disks share one, those \

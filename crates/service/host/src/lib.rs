@@ -9,7 +9,10 @@
 //! are.
 #![forbid(unsafe_code)]
 
+mod admit;
+mod cards;
 mod connection;
+mod door;
 mod events;
 mod export;
 mod follow;
@@ -21,6 +24,7 @@ mod ready;
 mod server;
 mod signals;
 
+pub use cards::HostedCard;
 pub use listener::ListenError;
 pub use pace::{Pace, Reaping};
 pub use server::{Ended, Hosted, Platform, Server, ServerError};

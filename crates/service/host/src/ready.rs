@@ -14,6 +14,11 @@ pub(crate) enum Ready {
     Export(usize),
     /// The client of an exported disk has something.
     Machine(usize),
+    CardInterrupt(usize),
+    /// Somebody connects to a network card.
+    CardDoor(usize),
+    /// The client of a network card has something.
+    CardClient(usize),
 }
 
 impl Ready {
@@ -29,6 +34,9 @@ impl Ready {
             Self::Requests => (6, 0),
             Self::Export(index) => (7, index as u64),
             Self::Machine(index) => (8, index as u64),
+            Self::CardInterrupt(index) => (9, index as u64),
+            Self::CardDoor(index) => (10, index as u64),
+            Self::CardClient(index) => (11, index as u64),
         };
         kind << 32 | index
     }
@@ -45,7 +53,10 @@ impl Ready {
             5 => Self::News,
             6 => Self::Requests,
             7 => Self::Export(index as usize),
-            _ => Self::Machine(index as usize),
+            8 => Self::Machine(index as usize),
+            9 => Self::CardInterrupt(index as usize),
+            10 => Self::CardDoor(index as usize),
+            _ => Self::CardClient(index as usize),
         }
     }
 }
@@ -58,8 +69,9 @@ mod tests {
     fn numbers_stand_for_what_they_were_made_of() {
         let many = [Ready::Interrupt(7), Ready::Listener(3), Ready::Connection(u32::MAX)];
         let exported = [Ready::Export(5), Ready::Machine(1)];
+        let cards = [Ready::CardInterrupt(2), Ready::CardDoor(0), Ready::CardClient(4)];
         let single = [Ready::Signal, Ready::Platform, Ready::News, Ready::Requests];
-        for ready in many.into_iter().chain(exported).chain(single) {
+        for ready in many.into_iter().chain(exported).chain(cards).chain(single) {
             assert_eq!(Ready::of(ready.number()), ready);
         }
     }

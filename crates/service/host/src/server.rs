@@ -1,8 +1,9 @@
 //! The server: drivers below, clients above, one loop between them.
 
+use crate::cards::{Cards, HostedCard};
 use crate::connection::Connection;
 use crate::events::EventLog;
-use crate::export::{Exports, FIRST_SESSION};
+use crate::export::Exports;
 use crate::follow::Follow;
 use crate::leave::Leaving;
 use crate::listener::{ListenError, Listener};
@@ -16,12 +17,12 @@ use outboard_block::disk::{DiskId, DiskOptions, Disks, Token};
 use outboard_hw::Instant;
 use outboard_hw::time::earlier;
 use outboard_linux::{InterruptSource, now};
+use outboard_net::Interface;
 use outboard_ninep::Address;
 use outboard_ninep::sd::{SdDone, SdTree};
-use outboard_ninep::server::{Completed, Limits, Owner, RequestId, Session};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use outboard_ninep::server::{Completed, Limits, Owner, RequestId};
+use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -30,10 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Clients at once.
-const MAX_CONNECTIONS: usize = 256;
-/// Clients that are accepted in a turn; the others have theirs next.
-const ACCEPTS: usize = 32;
 /// How long clients wait to be accepted once the system had no more descriptors, unless another
 /// client goes.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -73,7 +70,8 @@ pub trait Platform {
         None
     }
 
-    /// Calls `wanted` with each driver, by the order in which they were given to the server, whose
+    /// Calls `wanted` with each driver, by the order in which they were given to the server (those of
+    /// network cards after all others), whose
     /// device somebody has asked for since the last call. The driver is brought to rest and
     /// dropped, and the others go on.
     fn drain_requests(&mut self, _wanted: &mut dyn FnMut(usize)) {}
@@ -133,21 +131,23 @@ pub struct Server<P> {
     /// Of each driver that was not dropped.
     pub(crate) interrupts: Vec<Option<Box<dyn InterruptSource>>>,
     pub(crate) tree: SdTree,
-    listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     /// Until when nobody is accepted, and the poller does not know the listeners.
-    accept_again: Option<Instant>,
+    pub(crate) accept_again: Option<Instant>,
     /// The log says so; it need not each time.
-    told_of_pause: bool,
-    connections: BTreeMap<u32, Connection>,
-    last_connection: u32,
+    pub(crate) told_of_pause: bool,
+    pub(crate) connections: BTreeMap<u32, Connection>,
+    pub(crate) last_connection: u32,
     /// Who is attended to first in the next turn.
     first_connection: u32,
-    owner: Arc<Owner>,
-    limits: Limits,
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) limits: Limits,
     /// Disks that virtual machines use.
     pub(crate) exports: Exports,
     /// Where each disk has a socket.
     pub(crate) follow: Option<Follow>,
+    /// Network cards that virtual machines use.
+    pub(crate) cards: Cards,
     /// Answers to the server's own requests: how many are left, and whether all were good.
     pub(crate) own: (usize, bool),
     /// Drivers whose devices are being given back.
@@ -218,6 +218,7 @@ impl<P: Platform> Server<P> {
             limits: Limits::default(),
             exports: Exports::new(),
             follow: None,
+            cards: Cards::new(),
             own: (0, true),
             leaving: Vec::new(),
             events: EventLog::default(),
@@ -231,7 +232,7 @@ impl<P: Platform> Server<P> {
     /// signal came before.
     pub fn settle(&mut self) -> Result<bool, ServerError> {
         let end = now() + START_TIME;
-        while !self.tree.disks().is_settled() {
+        while !self.tree.disks().is_settled() || !self.cards.is_settled() {
             if now().reached(end) {
                 return Err(ServerError::Slow);
             }
@@ -246,6 +247,17 @@ impl<P: Platform> Server<P> {
     /// Says how to learn that requests have ended.
     pub const fn set_reaping(&mut self, reaping: Reaping) {
         self.pace = Pace::new(reaping);
+        self.cards.set_reaping(reaping);
+    }
+
+    /// Takes the driver of a network card over. Before [`settle`](Self::settle).
+    pub fn add_card(&mut self, card: HostedCard) -> Result<(), ServerError> {
+        self.cards.add(card, &self.poller).map_err(system("waiting for a descriptor"))
+    }
+
+    /// The network cards that can be used, by their numbers and names.
+    pub fn cards(&self) -> impl Iterator<Item = (usize, &str, &Interface)> {
+        self.cards.known()
     }
 
     /// The disks.
@@ -267,11 +279,15 @@ impl<P: Platform> Server<P> {
     /// Lets virtual machines use a disk by vhost-user, at a Unix socket.
     pub fn export(&mut self, disk: DiskId, path: &Path) -> Result<(), ServerError> {
         let listener = Listener::for_machines(path)?;
-        let number = self.exports.number(disk).number();
-        self.poller.add(&listener, number, Interest::READ).map_err(system("listening"))?;
         let name = self.tree.disks().info(disk).map_or_else(String::new, |info| info.name);
-        self.exports.add(name, disk, listener);
-        Ok(())
+        let added = self.exports.add((name, disk), listener, &self.poller);
+        added.map_err(system("listening"))
+    }
+
+    /// Lets virtual machines use a network card by vhost-user, at a Unix socket.
+    pub fn export_card(&mut self, card: usize, path: &Path) -> Result<(), ServerError> {
+        let listener = Listener::for_machines(path)?;
+        self.cards.export(card, listener, &self.poller).map_err(system("listening"))
     }
 
     /// Serves until a signal comes or nothing is left to serve; then shuts down.
@@ -286,14 +302,17 @@ impl<P: Platform> Server<P> {
     pub(crate) fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
         let deadline = earlier(deadline, self.tree.disks().next_deadline());
         let deadline = earlier(earlier(deadline, self.accept_again), self.exports.deadline());
+        let deadline = earlier(deadline, self.cards.deadline());
         let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
         let unfinished = self.connections.values().any(Connection::is_unfinished);
         // Those who are looked at need not tell.
-        let at_once = unfinished || self.looking || self.exports.is_awake();
+        let awake = self.exports.is_awake() | self.cards.is_awake();
+        let at_once = unfinished || self.looking || awake;
         let deadline = if at_once { Some(Instant::ORIGIN) } else { deadline };
         if self.looking {
             self.look();
         }
+        self.cards.look();
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
         for (number, gone) in ready.drain(..) {
@@ -312,7 +331,8 @@ impl<P: Platform> Server<P> {
         self.keep_pace(ended);
         self.follow_disks();
         self.resume_accepting(self.connections.len() < clients);
-        if self.tree.disks().is_stopped() && !self.interrupts.is_empty() {
+        let drivers = self.interrupts.len() + self.cards.len();
+        if self.tree.disks().is_stopped() && self.cards.is_stopped() && drivers > 0 {
             self.platform.check().map_err(ServerError::Platform)?;
         }
         Ok(())
@@ -348,13 +368,19 @@ impl<P: Platform> Server<P> {
                     self.poller.remove(ended);
                 }
                 (0..self.interrupts.len()).for_each(|i| self.tree.disks().interrupt(i, 0));
+                self.cards.interrupt_all();
             }
             // Told before what the drivers have to tell.
             Ready::News => {}
             Ready::Requests => {
                 let mut wanted = Vec::new();
                 self.platform.drain_requests(&mut |driver| wanted.push(driver));
-                wanted.into_iter().for_each(|driver| self.begin_leave(driver));
+                for driver in wanted {
+                    match driver.checked_sub(self.interrupts.len()) {
+                        None => self.begin_leave(driver),
+                        Some(card) => self.cards.begin_leave(card),
+                    }
+                }
             }
             Ready::Interrupt(_) => {
                 for (index, source) in self.interrupts.iter_mut().enumerate() {
@@ -367,6 +393,9 @@ impl<P: Platform> Server<P> {
                 self.exports.accept(index, &self.poller, self.tree.disks(), &mut self.events);
             }
             Ready::Machine(index) => self.exports.receive(index),
+            Ready::CardInterrupt(_) => self.cards.interrupt(),
+            Ready::CardDoor(index) => self.cards.accept(index, &self.poller, &mut self.events),
+            Ready::CardClient(index) => self.cards.receive(index),
             Ready::Connection(id) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.receive();
@@ -387,69 +416,6 @@ impl<P: Platform> Server<P> {
         });
     }
 
-    fn accept(&mut self, index: usize) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        for _ in 0..ACCEPTS {
-            let Some(listener) = self.listeners.get(index) else { return };
-            match accept_with(listener, flags) {
-                Ok(socket) => {
-                    self.told_of_pause = false;
-                    let tcp = matches!(listener.address, Address::Tcp { .. });
-                    self.admit(socket, tcp);
-                }
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => return self.pause_accepting(error),
-            }
-        }
-    }
-
-    fn admit(&mut self, socket: OwnedFd, tcp: bool) {
-        if self.connections.len() >= MAX_CONNECTIONS {
-            let full = format_args!("{MAX_CONNECTIONS} are connected; another was turned away");
-            self.events.log(now(), "clients", &full);
-            return;
-        }
-        if tcp {
-            let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
-        }
-        self.last_connection = self.last_connection.wrapping_add(1) % FIRST_SESSION;
-        let id = self.last_connection;
-        let session = Session::new(id, self.limits, self.owner.clone());
-        let connection = Connection::new(socket, session);
-        let number = Ready::Connection(id).number();
-        if self.poller.add(&connection, number, connection.interest).is_ok() {
-            self.connections.insert(id, connection);
-        }
-    }
-
-    /// Whoever waits at a listener keeps it ready, so the loop would spin.
-    fn pause_accepting(&mut self, error: Errno) {
-        if !std::mem::replace(&mut self.told_of_pause, true) {
-            let message = format_args!(
-                "more of them cannot be accepted for now, and wait: {error}. A higher limit of open \
-                 files (ulimit -n) lets more in"
-            );
-            self.events.log(now(), "clients", &message);
-        }
-        self.listeners.iter().for_each(|listener| self.poller.remove(listener));
-        self.accept_again = Some(now() + ACCEPT_PAUSE);
-    }
-
-    fn resume_accepting(&mut self, client_gone: bool) {
-        if !self.accept_again.is_some_and(|end| client_gone || now().reached(end)) {
-            return;
-        }
-        self.accept_again = None;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let number = Ready::Listener(index).number();
-            match self.poller.add(listener, number, Interest::READ) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(_) => self.accept_again = Some(now() + ACCEPT_PAUSE),
-            }
-        }
-    }
-
     /// Lets drivers, disks and clients do what is due; whether a request has ended.
     fn work(&mut self) -> bool {
         let at = now();
@@ -465,6 +431,7 @@ impl<P: Platform> Server<P> {
         }
         self.go_on_leaving(at);
         self.exports.work(&self.poller, self.tree.disks(), (&mut self.events, at));
+        self.cards.work(&self.poller, (&mut self.events, at));
         self.work_sessions();
         self.tree.disks().kick(at);
         self.attend_connections(at);
@@ -578,7 +545,10 @@ impl<P: Platform> Server<P> {
         };
         self.turn_until(now() + FAREWELL, unsent)?;
         self.tree.disks().stop();
-        self.turn_until(end, |server| server.tree.disks().is_stopped())?;
+        self.cards.stop(&self.poller);
+        self.turn_until(end, |server| {
+            server.tree.disks().is_stopped() && server.cards.is_stopped()
+        })?;
         Ok(match (self.signalled, flushed) {
             (2.., _) => Ended::AtOnce,
             (_, true) => Ended::InOrder,
