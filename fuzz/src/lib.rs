@@ -8,6 +8,10 @@ mod ledger;
 #[path = "../../crates/class/block/tests/support/memory.rs"]
 mod memory;
 mod messages;
+#[allow(dead_code, reason = "the parts that are for tests only")]
+#[path = "../../crates/class/net/tests/support/mirror.rs"]
+mod mirror;
+mod net;
 mod partitions;
 mod space;
 mod vhost;
@@ -15,6 +19,7 @@ mod virtio;
 
 pub use hba::hba;
 pub use messages::messages;
+pub use net::net;
 pub use partitions::partitions;
 pub use vhost::vhost;
 pub use virtio::virtio;

@@ -6,14 +6,22 @@
 //!
 //! Required, whatever the client does: no panic; what was asked of the disk ends; a session that is
 //! over leaves nothing behind.
+//!
+//! Or the device is a network card whose wire ends in a mirror, with a ring for each direction: see
+//! [`card`].
 
 use crate::input::Input;
 use crate::memory::Memory;
+use crate::mirror::{self, Mirror};
 use outboard_block::disk::Disks;
 use outboard_hw::Instant;
 use outboard_linux::{EventFd, SharedMemory};
-use outboard_vhost::Session;
+use outboard_net::{
+    Arrival, Capabilities, Checksum, ChecksumState, Offloads, Segmentation, SegmentationKind,
+};
+use outboard_vhost::{Card, NetSession, Session};
 use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::net::NetFeatures;
 use outboard_virtio::spec::vhost_user::request::*;
 use outboard_virtio::spec::vhost_user::{Header, MemoryRegion, PROTOCOL_FEATURES, VringAddress};
 use rustix::io::IoSlice;
@@ -23,6 +31,7 @@ use rustix::net::{
 };
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use zerocopy::IntoBytes;
 
 /// The client's memory; rings are in the first page, requests' memory behind it.
@@ -34,19 +43,76 @@ const MAX_STEPS: usize = 64;
 /// Turns until all must have ended.
 const MAX_LAST_TURNS: usize = 2000;
 
+/// Where the second ring is, behind the first.
+const RING_BYTES: u64 = 512;
+
 struct Bench {
     socket: OwnedFd,
     memory: SharedMemory,
     event: EventFd,
-    session: Session,
-    disks: Disks,
+    served: Served,
+}
+
+/// What the client uses.
+enum Served {
+    Disk(Box<Session>, Disks),
+    Card(Box<NetSession>, Card, Arc<Mutex<mirror::Shared>>),
+}
+
+impl Served {
+    fn rings(&self) -> u64 {
+        match self {
+            Self::Disk(..) => 1,
+            Self::Card(..) => 2,
+        }
+    }
+
+    fn turn(&mut self) {
+        match self {
+            Self::Disk(session, disks) => {
+                session.receive();
+                disks.poll(Instant::ORIGIN);
+                while let Some(done) = disks.next_done() {
+                    session.complete(done, disks);
+                }
+                session.work(disks);
+                session.sleep();
+                disks.kick(Instant::ORIGIN);
+            }
+            Self::Card(session, card, shared) => {
+                session.receive();
+                card.poll(Instant::ORIGIN);
+                session.work(card);
+                session.sleep(card);
+                card.kick(Instant::ORIGIN);
+                shared.lock().unwrap().sent.clear();
+            }
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Disk(session, _) => session.closed().is_some(),
+            Self::Card(session, ..) => session.closed().is_some(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Disk(session, disks) => {
+                let over = session.is_over();
+                assert!(!over || disks.is_idle(), "something is still under way");
+                over
+            }
+            Self::Card(session, ..) => session.is_over(),
+        }
+    }
 }
 
 /// Lets the client that `input` describes use a disk.
 pub fn vhost(input: &[u8]) {
     let mut input = Input(input);
-    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let (socket, theirs) = pair.unwrap();
+    let (socket, theirs) = pair();
     let (_, arena) = SharedMemory::for_model("disk", 128 << 10).unwrap();
     let mut disks = Disks::new();
     let driver = Memory::new(vec![0; 16 << 10], 4, 8, &arena);
@@ -56,18 +122,65 @@ pub fn vhost(input: &[u8]) {
     }
     let disk = disks.ids().next().unwrap();
     let session = Session::new(theirs, 1, disk, &disks).unwrap();
+    run(&mut input, socket, Served::Disk(Box::new(session), disks));
+}
+
+/// Lets the client that `input` describes use a card. The second byte says which work on frames
+/// comes with those that the card receives.
+pub(crate) fn card(mut input: Input<'_>) {
+    let (socket, theirs) = pair();
+    let (_, arena) = SharedMemory::for_model("card", 4 << 20).unwrap();
+    let able = Offloads::all().difference(Offloads::VLAN);
+    let able = Capabilities { transmit: able, receive: able, ..Capabilities::NONE };
+    let mirror = Mirror::new(1, able, &arena);
+    let shared = mirror.shared();
+    let mut card = Card::new(Box::new(mirror));
+    card.poll(Instant::ORIGIN);
+    let session = NetSession::new(theirs, 1, &card).unwrap();
+    let coming = input.byte();
+    let count = usize::from(coming >> 6);
+    shared.lock().unwrap().coming.extend((0..count).map(|number| frame(coming, number)));
+    run(&mut input, socket, Served::Card(Box::new(session), card, shared));
+}
+
+/// A frame that comes, with work that is left to do.
+fn frame(coming: u8, number: usize) -> (u16, Vec<u8>, Arrival) {
+    let mut bytes = vec![coming; 100 << (number * 4)];
+    bytes[12..15].copy_from_slice(&[8, 0, 0x45]);
+    (bytes[23], bytes[46]) = (6, 5 << 4);
+    let checksum = match coming & 3 {
+        0 => ChecksumState::Unknown,
+        1 => ChecksumState::Valid,
+        _ => ChecksumState::Missing(Checksum { start: 34, offset: 16 }),
+    };
+    let kind = match coming >> 2 & 3 {
+        0 => SegmentationKind::Tcp6,
+        1 => SegmentationKind::Udp,
+        _ => SegmentationKind::Tcp4,
+    };
+    let segment_bytes = 1 + 50 * u16::from(coming & 31);
+    let segmentation = Segmentation { kind, ecn: false, segment_bytes, header_bytes: 54 };
+    let segmentation = (coming & 32 != 0).then_some(segmentation);
+    (0, bytes.clone(), Arrival { checksum, segmentation, ..mirror::plain(bytes.len()) })
+}
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+fn run(input: &mut Input<'_>, socket: OwnedFd, served: Served) {
     let memory = SharedMemory::new("client", MEMORY_BYTES).unwrap();
     let event = EventFd::new().unwrap();
-    let mut bench = Bench { socket, memory, event, session, disks };
+    let mut bench = Bench { socket, memory, event, served };
     let setup = input.byte();
     if setup & 0x80 == 0 {
         bench.set_up(setup);
     }
     for _ in 0..MAX_STEPS {
-        if input.is_empty() || bench.session.closed().is_some() {
+        if input.is_empty() || bench.served.is_closed() {
             break;
         }
-        bench.step(&mut input);
+        bench.step(input);
     }
     bench.end();
 }
@@ -97,9 +210,18 @@ impl Bench {
         features.set(Features::PACKED, setup & 1 != 0);
         features.set(Features::INDIRECT, setup & 2 != 0);
         features.set(Features::EVENT_INDEX, setup & 4 != 0);
-        let bits = features.bits() | PROTOCOL_FEATURES;
+        let mut bits = features.bits() | PROTOCOL_FEATURES;
+        let is_card = matches!(self.served, Served::Card(..));
+        if is_card && setup & 16 != 0 {
+            bits |= NetFeatures::MRG_RXBUF.bits();
+        }
+        if is_card && setup & 32 != 0 {
+            let able = Offloads::all().difference(Offloads::VLAN);
+            bits |= outboard_virtio::net::features::offers(able, able).bits();
+        }
         self.send(SET_FEATURES, &bits.to_le_bytes(), &[]);
-        self.send(SET_PROTOCOL_FEATURES, &0x9229u64.to_le_bytes(), &[]);
+        let protocol: u64 = if is_card { 0x8019 } else { 0x9229 };
+        self.send(SET_PROTOCOL_FEATURES, &protocol.to_le_bytes(), &[]);
         let region = MemoryRegion {
             guest_address: 0.into(),
             bytes: (MEMORY_BYTES as u64).into(),
@@ -114,34 +236,34 @@ impl Bench {
             let body = [&bytes[..], &[1, 0, ENTRIES as u8, 0]].concat();
             self.send(SET_INFLIGHT_FD, &body, &[self.memory.as_fd()]);
         }
-        let state = |number: u32| [0u32.to_le_bytes(), number.to_le_bytes()].concat();
+        for ring in 0..self.served.rings() {
+            self.set_up_ring(setup, ring);
+        }
+    }
+
+    fn set_up_ring(&self, setup: u8, ring: u64) {
+        let state = |number: u32| [(ring as u32).to_le_bytes(), number.to_le_bytes()].concat();
         self.send(SET_VRING_NUM, &state(ENTRIES), &[]);
         let base = if setup & 1 != 0 { 0x8000_8000 } else { 0 };
         self.send(SET_VRING_BASE, &state(base), &[]);
+        let at = USER + ring * RING_BYTES;
         let address = VringAddress {
-            index: 0.into(),
+            index: (ring as u32).into(),
             flags: 0.into(),
-            descriptors: USER.into(),
-            used: (USER + 256).into(),
-            available: (USER + 128).into(),
+            descriptors: at.into(),
+            used: (at + 256).into(),
+            available: (at + 128).into(),
             log: 0.into(),
         };
         self.send(SET_VRING_ADDR, address.as_bytes(), &[]);
         self.send(SET_VRING_ENABLE, &state(1), &[]);
         for request in [SET_VRING_CALL, SET_VRING_KICK] {
-            self.send(request, &0u64.to_le_bytes(), &[self.event.as_fd()]);
+            self.send(request, &ring.to_le_bytes(), &[self.event.as_fd()]);
         }
     }
 
     fn turn(&mut self) {
-        self.session.receive();
-        self.disks.poll(Instant::ORIGIN);
-        while let Some(done) = self.disks.next_done() {
-            self.session.complete(done, &mut self.disks);
-        }
-        self.session.work(&mut self.disks);
-        self.session.sleep();
-        self.disks.kick(Instant::ORIGIN);
+        self.served.turn();
     }
 
     /// One step: its kind in the lower three bits of a byte, a small operand above.
@@ -169,13 +291,18 @@ impl Bench {
             }
             // A descriptor of either layout: where, how long, flags, next or ID.
             3 => {
-                let at = 16 * u64::from(input.byte() & 15);
+                let place = input.byte();
+                let ring = u64::from(place >> 4) % self.served.rings();
+                let at = ring * RING_BYTES + 16 * u64::from(place & 15);
                 let address = u64::from(input.byte()) << 6;
                 let tail = [input.half(), 0, input.half(), input.half()];
                 let tail: Vec<u8> = tail.into_iter().flat_map(u16::to_le_bytes).collect();
                 self.poke(at, &[&address.to_le_bytes()[..], &tail].concat());
             }
-            4 => self.poke(128, &[0, 0, input.byte(), input.byte()]),
+            4 => {
+                let ring = small as u64 % self.served.rings();
+                self.poke(ring * RING_BYTES + 128, &[0, 0, input.byte(), input.byte()]);
+            }
             5 => self.event.signal(),
             // Anything anywhere.
             6 => {
@@ -187,7 +314,9 @@ impl Bench {
             _ => {
                 let kind = [input.byte(), 0, 0, 0, 0, 0, 0, 0, input.byte(), 0, 0, 0, 0, 0, 0, 0];
                 self.poke(64 * u64::from(input.byte()), &kind);
-                self.poke(132 + 2 * (small as u64 & 7), &[input.byte(), 0]);
+                let ring = (small as u64 >> 3) % self.served.rings();
+                let at = ring * RING_BYTES + 132 + 2 * (small as u64 & 7);
+                self.poke(at, &[input.byte(), 0]);
             }
         }
     }
@@ -204,11 +333,10 @@ impl Bench {
         self.socket = event.as_fd().try_clone_to_owned().unwrap();
         for _ in 0..MAX_LAST_TURNS {
             self.turn();
-            if self.session.is_over() {
-                assert!(self.disks.is_idle(), "something is still under way");
+            if self.served.is_over() {
                 return;
             }
         }
-        panic!("the session does not end: {:?}", self.session);
+        panic!("the session does not end");
     }
 }

@@ -8,7 +8,7 @@
 //! time pass; each request completes once; descriptors name memory that is allocated, and it comes
 //! back; after `stop` the driver comes to rest in bounded time.
 
-mod model;
+pub(crate) mod model;
 mod rings;
 
 use crate::input::Input;

@@ -4,6 +4,7 @@ use super::rings::Ring;
 use crate::input::Input;
 use crate::space::Space;
 use outboard_hw::dma::{DeviceView, DmaSpace};
+use outboard_net::Offloads;
 use outboard_virtio::VirtioError;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::blk::{
@@ -11,6 +12,7 @@ use outboard_virtio::spec::blk::{
     SIZE_MAX, WRITEBACK,
 };
 use outboard_virtio::spec::features::Features;
+use outboard_virtio::spec::net::{MAC, MAX_PAIRS, MTU, NetFeatures, STATUS};
 use outboard_virtio::spec::status::Status;
 use outboard_virtio::transport::{Cause, Transport};
 use std::fmt;
@@ -19,17 +21,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Register accesses of one call that are too many.
 const MAX_ACCESSES: u32 = 5000;
 const CONFIG_BYTES: usize = 64;
-const QUEUES: usize = 4;
+const QUEUES: usize = 6;
 
 /// A handle to the device.
 #[derive(Clone)]
-pub(super) struct Handle {
-    pub(super) model: Arc<Mutex<Model>>,
-    pub(super) space: Arc<Space>,
+pub(crate) struct Handle {
+    pub(crate) model: Arc<Mutex<Model>>,
+    pub(crate) space: Arc<Space>,
 }
 
 impl Handle {
-    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
+    pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,7 +51,7 @@ impl fmt::Debug for Handle {
 }
 
 /// The device.
-pub(super) struct Model {
+pub(crate) struct Model {
     view: DeviceView,
     features: u64,
     accepted: u64,
@@ -60,9 +62,9 @@ pub(super) struct Model {
     restless: bool,
     entries: u16,
     rings: [Option<Ring>; QUEUES],
-    pub(super) legacy: bool,
-    pub(super) one_vector: bool,
-    pub(super) removed: bool,
+    pub(crate) legacy: bool,
+    pub(crate) one_vector: bool,
+    pub(crate) removed: bool,
     /// So often the status reads as it was after a reset was asked for; 255 for ever.
     slow_reset: u8,
     reset_asked: bool,
@@ -70,11 +72,11 @@ pub(super) struct Model {
     honest: bool,
     /// It refuses features, vectors or queues.
     refuses: u8,
-    pub(super) accesses: u32,
+    pub(crate) accesses: u32,
 }
 
 impl Model {
-    pub(super) const fn new(view: DeviceView) -> Self {
+    pub(crate) const fn new(view: DeviceView) -> Self {
         Self {
             view,
             features: 0,
@@ -97,7 +99,7 @@ impl Model {
     }
 
     /// Another device, as the bytes say.
-    pub(super) fn reset(&mut self, rings: u8, disk: u8, sizes: u8, segments: u8, capacity: u8) {
+    pub(crate) fn reset(&mut self, rings: u8, disk: u8, sizes: u8, segments: u8, capacity: u8) {
         let has = |byte: u8, bit: u32| byte >> bit & 1 == 1;
         let mut features = Features::VERSION_1;
         features.set(Features::PACKED, has(rings, 0));
@@ -129,6 +131,39 @@ impl Model {
         self.set(MAX_DISCARD_SECTORS, &64u32.to_le_bytes());
     }
 
+    /// Another network card, as the bytes say.
+    pub(crate) fn reset_card(&mut self, rings: u8, card: u8, more: u8) {
+        let has = |byte: u8, bit: u32| byte >> bit & 1 == 1;
+        let mut features = Features::VERSION_1;
+        features.set(Features::PACKED, has(rings, 0));
+        features.set(Features::INDIRECT, !has(rings, 1));
+        features.set(Features::EVENT_INDEX, has(rings, 2));
+        features.set(Features::IN_ORDER, has(rings, 3));
+        let mut cards = NetFeatures::empty();
+        let work = Offloads::all().difference(Offloads::VLAN);
+        let none = Offloads::empty();
+        let sent = if has(card, 0) { work } else { none };
+        let received = if has(card, 1) { work } else { none };
+        cards |= outboard_virtio::net::features::offers(sent, received);
+        cards.set(NetFeatures::MRG_RXBUF, has(card, 2));
+        let modes = NetFeatures::CTRL_RX | NetFeatures::CTRL_RX_EXTRA | NetFeatures::CTRL_VLAN;
+        cards.set(NetFeatures::CTRL_VQ | NetFeatures::CTRL_MAC_ADDR, has(card, 3));
+        cards.set(modes, has(card, 4));
+        cards.set(NetFeatures::MQ, has(card, 5));
+        cards.set(NetFeatures::STATUS | NetFeatures::GUEST_ANNOUNCE, has(card, 6));
+        cards.set(NetFeatures::MTU, has(card, 7));
+        cards.set(NetFeatures::MAC, has(more, 0));
+        cards.set(NetFeatures::SPEED_DUPLEX, has(more, 1));
+        let (view, config) = (self.view.clone(), [0; CONFIG_BYTES]);
+        *self = Self { config, ..Self::new(view) };
+        self.features = features.bits() | cards.bits();
+        self.entries = 1 << (rings >> 4);
+        self.set(MAC, &[2, 0, 0, 0, 0, more]);
+        self.set(STATUS, &[more >> 2 & 3, 0]);
+        self.set(MAX_PAIRS, &[1 + (more >> 4 & 1), 0]);
+        self.set(MTU, &(64u16 << (more >> 5)).to_le_bytes());
+    }
+
     fn set(&mut self, at: usize, bytes: &[u8]) {
         self.config[at..][..bytes.len()].copy_from_slice(bytes);
     }
@@ -139,16 +174,16 @@ impl Model {
     }
 
     /// Behaves from now on.
-    pub(super) const fn heal(&mut self) {
+    pub(crate) const fn heal(&mut self) {
         (self.restless, self.slow_reset, self.refuses) = (false, 0, 0);
     }
 
-    pub(super) const fn was_told_to_reset(&self) -> bool {
+    pub(crate) const fn was_told_to_reset(&self) -> bool {
         self.reset_asked
     }
 
     /// Does all that it has, with this status; how many vectors to fire.
-    pub(super) fn serve(&mut self, status: u8) -> u16 {
+    pub(crate) fn serve(&mut self, status: u8) -> u16 {
         if !self.removed {
             let (view, honest) = (&self.view, self.honest);
             self.rings.iter_mut().flatten().for_each(|ring| ring.serve(view, status, honest));
@@ -157,7 +192,7 @@ impl Model {
     }
 
     /// The device does something that it should not.
-    pub(super) fn step(&mut self, kind: u8, small: u8, input: &mut Input<'_>) {
+    pub(crate) fn step(&mut self, kind: u8, small: u8, input: &mut Input<'_>) {
         match kind {
             // Anything in a ring: descriptors, what the device writes, or behind them.
             11 | 12 => {
@@ -267,7 +302,10 @@ impl Transport for Handle {
             return Err(VirtioError::NoQueue(queue));
         }
         let packed = model.accepted & Features::PACKED.bits() != 0;
-        model.rings[usize::from(queue)] = Some(Ring::new(areas, packed));
+        let Some(ring) = model.rings.get_mut(usize::from(queue)) else {
+            return Err(VirtioError::NoQueue(queue));
+        };
+        *ring = Some(Ring::new(areas, packed));
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use outboard_virtio::spec::split::{self, AVAILABLE_INDEX, AVAILABLE_RING, USED_I
 
 /// Pieces of a chain at most: more are a loop.
 const MAX_PIECES: usize = 64;
+/// Bytes of a frame that comes, and of what stands before it.
+const FRAME_BYTES: usize = 12 + 60;
 
 /// A ring that the driver has enabled.
 pub(super) struct Ring {
@@ -159,13 +161,32 @@ fn gather(view: &DeviceView, one: Piece, pieces: &mut Vec<Piece>) -> Option<()> 
     Some(())
 }
 
+/// Writes a frame, and what stands before it, with these flags; how many bytes were written.
+fn receive(view: &DeviceView, pieces: &[Piece], status: u8) -> u32 {
+    let mut frame = [0x55; FRAME_BYTES];
+    frame[..12].copy_from_slice(&[status, 0, 54, 0, 100, 0, 34, 0, 16, 0, 1, 0]);
+    let mut done = 0;
+    for piece in pieces {
+        let bytes = (piece.bytes as usize).min(FRAME_BYTES - done);
+        if view.write(piece.address, &frame[done..done + bytes]).is_err() {
+            break;
+        }
+        done += bytes;
+    }
+    done as u32
+}
+
 /// Writes the status where the last piece is, if it is one byte; how many bytes were written.
 fn fulfil(view: &DeviceView, pieces: &[Piece], status: u8, honest: bool) -> u32 {
     for piece in pieces.iter().filter(|_| honest) {
         let mut bytes = vec![0; piece.bytes as usize];
         view.read(piece.address, &mut bytes).expect("a descriptor names memory that is allocated");
     }
-    let Some(last) = pieces.last().filter(|last| last.bytes == 1) else { return 0 };
+    let Some(last) = pieces.last() else { return 0 };
+    if last.bytes > 1 && last.flags & split::Descriptor::WRITE != 0 {
+        return receive(view, pieces, status);
+    }
+    let Some(last) = Some(last).filter(|last| last.bytes == 1) else { return 0 };
     match view.write(last.address, &[status]) {
         Ok(()) => 1,
         Err(_) => 0,
