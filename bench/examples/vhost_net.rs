@@ -1,0 +1,273 @@
+//! Frames a second over vhost-user, polled: one end of ours, and one of somebody else's.
+//!
+//!   vhost_net front SOCKET SECONDS send|receive|echo    our driver, on whatever back end listens
+//!   vhost_net back  SOCKET SECONDS sink|source          our back end, whose card is made of nothing
+//!
+//! Frames have 64 bytes, check sequence included. Prints frames a second, sent and received by this
+//! end, without the first half second.
+
+#![allow(clippy::print_stdout, reason = "that is its result")]
+
+use outboard_hw::dma::{Arena, Constraints, DmaBuffer, DmaSpace, SgList};
+use outboard_linux::{SharedMemory, now};
+use outboard_net::{
+    Arrival, Capabilities, ChecksumState, Completion, Frame, Interface, InterfaceState, Link,
+    MacAddress, NetDriver, Posted, Received, Refused, Sent, Settings, SettingsState, Shape, Tag,
+    Unposted, Unsupported,
+};
+use outboard_vhost::{Card, NetSession};
+use outboard_vhost_front::{VhostConfig, VhostUser};
+use outboard_virtio::{Net, NetConfig};
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Without the check sequence, which no memory holds.
+const FRAME_BYTES: usize = 60;
+/// Bytes before a frame that the driver may use.
+const BEFORE: usize = 12;
+/// Frames in a batch, as others have it.
+const BURST: usize = 32;
+/// Not measured.
+const BEGINNING: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [role, socket, seconds, mode] = arguments.as_slice() else { return ExitCode::from(2) };
+    let Ok(seconds) = seconds.parse() else { return ExitCode::from(2) };
+    let time = Duration::from_secs(seconds);
+    match (&**role, &**mode) {
+        ("front", "send") => front(socket, time, true, false),
+        ("front", "receive") => front(socket, time, false, true),
+        ("front", "echo") => front(socket, time, true, true),
+        ("back", "sink") => back(socket, time, false),
+        ("back", "source") => back(socket, time, true),
+        _ => return ExitCode::from(2),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Counts from the end of the beginning on.
+struct Count {
+    began: Instant,
+    start: Option<(Instant, [u64; 2])>,
+}
+
+impl Count {
+    fn new() -> Self {
+        Self { began: Instant::now(), start: None }
+    }
+
+    fn is_over(&mut self, time: Duration, frames: [u64; 2]) -> bool {
+        if self.start.is_none() && self.began.elapsed() >= BEGINNING {
+            self.start = Some((Instant::now(), frames));
+        }
+        self.began.elapsed() >= BEGINNING + time
+    }
+
+    fn print(&self, frames: [u64; 2]) {
+        let Some((start, before)) = self.start else { return };
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = |index: usize| (frames[index] - before[index]) as f64 / seconds;
+        println!("sent {:.0} received {:.0}", rate(0), rate(1));
+    }
+}
+
+/// Waits until the driver is ready, posts all buffers, and makes the frames to be sent.
+fn prepare(driver: &mut Net<VhostUser>) -> Vec<DmaBuffer> {
+    while driver.interface().state != InterfaceState::Ready {
+        driver.interrupt(0);
+        driver.poll(now(), &mut |_| {});
+    }
+    let shape = driver.interface().shape;
+    let dma = driver.dma();
+    for tag in 0..u64::from(shape.receive_depth) {
+        let buffer = dma.allocate(2048, &Constraints::NONE).expect("memory");
+        assert!(driver.post(0, Posted { tag: Tag(tag), buffer }).is_ok(), "there is room");
+    }
+    let depth = usize::from(shape.transmit_depth);
+    let make = |_| dma.allocate(2048, &Constraints::NONE).expect("memory");
+    let mut free: Vec<DmaBuffer> = (0..depth).map(make).collect();
+    for buffer in &mut free {
+        buffer.fill(BEFORE..BEFORE + FRAME_BYTES, 0x55);
+        buffer.write_bytes(BEFORE, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    }
+    driver.kick(now());
+    free
+}
+
+fn front(socket: &str, time: Duration, sends: bool, receives: bool) {
+    let (transport, ..) = VhostUser::attach(VhostConfig::card(socket)).expect("a back end");
+    let mut driver = Net::new(transport, NetConfig::default()).expect("a driver");
+    let mut free = prepare(&mut driver);
+    driver.mask(true);
+    let mut frames = [0, 0];
+    let (mut count, mut spare) = (Count::new(), Vec::with_capacity(256));
+    while !count.is_over(time, frames) {
+        for _ in 0..BURST {
+            driver.poll(now(), &mut |completion| match completion {
+                Completion::Received(piece) => {
+                    frames[1] += u64::from(piece.more == 0);
+                    spare.push(Posted { tag: piece.tag, buffer: piece.buffer });
+                }
+                Completion::Sent(sent) => {
+                    frames[0] += 1;
+                    free.extend(sent.data.into_buffers());
+                }
+                Completion::Returned { buffer, .. } => spare.push(buffer),
+            });
+            if receives {
+                for buffer in spare.drain(..) {
+                    let _ = driver.post(0, buffer);
+                }
+            }
+            for _ in 0..if sends { BURST } else { 0 } {
+                let Some(buffer) = free.pop() else { break };
+                let data = SgList::single(buffer, BEFORE..BEFORE + FRAME_BYTES);
+                if let Err(refused) = driver.submit(0, Tag(0), Frame::plain(data)) {
+                    free.extend(refused.frame.data.into_buffers());
+                    break;
+                }
+            }
+            driver.kick(now());
+        }
+    }
+    count.print(frames);
+}
+
+fn back(socket: &str, time: Duration, is_source: bool) {
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).expect("a socket");
+    let (_memory, arena) = SharedMemory::for_model("card", 16 << 20).expect("memory");
+    let mut card = Card::new(Box::new(Nothing::new(is_source, &arena)));
+    card.poll(now());
+    let (socket, _) = listener.accept().expect("a client");
+    socket.set_nonblocking(true).expect("a socket");
+    let mut session = NetSession::new(socket.into(), 1, &card).expect("a session");
+    let frames = |session: &NetSession| [session.traffic().received, session.traffic().sent];
+    while frames(&session) == [0, 0] && !session.is_over() {
+        turn(&mut session, &mut card);
+    }
+    let mut count = Count::new();
+    while !count.is_over(time, frames(&session)) && !session.is_over() {
+        for _ in 0..BURST {
+            turn(&mut session, &mut card);
+        }
+        session.receive();
+    }
+    count.print(frames(&session));
+}
+
+fn turn(session: &mut NetSession, card: &mut Card) {
+    session.receive();
+    card.poll(now());
+    session.work(card);
+    card.kick(now());
+}
+
+/// A card that has sent whatever it is given, and to which frames come whenever there is a buffer,
+/// or never.
+struct Nothing {
+    is_source: bool,
+    interface: Interface,
+    settings: Settings,
+    posted: VecDeque<Posted>,
+    sending: Vec<(Tag, SgList)>,
+    arena: Arena,
+}
+
+impl Nothing {
+    fn new(is_source: bool, arena: &Arena) -> Self {
+        let shape = Shape {
+            queues: 1,
+            receive_depth: BURST as u16,
+            transmit_depth: 256,
+            mtu: 1500,
+            least_buffer_bytes: 1536,
+            headroom: BEFORE,
+        };
+        let interface = Interface {
+            state: InterfaceState::Ready,
+            link: Link { is_up: true, ..Link::DOWN },
+            permanent_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            capabilities: Capabilities::NONE,
+            shape,
+            settings: SettingsState::Applied,
+            ..Interface::UNKNOWN
+        };
+        let (posted, sending) = (VecDeque::new(), Vec::new());
+        let (settings, arena) = (Settings::DEFAULT, arena.clone());
+        Self { is_source, interface, settings, posted, sending, arena }
+    }
+}
+
+impl NetDriver for Nothing {
+    fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    fn changes(&self) -> u64 {
+        0
+    }
+
+    fn constraints(&self) -> Constraints {
+        Constraints::NONE
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        Arc::new(self.arena.clone())
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn configure(&mut self, _: &Settings) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn post(&mut self, _: u16, buffer: Posted) -> Result<(), Unposted> {
+        self.posted.push_back(buffer);
+        Ok(())
+    }
+
+    fn submit(&mut self, _: u16, tag: Tag, frame: Frame) -> Result<(), Refused> {
+        self.sending.push((tag, frame.data));
+        Ok(())
+    }
+
+    fn kick(&mut self, _: outboard_hw::Instant) {}
+
+    fn interrupt(&mut self, _: u16) {}
+
+    fn poll(&mut self, _: outboard_hw::Instant, done: &mut dyn FnMut(Completion)) {
+        for (tag, data) in self.sending.drain(..) {
+            done(Completion::Sent(Sent { queue: 0, tag, result: Ok(()), data }));
+        }
+        let coming = if self.is_source { self.posted.len() } else { 0 };
+        for Posted { tag, buffer } in self.posted.drain(..coming) {
+            let checksum = ChecksumState::Unknown;
+            let bytes = FRAME_BYTES as u32;
+            let arrival = Arrival { bytes, checksum, segmentation: None, vlan_tag: None };
+            let bytes = BEFORE..BEFORE + FRAME_BYTES;
+            done(Completion::Received(Received { queue: 0, tag, buffer, bytes, more: 0, arrival }));
+        }
+    }
+
+    fn next_deadline(&self) -> Option<outboard_hw::Instant> {
+        None
+    }
+
+    fn stop(&mut self) {}
+
+    fn is_stopped(&self) -> bool {
+        true
+    }
+
+    fn counters(&self, _: &mut dyn FnMut(&'static str, u64)) {}
+
+    fn drain_events(&mut self, _: &mut dyn FnMut(outboard_hw::Instant, &dyn Display)) {}
+}
