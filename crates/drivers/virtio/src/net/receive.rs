@@ -113,7 +113,7 @@ impl Receive {
             return Err(posted);
         }
         // The buffer of before was taken out when it came back: nothing of it is left to be freed.
-        core::mem::forget(core::mem::replace(&mut place.posted, Some(posted)));
+        core::mem::forget(place.posted.replace(posted));
         (self.first_free, self.held) = (place.next_free, self.held + 1);
         Ok(())
     }
