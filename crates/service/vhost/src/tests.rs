@@ -1,8 +1,9 @@
-//! Back end and front end in one thread, with a disk made of memory.
+//! Back end and front end in one thread, with a disk, or a card, made of memory.
 
 mod calls;
 mod death;
 mod hostile;
 mod lent;
+mod net;
 mod rig;
 mod service;

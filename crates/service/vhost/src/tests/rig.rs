@@ -124,10 +124,7 @@ pub(super) fn connected_to(
 }
 
 /// Likewise, to any back end.
-pub(super) fn connected_with(
-    features: Features,
-    back: impl FnOnce(OwnedFd) -> Back,
-) -> (Front, Back) {
+pub(super) fn connected_with<B>(features: Features, back: impl FnOnce(OwnedFd) -> B) -> (Front, B) {
     let (ours, theirs) = pair();
     let (memory, arena) = SharedMemory::for_model("client", MEMORY_BYTES).unwrap();
     let queue = Queue::new(&arena, ENTRIES, features).unwrap();
