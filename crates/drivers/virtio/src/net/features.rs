@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_the_offloads_makes_sense_together() {
-        assert_eq!(consistent(Offloads::all()), Offloads::all());
+        let all = Offloads::all().difference(Offloads::VLAN);
+        assert_eq!(consistent(Offloads::all()), all, "but for what virtio does not know");
         assert_eq!(consistent(Offloads::TCP4 | Offloads::UDP), Offloads::empty(), "no checksums");
         let some = Offloads::CHECKSUM | Offloads::TCP4;
         assert_eq!(consistent(some), some);
