@@ -36,6 +36,11 @@ impl VirtioModel {
         }
         let Some(bytes) = self.end(&job) else { return };
         let early = job.fault == Some(VirtioFault::OutOfOrder);
+        if early && let Some(Side::Packed(side)) = &mut self.queues[usize::from(job.queue)].side {
+            // Those before it that are done count as told of.
+            let before = self.jobs[..at].iter().filter(|other| other.queue == job.queue);
+            before.for_each(|other| side.told_of(other.chain.id));
+        }
         if early || !self.agreed().contains(Features::IN_ORDER) {
             return self.post(&job, bytes);
         }
@@ -252,7 +257,8 @@ impl VirtioModel {
         if !self.bus_master {
             return;
         }
-        for job in core::mem::take(&mut self.jobs) {
+        let jobs = core::mem::take(&mut self.jobs).into_iter();
+        for job in jobs.filter(|job| job.done.is_none()) {
             let garbage = vec![0xee; job.chain.writable_bytes() as usize];
             if let Err(unmapped) = self.scatter(&job.chain, &garbage) {
                 self.violation(format_args!("while it is being reset: {unmapped}"));

@@ -77,7 +77,8 @@ impl VirtioModel {
         let fresh = self.new_queue();
         let Some(queue) = self.queues.get_mut(usize::from(number)) else { return };
         let before = queue.before.take().filter(|_| keeps);
-        *queue = Queue { reset: QueueReset::Done, before, ..fresh };
+        let most_told = queue.most_told;
+        *queue = Queue { reset: QueueReset::Done, before, most_told, ..fresh };
         self.note(format_args!("queue {number} is at rest"));
     }
 
