@@ -37,7 +37,7 @@ impl VirtioModel {
         let Some(bytes) = self.end(&job) else { return };
         let early = job.fault == Some(VirtioFault::OutOfOrder);
         if early && let Some(Side::Packed(side)) = &mut self.queues[usize::from(job.queue)].side {
-            // Those before it that are done count as told of.
+            // The driver takes those before it for used as well.
             let before = self.jobs[..at].iter().filter(|other| other.queue == job.queue);
             before.for_each(|other| side.told_of(other.chain.id));
         }
