@@ -55,6 +55,10 @@ pub(crate) struct PackedSide {
     busy: BTreeSet<u16>,
     /// Descriptors of these.
     in_use: u16,
+    in_order: bool,
+    /// Descriptors of requests that it did not say are done: in order, the next entry says it of
+    /// them as well, and has their place.
+    covered: u16,
 }
 
 impl PackedSide {
@@ -63,7 +67,9 @@ impl PackedSide {
         let (next, used) = (At::START, At::START);
         let event_index = features.contains(Features::EVENT_INDEX);
         let tables = features.contains(Features::INDIRECT);
-        Self { place, event_index, tables, next, used, since: 0, busy, in_use: 0 }
+        let in_order = features.contains(Features::IN_ORDER);
+        let (since, in_use, covered) = (0, 0, 0);
+        Self { place, event_index, tables, next, used, since, busy, in_use, in_order, covered }
     }
 
     fn address(&self, index: u16) -> u64 {
@@ -213,7 +219,7 @@ impl PackedSide {
     }
 
     pub(super) const fn go_on_behind(&mut self, before: &Self) {
-        self.used = before.used;
+        (self.used, self.covered) = (before.used, before.covered);
     }
 
     /// Writes a used descriptor `ahead` places behind the next one.
@@ -242,8 +248,9 @@ impl PackedSide {
 
     /// Goes on behind a request, which the device does not have any more.
     pub(crate) fn pass(&mut self, chain: &Chain) {
-        self.used = self.used.after(chain.descriptors, self.place.entries);
-        self.since += chain.descriptors;
+        let descriptors = chain.descriptors + core::mem::take(&mut self.covered);
+        self.used = self.used.after(descriptors, self.place.entries);
+        self.since += descriptors;
         self.in_use -= chain.descriptors;
         self.busy.remove(&chain.id);
     }
@@ -252,6 +259,9 @@ impl PackedSide {
     pub(crate) fn lose(&mut self, chain: &Chain) {
         self.busy.remove(&chain.id);
         self.in_use -= chain.descriptors;
+        if self.in_order {
+            self.covered += chain.descriptors;
+        }
     }
 
     /// The driver is told that a buffer is done which is not: it may offer another one by its name.
