@@ -3,54 +3,28 @@
 mod support;
 
 use outboard_guest::{Device, Guest};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{PROGRAM, Server, fails, image, noise};
+use support::{Exporter, PROGRAM, Server, fails, image, noise};
 
 const SCRIPT: &str = include_str!("vhost.sh");
 const BYTES: u64 = 48 << 20;
 /// Where the guest begins to verify: what is there tells that it has begun.
 const VERIFIED_FROM: u64 = 8 << 20;
 
-/// A server that exports a disk, and is killed when it is dropped.
-struct Exporter {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Exporter {
-    fn start(disk: &[&str], folder: &Path) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").args(disk).arg("--vhost-user").arg(folder);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let socket = line.trim().strip_prefix("ready vhost-user:").expect("it is ready").into();
-        Self { child, socket }
-    }
-
-    fn end(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Waits until the guest has begun to verify.
 fn wait_for_verification(disk: &Path) {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let changes = inotify::init(flags).unwrap();
+    inotify::add_watch(&changes, disk, inotify::WatchFlags::MODIFY).unwrap();
     let file = std::fs::File::open(disk).unwrap();
-    let began = Instant::now();
+    let end = Instant::now() + Duration::from_secs(280);
     let mut bytes = vec![0; 1 << 20];
     loop {
         for part in 0..24 {
@@ -59,9 +33,12 @@ fn wait_for_verification(disk: &Path) {
                 return;
             }
         }
-        assert!(began.elapsed() < Duration::from_secs(280), "the guest does not verify");
-        // The image is all that can be looked at, and nothing tells of its changes.
-        std::thread::sleep(Duration::from_millis(50));
+        let left = end.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "the guest does not verify");
+        let mut change = [PollFd::new(&changes, PollFlags::IN)];
+        poll(&mut change, Some(&left.try_into().unwrap())).unwrap();
+        // What happened is seen in the image itself; these only say that something did.
+        let _ = rustix::io::read(&changes, &mut [0; 4096]);
     }
 }
 

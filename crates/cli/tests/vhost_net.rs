@@ -5,44 +5,12 @@ mod support;
 use outboard_guest::{Device, Guest};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use support::{PROGRAM, fails};
+use support::{Exporter, fails};
 
 const SCRIPT: &str = include_str!("vhost_net.sh");
 /// How much goes in each direction.
 const BYTES: usize = 2 << 20;
-
-/// A server that exports a network card, and is killed when it is dropped.
-struct Exporter {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Exporter {
-    fn start(arguments: &[&str], folder: &Path) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").args(arguments).arg("--vhost-user").arg(folder);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let socket = line.trim().strip_prefix("ready vhost-user:").expect("it is ready").into();
-        Self { child, socket }
-    }
-
-    fn end(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn a_guest_gets_an_address_and_data_through_a_card_of_ours() {

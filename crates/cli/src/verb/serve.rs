@@ -4,7 +4,7 @@ use crate::args::{self, Interrupts, ServeArgs};
 use crate::hosting::{self, Devices};
 use crate::{drivers, endpoint, exit, print};
 use anyhow::{Context, Result, bail};
-use outboard_host::{Ended, Server};
+use outboard_host::{Ended, Hosted, HostedCard, Server};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_ninep::Address;
 use outboard_ninep::server::Owner;
@@ -56,94 +56,89 @@ struct Disk {
     warnings: Vec<String>,
 }
 
-pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
-    let ServeArgs { pci, lab: lab_disks, sim: sim_disks, ninep: mut addresses, .. } = arguments;
-    hosting::check_shared(&lab_disks, &sim_disks)?;
-    if addresses.is_empty() && arguments.vhost_user.is_none() {
+/// All drivers that are to be hosted.
+#[derive(Default)]
+struct Fleet {
+    devices: Devices,
+    disks: Vec<Hosted>,
+    cards: Vec<HostedCard>,
+}
+
+impl Fleet {
+    /// Opens everything that the arguments name, with so much memory for the devices. Lowers that to
+    /// what functions of PCI can have.
+    fn gather(arguments: &ServeArgs, dma_bytes: &mut usize) -> Result<Self> {
+        let interrupts = arguments.interrupts.map(|kind| match kind {
+            Interrupts::Msi => InterruptKind::Msi,
+            Interrupts::Pin => InterruptKind::Pin,
+        });
+        let mut fleet = Self::default();
+        let Self { devices, disks, cards } = &mut fleet;
+        let ServeArgs { lab, lab_net, sim, pci, .. } = arguments;
+        if !lab.is_empty() || !lab_net.is_empty() {
+            let running = hosting::start_lab(lab, lab_net, *dma_bytes, interrupts)?;
+            *disks = hosting::host_lab(&running, lab)?;
+            *cards = hosting::host_lab_cards(&running, 0)?;
+            (devices.lab, devices.lab_drivers) = (Some(running), disks.len());
+        }
+        if !sim.is_empty() {
+            let running = hosting::start_sim(sim, *dma_bytes, interrupts)?;
+            disks.extend(hosting::host_sim(&running, sim)?);
+            devices.sim = Some(running);
+        }
+        let attached = &arguments.attach_vhost_user;
+        let (attached, back_ends) = hosting::host_back_ends(attached, *dma_bytes)?;
+        disks.extend(attached);
+        disks.extend(hosting::host_ram(&arguments.ram, *dma_bytes)?);
+        (devices.back_ends, devices.other_drivers) = (back_ends, disks.len());
+        let attached = &arguments.attach_vhost_user_net;
+        let (attached, back_ends) =
+            hosting::host_card_back_ends(attached, *dma_bytes, cards.len())?;
+        cards.extend(attached);
+        devices.back_ends.extend(back_ends);
+        devices.other_cards = cards.len();
+        if !pci.is_empty() {
+            let confinement = args::confinement(arguments.let_devices_reach_all_memory);
+            let (vfio, functions) =
+                hosting::open_functions(pci, *dma_bytes, interrupts, confinement)?;
+            *dma_bytes = (*dma_bytes).min(vfio.dma_bytes());
+            let is_card = |one: &OpenFunction| drivers::is_card(&one.0.identity());
+            devices.are_cards = functions.iter().map(is_card).collect();
+            if arguments.vhost_user.is_none() && devices.are_cards.contains(&true) {
+                bail!(
+                    "network cards are of use to virtual machines: say with --vhost-user DIR \
+                     where their sockets are to be"
+                );
+            }
+            let (of_disks, of_cards) = hosting::host_functions(functions, cards.len())?;
+            disks.extend(of_disks);
+            cards.extend(of_cards);
+            devices.functions = Some(vfio);
+        }
+        Ok(fleet)
+    }
+}
+
+pub(crate) fn run(mut arguments: ServeArgs, json: bool) -> Result<ExitCode> {
+    hosting::check_shared(&arguments.lab, &arguments.sim)?;
+    if arguments.ninep.is_empty() && arguments.vhost_user.is_none() {
         endpoint::make_folder()?;
-        addresses.push(endpoint::default_address());
+        arguments.ninep.push(endpoint::default_address());
     }
     let mut dma_bytes = (arguments.memory as usize) << 20;
-    let interrupts = arguments.interrupts.map(|kind| match kind {
-        Interrupts::Msi => InterruptKind::Msi,
-        Interrupts::Pin => InterruptKind::Pin,
-    });
-    let confinement = args::confinement(arguments.let_devices_reach_all_memory);
-    let mut devices = Devices::default();
-    let mut hosted = Vec::new();
-    let mut cards = Vec::new();
-    if !lab_disks.is_empty() || !arguments.lab_net.is_empty() {
-        let lab = hosting::start_lab(&lab_disks, &arguments.lab_net, dma_bytes, interrupts)?;
-        hosted = hosting::host_lab(&lab, &lab_disks)?;
-        cards = hosting::host_lab_cards(&lab, 0)?;
-        (devices.lab, devices.lab_drivers) = (Some(lab), hosted.len());
-    }
-    if !sim_disks.is_empty() {
-        let sim = hosting::start_sim(&sim_disks, dma_bytes, interrupts)?;
-        hosted.extend(hosting::host_sim(&sim, &sim_disks)?);
-        devices.sim = Some(sim);
-    }
-    let (attached, back_ends) = hosting::host_back_ends(&arguments.attach_vhost_user, dma_bytes)?;
-    hosted.extend(attached);
-    hosted.extend(hosting::host_ram(&arguments.ram, dma_bytes)?);
-    (devices.back_ends, devices.other_drivers) = (back_ends, hosted.len());
-    let attached = &arguments.attach_vhost_user_net;
-    let (attached, back_ends) = hosting::host_card_back_ends(attached, dma_bytes, cards.len())?;
-    cards.extend(attached);
-    devices.back_ends.extend(back_ends);
-    devices.other_cards = cards.len();
-    let other_drivers = devices.other_drivers;
-    if !pci.is_empty() {
-        let (vfio, functions) = hosting::open_functions(&pci, dma_bytes, interrupts, confinement)?;
-        dma_bytes = dma_bytes.min(vfio.dma_bytes());
-        let is_card = |one: &OpenFunction| drivers::is_card(&one.0.identity());
-        devices.are_cards = functions.iter().map(is_card).collect();
-        if arguments.vhost_user.is_none() && devices.are_cards.contains(&true) {
-            bail!(
-                "network cards are of use to virtual machines: say with --vhost-user DIR where \
-                 their sockets are to be"
-            );
-        }
-        let (of_disks, of_cards) = hosting::host_functions(functions, cards.len())?;
-        hosted.extend(of_disks);
-        cards.extend(of_cards);
-        devices.functions = Some(vfio);
-    }
+    let Fleet { devices, disks, cards } = Fleet::gather(&arguments, &mut dma_bytes)?;
+    let (other_drivers, wanted_cards) = (devices.other_drivers, cards.len());
     // The rest is for command lists and the like.
-    let mut server = Server::new(devices, hosted, dma_bytes / 4 * 3, owner())?;
+    let mut server = Server::new(devices, disks, dma_bytes / 4 * 3, owner())?;
     server.set_reaping(arguments.reap.into());
-    let wanted_cards = cards.len();
     for card in cards {
         server.add_card(card)?;
     }
     if server.settle()? {
-        let disks = server.disks();
-        let others = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(other_drivers));
-        let attached = arguments.attach_vhost_user.len() + arguments.ram.len();
-        let (found, wanted) = (others.count(), lab_disks.len() + sim_disks.len() + attached);
-        if found != wanted {
-            bail!("only {found} of {wanted} disks came up");
-        }
-        let known = server.cards().count();
-        if known != wanted_cards {
-            bail!("only {known} of {wanted_cards} network cards came up");
-        }
+        check_all_came_up(&mut server, &arguments, other_drivers, wanted_cards)?;
         describe_cards(&server, json)?;
-        describe_disks(&mut server, lab_disks.len(), &sim_disks, json)?;
-        let mut at = None;
-        for address in &addresses {
-            let (bound, local) = server.listen(address)?;
-            announce(&bound, local, json)?;
-            at.get_or_insert(bound);
-        }
-        if let Some(folder) = &arguments.vhost_user {
-            export(&mut server, folder, json)?;
-        }
-        if !json && !addresses.is_empty() {
-            let at = at.filter(|_| !addresses.contains(&endpoint::default_address()));
-            let at = at.map(|address| format!(" --at {address}")).unwrap_or_default();
-            print::note(&format!("Look at it with: outboard ls{at}    End it with Ctrl-C"));
-        }
+        describe_disks(&mut server, arguments.lab.len(), &arguments.sim, json)?;
+        open_to_clients(&mut server, &arguments, json)?;
     }
     Ok(match server.run()? {
         Ended::InOrder => ExitCode::SUCCESS,
@@ -152,6 +147,48 @@ pub(crate) fn run(arguments: ServeArgs, json: bool) -> Result<ExitCode> {
             ExitCode::from(exit::UNFLUSHED)
         }
     })
+}
+
+/// Fails if a disk or card is missing that was asked for and cannot be plugged in later.
+fn check_all_came_up(
+    server: &mut Server<Devices>,
+    arguments: &ServeArgs,
+    other_drivers: usize,
+    wanted_cards: usize,
+) -> Result<()> {
+    let disks = server.disks();
+    let others = disks.ids().filter(|disk| disks.driver_of(*disk) < Some(other_drivers));
+    let ServeArgs { lab, sim, ram, attach_vhost_user, .. } = arguments;
+    let wanted = lab.len() + sim.len() + ram.len() + attach_vhost_user.len();
+    let found = others.count();
+    if found != wanted {
+        bail!("only {found} of {wanted} disks came up. outboard -v serve says why");
+    }
+    let known = server.cards().count();
+    if known != wanted_cards {
+        bail!("only {known} of {wanted_cards} network cards came up. outboard -v serve says why");
+    }
+    Ok(())
+}
+
+/// Listens, and says where.
+fn open_to_clients(server: &mut Server<Devices>, arguments: &ServeArgs, json: bool) -> Result<()> {
+    let addresses = &arguments.ninep;
+    let mut at = None;
+    for address in addresses {
+        let (bound, local) = server.listen(address)?;
+        announce(&bound, local, json)?;
+        at.get_or_insert(bound);
+    }
+    if let Some(folder) = &arguments.vhost_user {
+        export(server, folder, json)?;
+    }
+    if !json && !addresses.is_empty() {
+        let at = at.filter(|_| !addresses.contains(&endpoint::default_address()));
+        let at = at.map(|address| format!(" --at {address}")).unwrap_or_default();
+        print::note(&format!("Look at it with: outboard ls{at}    End it with Ctrl-C"));
+    }
+    Ok(())
 }
 
 /// Prints the line that scripts wait for.

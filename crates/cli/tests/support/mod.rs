@@ -52,6 +52,39 @@ pub fn fed(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// A server that exports a disk or a network card, and is killed when it is dropped.
+pub struct Exporter {
+    pub child: Child,
+    /// Where virtual machines connect.
+    pub socket: PathBuf,
+}
+
+impl Exporter {
+    pub fn start(arguments: &[&str], folder: &Path) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").args(arguments).arg("--vhost-user").arg(folder);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let socket = line.trim().strip_prefix("ready vhost-user:").expect("it is ready").into();
+        Self { child, socket }
+    }
+
+    /// Ends it in order; its exit code.
+    pub fn end(&mut self) -> Option<i32> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A running server.
 pub struct Server {
     pub child: Child,

@@ -129,20 +129,7 @@ impl Client {
                 vring.base = number;
                 DONE
             }
-            SET_VRING_ADDR => {
-                let address: VringAddress = content.whole()?;
-                let queue = self.queue(address.index.get().into())?;
-                let vring = &mut self.vrings[queue];
-                if vring.ring.is_some() {
-                    return Err(Violation::Order(SET_VRING_ADDR));
-                }
-                // Nothing is logged: that was not offered.
-                if address.flags.get() != 0 {
-                    return Err(content.value());
-                }
-                vring.address = Some(address);
-                DONE
-            }
+            SET_VRING_ADDR => self.set_address(content),
             SET_VRING_ENABLE => {
                 let state: VringState = content.whole()?;
                 let queue = self.queue(state.index.get().into())?;
@@ -184,17 +171,36 @@ impl Client {
                 bytes[..INFLIGHT_BYTES].copy_from_slice(made.as_bytes());
                 Ok(Answer::Enclosed(bytes, file))
             }
-            SET_INFLIGHT_FD => {
-                let what: InflightRegion = content.first()?.0;
-                let file = content.descriptor()?;
-                if self.is_running() {
-                    return Err(Violation::Order(SET_INFLIGHT_FD));
-                }
-                self.inflight = Some(Inflight::adopt(&what, file)?);
-                DONE
-            }
+            SET_INFLIGHT_FD => self.set_inflight(content),
             _ => Ok(Answer::Done(false)),
         }
+    }
+
+    /// Where a ring is.
+    fn set_address(&mut self, content: &mut Content) -> Result<Answer, Violation> {
+        let address: VringAddress = content.whole()?;
+        let queue = self.queue(address.index.get().into())?;
+        let vring = &mut self.vrings[queue];
+        if vring.ring.is_some() {
+            return Err(Violation::Order(SET_VRING_ADDR));
+        }
+        // Nothing is logged: that was not offered.
+        if address.flags.get() != 0 {
+            return Err(content.value());
+        }
+        vring.address = Some(address);
+        DONE
+    }
+
+    /// What a predecessor left undone.
+    fn set_inflight(&mut self, content: &mut Content) -> Result<Answer, Violation> {
+        let what: InflightRegion = content.first()?.0;
+        let file = content.descriptor()?;
+        if self.is_running() {
+            return Err(Violation::Order(SET_INFLIGHT_FD));
+        }
+        self.inflight = Some(Inflight::adopt(&what, file)?);
+        DONE
     }
 
     fn is_running(&self) -> bool {
