@@ -15,7 +15,7 @@ mod model;
 mod requests;
 mod steps;
 
-use crate::input::Input;
+use crate::input::{ADVANCE_MS, Input, MAX_POLLS, MAX_STEPS};
 use crate::ledger::Ledger;
 use crate::space::Space;
 use device::Handle;
@@ -31,18 +31,12 @@ use std::time::Duration;
 
 /// Memory for the ports and for all requests.
 const ARENA_BYTES: usize = 32 << 20;
-/// Steps that are made at most, which bounds what one input costs.
-const MAX_STEPS: usize = 128;
-/// Polls at one instant until the driver must let time pass.
-const MAX_POLLS: u32 = 32;
 /// Polls until a driver that was told to stop must have stopped, and how much time may pass.
 const MAX_LAST_POLLS: u32 = 4000;
 /// After so many of them time passes faster.
 const PATIENT_POLLS: u32 = 1000;
 /// Erasing a disk may take a fortnight, if the disk says so.
 const MAX_LAST_TIME: Duration = Duration::from_secs(100 * 24 * 3600);
-/// By how much time advances, in milliseconds.
-const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
 
 /// One HBA and its memory, for all inputs.
 static HANDLE: LazyLock<Handle> = LazyLock::new(|| {

@@ -1,5 +1,12 @@
 //! The fuzzer's bytes, taken from the front.
 
+/// Steps that are made at most, which bounds what one input costs.
+pub(crate) const MAX_STEPS: usize = 128;
+/// Polls at one instant until a driver must let time pass.
+pub(crate) const MAX_POLLS: u32 = 32;
+/// By how much time advances, in milliseconds.
+pub(crate) const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
+
 /// Input that is read byte by byte; zeros follow its end.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 

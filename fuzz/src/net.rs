@@ -7,9 +7,9 @@
 //! Required, whatever the device does: no panic; bounded work in each call; a deadline that lets
 //! time pass; each frame and each buffer comes back once; after `stop` the driver comes to rest.
 
-use crate::input::Input;
-use crate::space::Space;
-use crate::virtio::model::{Handle, Model};
+use crate::input::{ADVANCE_MS, Input, MAX_POLLS, MAX_STEPS};
+use crate::virtio::model::Handle;
+use crate::virtio::{HANDLE, MAX_LAST_POLLS};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaSpace, SgList};
 use outboard_net::{
@@ -21,27 +21,10 @@ use outboard_virtio::spec::net::NetFeatures;
 use outboard_virtio::{Net, NetConfig};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-/// Memory for rings and frames.
-const ARENA_BYTES: usize = 8 << 20;
-/// Steps that are made at most, which bounds what one input costs.
-const MAX_STEPS: usize = 128;
-/// Polls at one instant until the driver must let time pass.
-const MAX_POLLS: u32 = 32;
-/// Polls until a driver that was told to stop must have stopped.
-const MAX_LAST_POLLS: u32 = 20_000;
 /// Buffers and frames that the driver has at most.
 const MAX_HELD: usize = 64;
-/// By how much time advances, in milliseconds.
-const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
-
-/// One device and its memory, for all inputs.
-static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
-    let (space, view) = Space::new(ARENA_BYTES);
-    Handle { model: Arc::new(Mutex::new(Model::new(view))), space: Arc::new(space) }
-});
 
 /// Runs the driver against the device, or the back end for the client, that `input` describes.
 pub fn net(input: &[u8]) {

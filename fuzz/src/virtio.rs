@@ -11,7 +11,7 @@
 pub(crate) mod model;
 mod rings;
 
-use crate::input::Input;
+use crate::input::{ADVANCE_MS, Input, MAX_POLLS, MAX_STEPS};
 use crate::ledger::Ledger;
 use crate::space::Space;
 use model::{Handle, Model};
@@ -27,17 +27,11 @@ use std::time::Duration;
 
 /// Memory for rings and requests.
 const ARENA_BYTES: usize = 8 << 20;
-/// Steps that are made at most, which bounds what one input costs.
-const MAX_STEPS: usize = 128;
-/// Polls at one instant until the driver must let time pass.
-const MAX_POLLS: u32 = 32;
 /// Polls until a driver that was told to stop must have stopped.
-const MAX_LAST_POLLS: u32 = 20_000;
-/// By how much time advances, in milliseconds.
-const ADVANCE_MS: [u64; 8] = [1, 10, 100, 600, 1500, 5000, 31_000, 3_600_000];
+pub(crate) const MAX_LAST_POLLS: u32 = 20_000;
 
 /// One device and its memory, for all inputs.
-static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
+pub(crate) static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
     let (space, view) = Space::new(ARENA_BYTES);
     Handle { model: Arc::new(Mutex::new(Model::new(view))), space: Arc::new(space) }
 });
