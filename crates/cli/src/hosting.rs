@@ -130,8 +130,9 @@ pub(crate) fn host_ram(sizes: &[u64], dma_bytes: usize) -> Result<Vec<Hosted>> {
         let bytes = bytes.with_context(|| {
             format!("a disk of memory has a multiple of 4096 bytes, which {size} is not")
         })?;
-        let content = SharedMemory::of_large_pages("outboard-ram", bytes)
-            .with_context(|| format!("there is no memory for a disk of {size} bytes"))?;
+        let content = SharedMemory::of_large_pages("outboard-ram", bytes).with_context(|| {
+            format!("there is no memory for a disk of {size} bytes: choose a smaller one")
+        })?;
         let (_, space) = SharedMemory::for_model("outboard-transfers", dma_bytes)
             .context("making memory for transfers")?;
         let driver = Ram::new(content.into_buffer(), Arc::new(space), &format!("RAM{number}"));
