@@ -30,6 +30,7 @@ xz                 xz-utils        xz                    xz
 zstd               zstd            zstd                  zstd
 dpkg-deb           dpkg            dpkg                  dpkg
 valgrind           valgrind        valgrind              valgrind
+dpdk-testpmd       dpdk-dev        dpdk                  dpdk
 python3            python3         python3               python
 ensurepip          python3-venv    python3               python
 '

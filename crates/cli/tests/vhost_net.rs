@@ -3,7 +3,7 @@
 mod support;
 
 use outboard_guest::{Device, Guest};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use support::{Exporter, fails};
@@ -57,9 +57,7 @@ struct Testpmd {
 }
 
 impl Testpmd {
-    /// `None` if it is not installed.
-    #[allow(clippy::print_stderr, reason = "whoever runs the tests is told")]
-    fn start(name: &str, device: &str, forwards: &str) -> Option<Self> {
+    fn start(name: &str, device: &str, forwards: &str) -> Self {
         let prefix = format!("outboard-{name}-{}", std::process::id());
         let mut command = Command::new("dpdk-testpmd");
         command.args([
@@ -75,15 +73,9 @@ impl Testpmd {
         command.args(["--forward-mode", forwards, "--stats-period", "1"]);
         command.args(["--total-num-mbufs", "2048"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = match command.spawn() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("not tried: dpdk-testpmd is not installed (apt-get install dpdk-dev)");
-                return None;
-            }
-            child => child.unwrap(),
-        };
+        let mut child = command.spawn().expect("./test installs dpdk-testpmd");
         let output = BufReader::new(child.stdout.take().unwrap());
-        Some(Self { child, output })
+        Self { child, output }
     }
 
     /// Waits for a line, and gives what follows these words in it.
@@ -121,21 +113,21 @@ fn dpdk_sends_frames_through_both_ends_of_ours_and_gets_them_back() {
     let listen = || {
         let _ = std::fs::remove_file(&place);
         let device = format!("net_vhost0,iface={}", place.display());
-        let mut back_end = Testpmd::start("back", &device, "macswap")?;
+        let mut back_end = Testpmd::start("back", &device, "macswap");
         back_end.wait_for("start packet forwarding", |_| true);
-        Some(back_end)
+        back_end
     };
-    let Some(mut back_end) = listen() else { return };
+    let mut back_end = listen();
     let attach = ["--attach-vhost-user-net", place.to_str().unwrap()];
     let mut exporter = Exporter::start(&attach, folder.path());
     for options in ["packed_vq=0", "packed_vq=1,mrg_rxbuf=0", "packed_vq=1,in_order=0"] {
         let device = format!("net_virtio_user0,path={},{options}", exporter.socket.display());
-        let mut front_end = Testpmd::start("front", &device, "flowgen").unwrap();
+        let mut front_end = Testpmd::start("front", &device, "flowgen");
         front_end.wait_for_frames();
         if options == "packed_vq=0" {
             // What it had is lost, and the card is back with the next one.
             drop(back_end);
-            back_end = listen().unwrap();
+            back_end = listen();
             back_end.wait_for_frames();
         }
     }
