@@ -31,6 +31,16 @@ fn the_same_seed_is_the_same_trial() {
     }
 }
 
+#[test]
+fn a_ring_survives_what_comes_too_early() {
+    let options = TrialOptions::new(false, vec![VirtioFault::OutOfOrder]);
+    let campaign = Campaign { first: 2000, seeds: 400, time: None, jobs: None, options };
+    let totals = campaign.run(&|_| true).unwrap();
+    let failures: Vec<_> = totals.failures.iter().map(|f| (f.seed, &f.violations)).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(totals.faults.total() > 400, "{totals:?}");
+}
+
 /// What a fault needs to come about: what strikes during a reset needs one.
 fn occasion(fault: VirtioFault) -> &'static [VirtioFault] {
     match fault {

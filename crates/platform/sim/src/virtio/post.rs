@@ -35,26 +35,41 @@ impl VirtioModel {
             return self.after(late, Event::Late { job: number, epoch });
         }
         let Some(bytes) = self.end(&job) else { return };
-        let early = job.fault == Some(VirtioFault::OutOfOrder);
-        if early && let Some(Side::Packed(side)) = &mut self.queues[usize::from(job.queue)].side {
-            // The driver takes those before it for used as well.
-            let before = self.jobs[..at].iter().filter(|other| other.queue == job.queue);
-            before.for_each(|other| side.told_of(other.chain.id));
-        }
-        if early || !self.agreed().contains(Features::IN_ORDER) {
-            return self.post(&job, bytes);
+        if job.told {
+            return;
         }
         let queue = job.queue;
+        if job.fault == Some(VirtioFault::OutOfOrder) {
+            self.tell_of_those_before(queue, at);
+            self.post(&job, bytes);
+            return self.post_in_order(queue);
+        }
+        if !self.agreed().contains(Features::IN_ORDER) {
+            return self.post(&job, bytes);
+        }
         job.done = Some(bytes);
         self.jobs.insert(at, job);
         self.post_in_order(queue);
+    }
+
+    /// An entry comes too early for a request that was the one at `end`. In a packed ring, whose places
+    /// tell how many are done, the driver takes those before it for used as well: they have no places
+    /// of their own any more, and what was written there would be in the way of what is offered next.
+    fn tell_of_those_before(&mut self, queue: u16, end: usize) {
+        let Some(Side::Packed(side)) = &mut self.queues[usize::from(queue)].side else { return };
+        let before = self.jobs[..end].iter_mut().filter(|job| job.queue == queue && !job.told);
+        for job in before {
+            side.lose(&job.chain);
+            job.told = true;
+        }
+        self.jobs.retain(|job| !job.told || job.done.is_none());
     }
 
     /// Says that requests are done whose turn it is, of a queue that keeps to the order: of each, or of
     /// several at once.
     fn post_in_order(&mut self, queue: u16) {
         loop {
-            let mine = |job: &&Job| job.queue == queue;
+            let mine = |job: &&Job| job.queue == queue && !job.told;
             let ready = self.jobs.iter().filter(mine).take_while(|job| job.done.is_some());
             let plain = ready.clone().take_while(|job| job.fault.is_none()).count();
             let count = match ready.count() {
@@ -64,7 +79,7 @@ impl VirtioModel {
             };
             let mut batch = Vec::new();
             while batch.len() < count
-                && let Some(at) = self.jobs.iter().position(|job| job.queue == queue)
+                && let Some(at) = self.jobs.iter().position(|job| mine(&job))
             {
                 batch.push(self.jobs.remove(at));
             }

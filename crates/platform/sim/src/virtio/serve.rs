@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) fault: Option<VirtioFault>,
     /// It is done, with so many bytes written, and waits for its turn.
     pub(super) done: Option<u32>,
+    /// The driver was told of it by an entry for a later one, and is told no more.
+    pub(super) told: bool,
 }
 
 /// What is wrong with a request.
@@ -104,8 +106,8 @@ impl VirtioModel {
     fn accept(&mut self, queue: u16, chain: Chain) {
         self.taken += 1;
         let number = self.taken;
-        let (kind, lba, sectors, fault, done) = (0, 0, 0, None, None);
-        let mut job = Job { number, queue, chain, kind, lba, sectors, fault, done };
+        let (kind, lba, sectors, fault, done, told) = (0, 0, 0, None, None, false);
+        let mut job = Job { number, queue, chain, kind, lba, sectors, fault, done, told };
         match self.examine(&mut job) {
             Ok(None) => {}
             Ok(Some(complaint)) => {
