@@ -38,6 +38,8 @@ pub enum Sabotage {
     NoFlushes,
     /// A changed configuration is read again.
     Changes,
+    /// A request has a last attempt.
+    Attempts,
 }
 
 #[cfg(feature = "sabotage")]
@@ -59,6 +61,7 @@ impl Sabotage {
         Self::SetUps,
         Self::NoFlushes,
         Self::Changes,
+        Self::Attempts,
     ];
 }
 

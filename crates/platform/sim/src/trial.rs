@@ -183,6 +183,7 @@ impl<F: Tried> Trial<F> {
         let now = self.now;
         driver.poll(self.now, &mut |completion| {
             let client = clients.iter_mut().find(|client| client.unit == completion.unit);
+            let spoilt = machine.spoilt_attempts();
             machine.note(
                 now,
                 format_args!(
@@ -191,7 +192,10 @@ impl<F: Tried> Trial<F> {
                 ),
             );
             let result = match client {
-                Some(client) => client.complete(completion),
+                Some(client) => {
+                    client.oracle.attempts_spoilt(spoilt);
+                    client.complete(completion)
+                }
                 None => Err("a request of nobody has ended".into()),
             };
             wrong.extend(result.err());
@@ -202,6 +206,7 @@ impl<F: Tried> Trial<F> {
         for client in &mut self.clients {
             wrong.extend(client.look(driver, self.now).err());
             wrong.extend(client.overdue(self.now).err());
+            client.oracle.attempts_spoilt(machine.spoilt_attempts());
             client.submit(driver, &*self.dma, self.now);
         }
         driver.kick(self.now);

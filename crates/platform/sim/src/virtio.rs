@@ -15,6 +15,7 @@ mod reset;
 mod ring;
 mod serve;
 mod space;
+mod toll;
 
 pub use config::{VirtioConfig, VirtioFace};
 pub use function::{VirtioDevice, VirtioRegisters};
@@ -32,6 +33,7 @@ use registers::Common;
 use ring::{Place, Side};
 use serve::Job;
 use std::collections::BTreeSet;
+use toll::Toll;
 
 /// Something that is going to happen in the device.
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +156,7 @@ pub struct VirtioModel {
     lasting: Vec<VirtioFault>,
     for_good: Vec<VirtioFault>,
     counts: FaultCounts<VirtioFault>,
+    toll: Toll,
     struck: Vec<Struck<VirtioFault>>,
     violations: Vec<String>,
     trace: Trace,
@@ -197,6 +200,7 @@ impl VirtioModel {
             lasting: Vec::new(),
             for_good: Vec::new(),
             counts: FaultCounts::default(),
+            toll: Toll::default(),
             struck: Vec::new(),
             violations: Vec::new(),
             trace: Trace::default(),
@@ -287,6 +291,12 @@ impl VirtioModel {
     /// How often each fault has struck.
     pub const fn counts(&self) -> &FaultCounts<VirtioFault> {
         &self.counts
+    }
+
+    /// How many resets, of the device and of its queues, faults have called for so far. Each spoils
+    /// one attempt at what was under way.
+    pub(crate) const fn resets_with_reason(&self) -> u32 {
+        self.toll.resets
     }
 
     /// The faults that have struck since this was last asked.

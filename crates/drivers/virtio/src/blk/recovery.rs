@@ -196,8 +196,9 @@ impl<T: Transport> Blk<T> {
 
     /// Ends what was tried too often, of a device that was reset: it lets go of memory only then.
     pub(super) fn end_hopeless(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+        let most = MOST_TRIES - u8::from(!self.does(Sabotage::Attempts));
         for slot in 0..self.slots.own() {
-            if self.slots.peek(slot).is_none_or(|job| job.tries < MOST_TRIES) {
+            if self.slots.peek(slot).is_none_or(|job| job.tries < most) {
                 continue;
             }
             self.waiting.retain(|waiting| *waiting != slot);

@@ -171,7 +171,7 @@ faults! {
     /// After a reset its queues are shorter.
     QueuesShrink "queues-shrink" Controller;
     /// Switching a queue on does nothing, once.
-    EnableIgnored "enable-ignored" Nothing;
+    EnableIgnored "enable-ignored" Retries;
     /// A queue's notifications go to a place behind the end, once.
     NotifyOffsetBeyond "notify-offset-beyond" Nothing;
     /// It has no room for a vector, once.

@@ -27,10 +27,6 @@ pub trait Tried: FaultKind {
     /// Whether after it an error of the medium may be told without its sector.
     fn hides_sector(self) -> bool;
 
-    /// How many faults make a request fail that is issued again after each: at the least, when the
-    /// first of them struck before it was submitted.
-    const ATTEMPTS: usize = 3;
-
     /// Whether after it flushes may fail that do not name a sector.
     fn spoils_flushes(self) -> bool {
         false
@@ -66,6 +62,12 @@ pub(super) trait Machine<F: Tried> {
 
     /// The faults that have struck since.
     fn take_struck(&mut self) -> Vec<Struck<F>>;
+
+    /// How many attempts at a request may be spoilt so far, if the device knows better than to count
+    /// its faults.
+    fn spoilt_attempts(&self) -> Option<usize> {
+        None
+    }
 
     /// Notes something in the trace.
     fn note(&mut self, at: Instant, what: fmt::Arguments<'_>);

@@ -68,8 +68,9 @@ pub(super) struct Pending {
     pub(super) submitted: Instant,
     /// How often power had been cut.
     cuts: u32,
-    /// Faults that had struck.
+    /// Faults that had struck, and attempts that were spoilt.
     faults: usize,
+    spoilt: usize,
     /// For a read: the floor of each sector; for a write: its version; for a flush: what had been
     /// acknowledged of every sector.
     versions: Vec<(u32, u32)>,
@@ -95,6 +96,8 @@ pub(super) struct Oracle<F> {
     faults: Vec<Struck<F>>,
     /// Faults of the disk's or the controller's kind among them.
     fatal: bool,
+    /// Attempts at requests that may have been spoilt.
+    spoilt: usize,
     /// How often the multiplier that it is behind was reset.
     multiplier_resets: u32,
     /// It was reset after something was written: it has forgotten whether the disk was cut off
@@ -106,6 +109,8 @@ pub(super) struct Oracle<F> {
     trims: u32,
 }
 
+/// How often a request is issued in all, if one attempt after the other is spoilt.
+const ATTEMPTS: usize = 3;
 /// So many faults may well make a driver give a disk up, for a while or for good: its port is reset
 /// three times in a row.
 const MANY: usize = 3;
@@ -121,6 +126,7 @@ impl<F: Tried> Oracle<F> {
             told: 0,
             faults: Vec::new(),
             fatal: false,
+            spoilt: 0,
             multiplier_resets: 0,
             in_doubt: false,
             written: false,
@@ -147,6 +153,12 @@ impl<F: Tried> Oracle<F> {
     pub(super) const fn multiplier_was_reset(&mut self, times: u32) {
         self.in_doubt |= times != self.multiplier_resets && self.written;
         self.multiplier_resets = times;
+    }
+
+    /// So many attempts at requests may be spoilt so far; where nobody knows, each fault is taken to
+    /// spoil one.
+    pub(super) fn attempts_spoilt(&mut self, spoilt: Option<usize>) {
+        self.spoilt = spoilt.unwrap_or(self.faults.len());
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -179,6 +191,7 @@ impl<F: Tried> Oracle<F> {
             submitted: now,
             cuts: self.cuts,
             faults: self.faults.len(),
+            spoilt: self.spoilt,
             versions: Vec::new(),
             loose: false,
             trims: self.trims,
@@ -356,7 +369,7 @@ impl<F: Tried> Oracle<F> {
                     || self.faults.iter().any(|f| f.fault.spoils_flushes())
             }
             BlockError::Transport | BlockError::Timeout => {
-                since.len() >= F::ATTEMPTS || self.fatal || damaged
+                self.spoilt - pending.spoilt >= ATTEMPTS || self.fatal || damaged
             }
             BlockError::CacheLost => cost(Cost::Cache) || self.fatal || self.in_doubt,
             // Away for the twelve seconds that it has, which two faults together can bring about.
@@ -446,6 +459,21 @@ mod tests {
         fn may_read(&mut self, data: &[u8; 512]) -> bool {
             let pending = self.0.submit(Operation::Read, 0, 1, NOW, &mut []);
             self.0.complete(&pending, Ok(()), data).is_ok()
+        }
+    }
+
+    #[test]
+    fn a_request_fails_only_after_three_attempts_whenever_what_spoilt_them_struck() {
+        let mut rig = Rig::new();
+        let struck = |fault| Struck { at: NOW, port: 0, behind: None, fault, lba: None };
+        rig.0.struck(struck(VirtioFault::Stuck), &mut []);
+        rig.0.attempts_spoilt(Some(1));
+        let pending = rig.0.submit(Operation::Read, 0, 1, NOW, &mut []);
+        rig.0.struck(struck(VirtioFault::UsedIdFree), &mut []);
+        rig.0.struck(struck(VirtioFault::VerySlow), &mut []);
+        for (spoilt, excused) in [(3, false), (4, true)] {
+            rig.0.attempts_spoilt(Some(spoilt));
+            assert_eq!(rig.0.excuse(&pending, BlockError::Timeout).is_ok(), excused, "{spoilt}");
         }
     }
 

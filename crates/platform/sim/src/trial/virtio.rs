@@ -22,8 +22,6 @@ impl Tried for VirtioFault {
     #[cfg(feature = "sabotage")]
     type Sabotage = outboard_virtio::Sabotage;
 
-    const ATTEMPTS: usize = 2;
-
     fn make(random: &mut Random, arena: &Arena, options: &TrialOptions<Self>) -> Made<Self> {
         let scenario = Scenario::draw(random, &options.only);
         let bytes = scenario.disk.sector_bytes as usize;
@@ -90,6 +88,10 @@ impl Machine<VirtioFault> for Function {
 
     fn take_struck(&mut self) -> Vec<Struck<VirtioFault>> {
         self.0.model().take_struck()
+    }
+
+    fn spoilt_attempts(&self) -> Option<usize> {
+        Some(self.0.model().resets_with_reason() as usize)
     }
 
     fn note(&mut self, at: Instant, what: fmt::Arguments<'_>) {

@@ -40,6 +40,7 @@ impl VirtioModel {
 
     fn struck(&mut self, fault: VirtioFault, lba: Option<u64>) {
         self.counts.add(fault);
+        self.toll.strike(fault);
         self.note(format_args!("FAULT {fault}"));
         self.struck.push(Struck { at: self.now, port: 0, behind: None, fault, lba });
     }

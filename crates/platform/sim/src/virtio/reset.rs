@@ -80,6 +80,7 @@ impl VirtioModel {
         let most_told = queue.most_told;
         *queue = Queue { reset: QueueReset::Done, before, most_told, ..fresh };
         self.note(format_args!("queue {number} is at rest"));
+        self.toll.reset_queue();
     }
 
     /// The driver has written zero to the status.
@@ -87,6 +88,7 @@ impl VirtioModel {
         self.epoch += 1;
         let epoch = self.epoch;
         self.note(format_args!("reset"));
+        self.toll.reset();
         if self.common.status.is_empty() {
             return self.reset_ends();
         }
