@@ -4,6 +4,7 @@
 //! on the machine's mood.
 #![forbid(unsafe_code)]
 
+pub mod nothing;
 mod peers;
 mod vhost;
 mod virtio;
@@ -48,7 +49,7 @@ pub fn parts() -> Vec<Part> {
     .into_iter()
     .chain(virtio::reads())
     .chain(virtio_net::parts())
-    .chain(vhost::reads())
+    .chain(vhost::parts())
     .collect()
 }
 
