@@ -33,12 +33,12 @@ enum Way {
 /// The cases: name, whether rings are packed, which way, and the most instructions that each frame
 /// may take.
 const CASES: [(&str, bool, Way, u64); 6] = [
-    ("back end: frame from a client, split", false, Way::Out, 1365),
-    ("back end: frame from a client, split, header apart", false, Way::OutApart, 1480),
-    ("back end: frame to a client, split", false, Way::In, 1245),
-    ("back end: frame from a client, packed", true, Way::Out, 1445),
-    ("back end: frame from a client, packed, header apart", true, Way::OutApart, 1600),
-    ("back end: frame to a client, packed", true, Way::In, 1335),
+    ("back end: frame from a client, split", false, Way::Out, 1100),
+    ("back end: frame from a client, split, header apart", false, Way::OutApart, 1220),
+    ("back end: frame to a client, split", false, Way::In, 1050),
+    ("back end: frame from a client, packed", true, Way::Out, 1125),
+    ("back end: frame from a client, packed, header apart", true, Way::OutApart, 1260),
+    ("back end: frame to a client, packed", true, Way::In, 1090),
 ];
 
 /// Frames of 60 bytes, 32 at a time, either way, in both layouts.

@@ -38,7 +38,8 @@ pub(crate) struct Layout {
 pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layout), Violation> {
     let readable_pieces = pieces.iter().take_while(|piece| !piece.writable).count();
     let (readable, writable) = pieces.split_at(readable_pieces);
-    let total = |pieces: &[Piece]| pieces.iter().map(|piece| u64::from(piece.bytes)).sum::<u64>();
+    let total =
+        |pieces: &[Piece]| pieces.iter().map(|piece| u64::from(piece.span.bytes)).sum::<u64>();
     let from_driver = total(readable).checked_sub(HEADER_BYTES as u64);
     let to_driver = total(writable).checked_sub(1);
     let (Some(from_driver), Some(to_driver)) = (from_driver, to_driver) else {
@@ -48,26 +49,28 @@ pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layou
     let mut bytes = [0; HEADER_BYTES];
     match readable.first() {
         // It need not lie in one piece, but mostly does.
-        Some(first) if first.bytes as usize >= HEADER_BYTES => memory.read(first.guest, &mut bytes),
+        Some(first) if first.span.bytes as usize >= HEADER_BYTES => {
+            memory.read(first.span, &mut bytes);
+        }
         _ => read(memory, readable, 0, &mut bytes),
-    }?;
+    }
     let header = Header::read_from_bytes(&bytes).map_err(|_| Violation::Malformed)?;
     let sector = header.sector.get();
-    let segment = || -> Result<Option<DiscardSegment>, Violation> {
+    let segment = || {
         if from_driver != DISCARD_BYTES as u64 {
-            return Ok(None);
+            return None;
         }
         let mut bytes = [0; DISCARD_BYTES];
-        read(memory, readable, HEADER_BYTES as u64, &mut bytes)?;
-        Ok(DiscardSegment::read_from_bytes(&bytes).ok())
+        read(memory, readable, HEADER_BYTES as u64, &mut bytes);
+        DiscardSegment::read_from_bytes(&bytes).ok()
     };
     let command = match header.kind.get() {
         IN => Command::Read { sector },
         OUT => Command::Write { sector },
         FLUSH => Command::Flush,
         GET_ID => Command::GetId,
-        DISCARD => Command::Discard { segment: segment()? },
-        WRITE_ZEROES => Command::WriteZeroes { segment: segment()? },
+        DISCARD => Command::Discard { segment: segment() },
+        WRITE_ZEROES => Command::WriteZeroes { segment: segment() },
         _ => Command::Unknown,
     };
     Ok((command, layout))
@@ -81,11 +84,11 @@ impl Layout {
         pieces: &[Piece],
         done: u64,
         (into, offset, len): (&mut DmaBuffer, usize, usize),
-    ) -> Result<(), Violation> {
+    ) {
         let start = HEADER_BYTES as u64 + done;
-        parts(&pieces[..self.readable_pieces], start..start + len as u64, |guest, bytes, at| {
-            memory.copy_out(guest, bytes, into, offset + at)
-        })
+        parts(&pieces[..self.readable_pieces], start..start + len as u64, |span, at| {
+            memory.copy_out(span, into, offset + at);
+        });
     }
 
     /// Copies data to the driver, behind the `done` bytes that it has, from a device's memory.
@@ -95,11 +98,11 @@ impl Layout {
         pieces: &[Piece],
         done: u64,
         (from, range): (&DmaBuffer, &Range<usize>),
-    ) -> Result<(), Violation> {
+    ) {
         let room = done..(done + range.len() as u64).min(self.to_driver);
-        parts(&pieces[self.readable_pieces..], room, |guest, bytes, at| {
-            memory.copy_in(guest, bytes, from, range.start + at)
-        })
+        parts(&pieces[self.readable_pieces..], room, |span, at| {
+            memory.copy_in(span, from, range.start + at);
+        });
     }
 
     /// The memory of `len` bytes of data that the driver writes, or reads, behind the first `done`.
@@ -109,40 +112,28 @@ impl Layout {
         pieces: &[Piece],
         to_driver: bool,
         (done, len): (u64, usize),
-    ) -> Result<SgList, Violation> {
+    ) -> SgList {
         let (readable, writable) = pieces.split_at(self.readable_pieces);
         let (pieces, start) =
             if to_driver { (writable, done) } else { (readable, done + HEADER_BYTES as u64) };
         let mut list = SgList::EMPTY;
-        parts(pieces, start..start + len as u64, |guest, bytes, _| {
-            memory.lend(guest, bytes, &mut list)
-        })?;
-        Ok(list)
+        parts(pieces, start..start + len as u64, |span, _| memory.lend(span, &mut list));
+        list
     }
 
     /// Writes bytes to the driver.
-    pub(crate) fn write(
-        &self,
-        memory: &Memory,
-        pieces: &[Piece],
-        from: &[u8],
-    ) -> Result<(), Violation> {
+    pub(crate) fn write(&self, memory: &Memory, pieces: &[Piece], from: &[u8]) {
         let room = 0..(from.len() as u64).min(self.to_driver);
-        parts(&pieces[self.readable_pieces..], room, |guest, bytes, at| {
-            memory.write(guest, &from[at..at + bytes as usize])
-        })
+        parts(&pieces[self.readable_pieces..], room, |span, at| {
+            memory.write(span, &from[at..at + span.bytes as usize]);
+        });
     }
 
     /// Writes the status; how many bytes the device could write in all.
-    pub(crate) fn finish(
-        &self,
-        memory: &Memory,
-        pieces: &[Piece],
-        status: u8,
-    ) -> Result<u32, Violation> {
-        if let Some(Piece { guest, bytes, .. }) = pieces.last() {
-            memory.write(guest.wrapping_add(u64::from(*bytes) - 1), &[status])?;
+    pub(crate) fn finish(&self, memory: &Memory, pieces: &[Piece], status: u8) -> u32 {
+        if let Some(Piece { span, .. }) = pieces.last() {
+            memory.write(span.part(span.bytes - 1, span.bytes), &[status]);
         }
-        Ok(u32::try_from(self.to_driver + 1).unwrap_or(u32::MAX))
+        u32::try_from(self.to_driver + 1).unwrap_or(u32::MAX)
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Violation;
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_linux::ForeignMemory;
 use outboard_virtio::spec::vhost_user::MemoryRegion;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -49,6 +49,8 @@ impl Region {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
     regions: Vec<Rc<Region>>,
+    /// The number of the region in which something was found last: the next is likely there.
+    last: Cell<usize>,
 }
 
 impl Memory {
@@ -89,112 +91,134 @@ impl Memory {
         (aligned && fits).then(|| Area::new(region.clone(), start as usize, bytes))
     }
 
-    /// The region that has a guest address, and where in it that is.
+    /// The region that has a guest address, by its number, and where in it that is.
     #[inline]
-    fn find(&self, guest: u64) -> Option<(&Region, u64)> {
-        self.regions.iter().find_map(|region| {
+    fn region_of(&self, guest: u64) -> Option<(usize, u64)> {
+        let last = self.last.get();
+        // What lies before a region is not within it, as neither wraps.
+        let offset = |region: &Region| guest.wrapping_sub(region.guest);
+        match self.regions.get(last) {
+            Some(region) if offset(region) < region.bytes => Some((last, offset(region))),
+            _ => self.search(guest),
+        }
+    }
+
+    #[cold]
+    fn search(&self, guest: u64) -> Option<(usize, u64)> {
+        self.regions.iter().enumerate().find_map(|(number, region)| {
             let start = guest.checked_sub(region.guest).filter(|start| *start < region.bytes)?;
-            Some((&**region, start))
+            self.last.set(number);
+            Some((number, start))
         })
     }
 
-    /// Calls `part` for each part of a range of guest addresses that lies in one region; an error if
-    /// some of it lies in none.
+    /// Calls `found` for each span of a range of guest addresses; an error if some of it lies in no
+    /// region.
     #[inline]
-    fn parts(
+    pub(crate) fn find(
         &self,
         guest: u64,
         bytes: u32,
-        mut part: impl FnMut(&RefCell<ForeignMemory>, Range<usize>),
+        mut found: impl FnMut(Span),
     ) -> Result<(), Violation> {
-        if let Some((region, start)) = self.find(guest)
-            && region.bytes - start >= bytes.into()
+        if let Some((region, start)) = self.region_of(guest)
+            && self.regions[region].bytes - start >= bytes.into()
         {
             // Nearly everything lies in one region.
-            part(&region.memory, start as usize..start as usize + bytes as usize);
+            found(Span { region, start, bytes });
             return Ok(());
         }
-        let outside = Violation::Outside(guest, bytes);
+        self.find_several(guest, bytes, &mut found)
+    }
+
+    #[cold]
+    fn find_several(
+        &self,
+        guest: u64,
+        bytes: u32,
+        found: &mut dyn FnMut(Span),
+    ) -> Result<(), Violation> {
         let (mut at, mut left) = (guest, u64::from(bytes));
         while left > 0 {
-            let (region, start) = self.find(at).ok_or(outside)?;
-            let len = left.min(region.bytes - start);
-            part(&region.memory, start as usize..(start + len) as usize);
+            let (region, start) = self.region_of(at).ok_or(Violation::Outside(guest, bytes))?;
+            let len = left.min(self.regions[region].bytes - start);
+            found(Span { region, start, bytes: len as u32 });
             left -= len;
             at = at.wrapping_add(len);
         }
         Ok(())
     }
 
-    /// Whether all bytes are there.
-    pub(crate) fn check(&self, guest: u64, bytes: u32) -> Result<(), Violation> {
-        self.parts(guest, bytes, |_, _| {})
+    #[inline]
+    fn region(&self, span: Span) -> &RefCell<ForeignMemory> {
+        &self.regions[span.region].memory
     }
 
-    /// Adds buffers for these bytes to a transfer's memory.
-    pub(crate) fn lend(&self, guest: u64, bytes: u32, to: &mut SgList) -> Result<(), Violation> {
-        self.parts(guest, bytes, |memory, range| {
-            let len = range.len();
-            to.push(memory.borrow().part(range), 0..len);
-        })
+    /// Adds a buffer for a span to a transfer's memory.
+    pub(crate) fn lend(&self, span: Span, to: &mut SgList) {
+        to.push(self.region(span).borrow().part(span.range()), 0..span.bytes as usize);
     }
 
-    /// Copies out to ordinary memory.
-    pub(crate) fn read(&self, guest: u64, into: &mut [u8]) -> Result<(), Violation> {
-        let mut done = 0;
-        self.parts(guest, into.len() as u32, |memory, range| {
-            let len = range.len();
-            memory.borrow().memory().read_bytes(range.start, &mut into[done..done + len]);
-            done += len;
-        })
+    /// Copies the beginning of a span out to ordinary memory; panics if that is longer.
+    #[inline]
+    pub(crate) fn read(&self, span: Span, into: &mut [u8]) {
+        let start = span.first(into.len()).start;
+        self.region(span).borrow().memory().read_bytes(start, into);
     }
 
-    /// Copies in from ordinary memory.
-    pub(crate) fn write(&self, guest: u64, from: &[u8]) -> Result<(), Violation> {
-        let mut done = 0;
-        self.parts(guest, from.len() as u32, |memory, range| {
-            let len = range.len();
-            if cut::writes() {
-                let memory = &mut *memory.borrow_mut();
-                memory.memory_mut().write_bytes(range.start, &from[done..done + len]);
-            }
-            done += len;
-        })
+    /// Copies ordinary memory in to the beginning of a span; panics if it is longer.
+    #[inline]
+    pub(crate) fn write(&self, span: Span, from: &[u8]) {
+        if cut::writes() {
+            let start = span.first(from.len()).start;
+            self.region(span).borrow_mut().memory_mut().write_bytes(start, from);
+        }
     }
 
-    /// Copies out to a device's memory.
-    pub(crate) fn copy_out(
-        &self,
-        guest: u64,
-        bytes: u32,
-        into: &mut DmaBuffer,
-        at: usize,
-    ) -> Result<(), Violation> {
-        let mut done = at;
-        self.parts(guest, bytes, |memory, range| {
-            let len = range.len();
-            into.copy_from(done, memory.borrow().memory(), range);
-            done += len;
-        })
+    /// Copies a span out to a device's memory.
+    #[inline]
+    pub(crate) fn copy_out(&self, span: Span, into: &mut DmaBuffer, at: usize) {
+        into.copy_from(at, self.region(span).borrow().memory(), span.range());
     }
 
-    /// Copies in from a device's memory.
-    pub(crate) fn copy_in(
-        &self,
-        guest: u64,
-        bytes: u32,
-        from: &DmaBuffer,
-        at: usize,
-    ) -> Result<(), Violation> {
-        let mut done = at;
-        self.parts(guest, bytes, |memory, range| {
-            let len = range.len();
-            if cut::writes() {
-                let memory = &mut *memory.borrow_mut();
-                memory.memory_mut().copy_from(range.start, from, done..done + len);
-            }
-            done += len;
-        })
+    /// Copies a span in from a device's memory.
+    #[inline]
+    pub(crate) fn copy_in(&self, span: Span, from: &DmaBuffer, at: usize) {
+        if cut::writes() {
+            let range = at..at + span.bytes as usize;
+            self.region(span).borrow_mut().memory_mut().copy_from(span.start as usize, from, range);
+        }
+    }
+}
+
+/// A piece of the memory that lies in one region, and is known to. It is the piece of the
+/// [`Memory`] that has found it, and means nothing to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    region: usize,
+    /// Where in the region.
+    start: u64,
+    pub(crate) bytes: u32,
+}
+
+impl Span {
+    /// The bytes `from..to` of it. Panics if it does not have them.
+    #[inline]
+    pub(crate) fn part(self, from: u32, to: u32) -> Self {
+        assert!(from <= to && to <= self.bytes, "{from}..{to} of {} bytes", self.bytes);
+        Self { start: self.start + u64::from(from), bytes: to - from, ..self }
+    }
+
+    /// Where its first bytes are in the region. Panics if it has less.
+    #[inline]
+    fn first(self, bytes: usize) -> Range<usize> {
+        assert!(bytes <= self.bytes as usize, "{bytes} of {} bytes", self.bytes);
+        self.start as usize..self.start as usize + bytes
+    }
+
+    #[inline]
+    const fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.bytes as usize
     }
 }
 
@@ -205,13 +229,13 @@ impl Memory {
 pub(crate) struct Area {
     region: Rc<Region>,
     start: usize,
-    memory: RefCell<DmaBuffer>,
+    memory: DmaBuffer,
 }
 
 impl Area {
     fn new(region: Rc<Region>, start: usize, bytes: usize) -> Self {
         let memory = region.memory.borrow().part(start..start + bytes);
-        Self { region, start, memory: RefCell::new(memory) }
+        Self { region, start, memory }
     }
 
     /// A part of memory that is nothing else.
@@ -224,7 +248,7 @@ impl Area {
 
     /// A part of this part.
     pub(crate) fn part(&self, start: usize, bytes: usize) -> Option<Self> {
-        let fits = start.checked_add(bytes)? <= self.memory.borrow().len();
+        let fits = start.checked_add(bytes)? <= self.memory.len();
         fits.then(|| Self::new(self.region.clone(), self.start + start, bytes))
     }
 
@@ -234,45 +258,45 @@ impl Area {
     }
 
     #[inline]
-    fn change(&self, act: impl FnOnce(&mut DmaBuffer)) {
+    fn change(&mut self, act: impl FnOnce(&mut DmaBuffer)) {
         if cut::writes() {
-            act(&mut self.memory.borrow_mut());
+            act(&mut self.memory);
         }
     }
 
     /// Copies a plain value out.
     #[inline]
     pub(crate) fn read<T: FromBytes + IntoBytes>(&self, at: usize) -> T {
-        self.memory.borrow().read(at)
+        self.memory.read(at)
     }
 
     /// Copies bytes in.
     #[inline]
-    pub(crate) fn write(&self, at: usize, from: &[u8]) {
+    pub(crate) fn write(&mut self, at: usize, from: &[u8]) {
         self.change(|memory| memory.write_bytes(at, from));
     }
 
     /// Reads a word; what was written before it is visible afterwards.
     #[inline]
     pub(crate) fn load_u16(&self, at: usize) -> u16 {
-        self.memory.borrow().load_u16(at)
+        self.memory.load_u16(at)
     }
 
     /// Writes a word after everything that was written before.
     #[inline]
-    pub(crate) fn store_u16(&self, at: usize, value: u16) {
+    pub(crate) fn store_u16(&mut self, at: usize, value: u16) {
         self.change(|memory| memory.store_u16(at, value));
     }
 
     /// Reads a double word in one access.
     #[inline]
     pub(crate) fn load_u64(&self, at: usize) -> u64 {
-        self.memory.borrow().load_u64(at)
+        self.memory.load_u64(at)
     }
 
     /// Writes a double word, in one access, after everything that was written before.
     #[inline]
-    pub(crate) fn store_u64(&self, at: usize, value: u64) {
+    pub(crate) fn store_u64(&mut self, at: usize, value: u64) {
         self.change(|memory| memory.store_u64(at, value));
     }
 }

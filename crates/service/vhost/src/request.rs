@@ -72,7 +72,7 @@ impl Request {
                     return Ok(Step::Ended(STATUS_IO_ERROR));
                 };
                 if disks.takes_lent(disk, offset, self.part) {
-                    let lent = self.lend()?;
+                    let lent = self.lend();
                     return Ok(refused(disks.read_lent(disk, offset, lent, token)));
                 }
                 Ok(refused(disks.read(disk, offset, self.part, token)))
@@ -84,16 +84,14 @@ impl Request {
                 };
                 let Self { part, durability, done, .. } = *self;
                 if disks.takes_lent(disk, offset, part) {
-                    let lent = self.lend()?;
+                    let lent = self.lend();
                     return Ok(refused(disks.write_lent(disk, offset, lent, durability, token)));
                 }
-                let mut copied = Ok(());
                 let fill = |into: &mut _, at| {
                     let (memory, pieces) = (&self.memory, &self.pieces);
-                    copied = self.layout.copy_out(memory, pieces, done, (into, at, part));
+                    self.layout.copy_out(memory, pieces, done, (into, at, part));
                 };
-                let step = refused(disks.write_with(disk, offset, part, durability, token, fill));
-                copied.map(|()| step)
+                Ok(refused(disks.write_with(disk, offset, part, durability, token, fill)))
             }
             Command::Flush => Ok(refused(disks.flush(disk, token))),
             Command::GetId => self.name(disks, disk),
@@ -160,7 +158,7 @@ impl Request {
     }
 
     /// The client's memory for the part that is next.
-    fn lend(&self) -> Result<SgList, Violation> {
+    fn lend(&self) -> SgList {
         let to_driver = matches!(self.command, Command::Read { .. });
         let part = (self.done, self.part);
         self.layout.lend(&self.memory, &self.pieces, to_driver, part)
@@ -173,7 +171,7 @@ impl Request {
         let bytes = serial.as_bytes();
         let len = bytes.len().min(ID_BYTES);
         name[..len].copy_from_slice(&bytes[..len]);
-        self.layout.write(&self.memory, &self.pieces, &name)?;
+        self.layout.write(&self.memory, &self.pieces, &name);
         Ok(Step::Ended(STATUS_OK))
     }
 
@@ -188,7 +186,7 @@ impl Request {
             Ok(Outcome::Read(data)) => {
                 let (from, range) = data.memory();
                 let (memory, pieces) = (&self.memory, &self.pieces);
-                self.layout.copy_in(memory, pieces, self.done, (from, range))?;
+                self.layout.copy_in(memory, pieces, self.done, (from, range));
                 range.len()
             }
             Err(DiskError { error: BlockError::Unsupported, .. }) => {
@@ -214,7 +212,7 @@ impl Request {
 
     /// Writes the status; how many bytes were written in all.
     pub(crate) fn finish(&self, status: u8) -> Result<u32, Violation> {
-        self.layout.finish(&self.memory, &self.pieces, status)
+        Ok(self.layout.finish(&self.memory, &self.pieces, status))
     }
 }
 

@@ -107,13 +107,14 @@ impl Ring {
     /// The parts have moved.
     pub(crate) fn set_areas(&mut self, areas: Areas) {
         match self {
-            Self::Split(ring) => ring.areas = areas,
+            Self::Split(ring) => ring.relocate(areas),
             Self::Packed(ring) => ring.areas = areas,
         }
     }
 
     /// The next request that the driver has made available, or that a predecessor has left; its
-    /// memory is put into `pieces`, which is empty.
+    /// memory is put behind what is in `pieces`.
+    #[inline]
     pub(crate) fn pop(
         &mut self,
         memory: &Memory,
@@ -123,6 +124,7 @@ impl Ring {
     }
 
     /// Notes that a request is done, of whose memory so many bytes were written.
+    #[inline]
     pub(crate) fn push(&mut self, head: Head, bytes: u32) {
         either!(self, push(head, bytes));
     }
@@ -131,6 +133,7 @@ impl Ring {
     /// all: as the buffers of one frame have to be.
     ///
     /// Not for rings whose requests are remembered.
+    #[inline]
     pub(crate) fn push_together(&mut self, used: &[(Head, u32)]) {
         either!(self, push_together(used));
     }
@@ -142,7 +145,15 @@ impl Ring {
         either!(self, unpop(head));
     }
 
-    /// Shows the driver what was pushed; whether it wants to be told.
+    /// Shows the driver what was pushed, without asking whether it wants to be told:
+    /// [`publish`](Self::publish) does that later, for all at once.
+    #[inline]
+    pub(crate) fn show(&mut self) {
+        either!(self, show());
+    }
+
+    /// Shows the driver what was pushed; whether it wants to be told of what was shown since the last
+    /// call.
     pub(crate) fn publish(&mut self) -> bool {
         either!(self, publish())
     }
@@ -153,6 +164,7 @@ impl Ring {
     }
 
     /// Asks the driver not to tell.
+    #[inline]
     pub(crate) fn ignore(&mut self) {
         either!(self, ignore());
     }

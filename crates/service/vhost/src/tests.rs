@@ -4,6 +4,7 @@ mod calls;
 mod death;
 mod hostile;
 mod lent;
+mod memory;
 mod net;
 mod rig;
 mod service;

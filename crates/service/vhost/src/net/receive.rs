@@ -108,7 +108,7 @@ impl NetSession {
         if room == Room::Enough {
             let header = self.header(&piece.arrival);
             piece.buffer.write_bytes(start, &header.as_bytes()[..agreed.header_bytes]);
-            self.fill(ring, &Whole::Buffer(&piece.buffer, start), end - start)?;
+            self.fill(ring, &Whole::Buffer(&piece.buffer, start), end - start);
         }
         Ok(room)
     }
@@ -125,7 +125,7 @@ impl NetSession {
         if room == Room::Enough {
             let header = self.header(arrival);
             bytes[..agreed.header_bytes].copy_from_slice(&header.as_bytes()[..agreed.header_bytes]);
-            self.fill(ring, &Whole::Bytes(bytes), bytes.len())?;
+            self.fill(ring, &Whole::Bytes(bytes), bytes.len());
         }
         Ok(room)
     }
@@ -193,7 +193,7 @@ impl NetSession {
             if pieces.first().is_none_or(|piece| !piece.writable) {
                 return Err(Violation::Malformed);
             }
-            let sum: u64 = pieces.iter().map(|piece| u64::from(piece.bytes)).sum();
+            let sum: u64 = pieces.iter().map(|piece| u64::from(piece.span.bytes)).sum();
             if sum < agreed.header_bytes as u64 {
                 return Err(Violation::Malformed);
             }
@@ -216,12 +216,12 @@ impl NetSession {
     }
 
     /// Copies a frame into the buffers that were taken for it.
-    fn fill(&mut self, ring: usize, whole: &Whole<'_>, bytes: usize) -> Result<(), Violation> {
+    fn fill(&mut self, ring: usize, whole: &Whole<'_>, bytes: usize) {
         let memory = &self.client.memory;
         self.used.clear();
         let (mut first, mut done) = (0, 0);
         for (head, taken, end) in &self.room {
-            copy(memory, &self.pieces[first..*end], whole, done..done + *taken as usize)?;
+            copy(memory, &self.pieces[first..*end], whole, done..done + *taken as usize);
             self.used.push((*head, *taken));
             done += *taken as usize;
             first = *end;
@@ -230,26 +230,18 @@ impl NetSession {
         if let Some(running) = &mut self.client.vrings[ring].ring {
             running.push_together(&self.used);
         }
-        Ok(())
     }
 }
 
 /// Copies a part of a frame to the beginning of some pieces.
-fn copy(
-    memory: &Memory,
-    pieces: &[Piece],
-    whole: &Whole<'_>,
-    part: Range<usize>,
-) -> Result<(), Violation> {
-    parts(pieces, 0..part.len() as u64, |guest, bytes, at| match whole {
-        Whole::Buffer(buffer, start) => {
-            memory.copy_in(guest, bytes, buffer, start + part.start + at)
-        }
+fn copy(memory: &Memory, pieces: &[Piece], whole: &Whole<'_>, part: Range<usize>) {
+    parts(pieces, 0..part.len() as u64, |span, at| match whole {
+        Whole::Buffer(buffer, start) => memory.copy_in(span, buffer, start + part.start + at),
         Whole::Bytes(whole) => {
             let at = part.start + at;
-            memory.write(guest, &whole[at..at + bytes as usize])
+            memory.write(span, &whole[at..at + span.bytes as usize]);
         }
-    })
+    });
 }
 
 /// What a client must have agreed to for a frame to be passed on as it is.

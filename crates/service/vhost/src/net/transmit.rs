@@ -14,6 +14,8 @@ use zerocopy::IntoBytes;
 
 /// Frames that are taken out of one ring in a turn: all that an ordinary one holds.
 const BATCH: usize = 256;
+/// After so many frames the client is shown that they were taken, so that it can go on.
+const BURST: usize = 32;
 
 impl NetSession {
     /// Takes frames out of a ring, for a queue of the card's; whether there may be more.
@@ -25,7 +27,7 @@ impl NetSession {
         agreed: Agreed,
     ) -> Result<bool, Violation> {
         let Some(running) = &mut self.client.vrings[ring].ring else { return Ok(false) };
-        for _ in 0..BATCH {
+        for count in 1..=BATCH {
             if card.queues() == 0 || !card.has_room(queue) {
                 return Ok(false);
             }
@@ -42,6 +44,9 @@ impl NetSession {
                 }
             }
             running.push(head, 0);
+            if count.is_multiple_of(BURST) {
+                running.show();
+            }
         }
         Ok(true)
     }
@@ -59,14 +64,14 @@ fn send(
     if pieces.last().is_none_or(|piece| piece.writable) {
         return Err(Violation::Malformed);
     }
-    let total: u64 = pieces.iter().map(|piece| u64::from(piece.bytes)).sum();
+    let total: u64 = pieces.iter().map(|piece| u64::from(piece.span.bytes)).sum();
     let start = agreed.header_bytes as u64;
     let bytes = total.checked_sub(start).ok_or(Violation::Malformed)?;
     if !(ETHERNET_HEADER_BYTES as u64..=MAX_SEGMENTED_BYTES as u64).contains(&bytes) {
         return Ok(Sending::Refused);
     }
     let mut header = Header::default();
-    read(memory, pieces, 0, &mut header.as_mut_bytes()[..agreed.header_bytes])?;
+    read(memory, pieces, 0, &mut header.as_mut_bytes()[..agreed.header_bytes]);
     let Some(arrival) = header::arrival(&header, bytes as u32, agreed.transmit) else {
         return Ok(Sending::Refused);
     };
@@ -75,9 +80,7 @@ fn send(
         Ok(found) => found,
         Err(why) => return Ok(why),
     };
-    parts(pieces, start..total, |guest, len, done| {
-        memory.copy_out(guest, len, &mut buffer, at + done)
-    })?;
+    parts(pieces, start..total, |span, done| memory.copy_out(span, &mut buffer, at + done));
     Ok(card.send(queue, buffer, at..at + bytes, work(&arrival)))
 }
 

@@ -2,19 +2,25 @@
 
 use super::remember::{Left, PackedMemory};
 use super::{Areas, Head, Shape, Start};
-use crate::chain::{self, Piece};
+use crate::chain::{Chain, Piece};
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::packed::{
     Descriptor, EVENT_AT, EVENT_BYTES, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS,
-    EVENT_WRAP,
+    EVENT_WRAP, UsedDescriptor,
 };
 use outboard_virtio::spec::split::{self, is_due};
 use outboard_virtio::spec::vhost_user::{BASE_USED_SHIFT, BASE_WRAP};
 use std::collections::VecDeque;
+use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
-use zerocopy::IntoBytes;
+
+/// What is written of a used descriptor is one word of 64 bits: bytes, ID, flags.
+const _: () = {
+    assert!(offset_of!(UsedDescriptor, bytes) == 0 && offset_of!(UsedDescriptor, id) == 4);
+    assert!(offset_of!(UsedDescriptor, flags) == 6 && size_of::<UsedDescriptor>() == 8);
+};
 
 const BOTH: u16 = Descriptor::AVAILABLE | Descriptor::USED;
 
@@ -144,7 +150,7 @@ impl PackedRing {
         self.areas.descriptors.load_u16(at)
     }
 
-    fn set_flags(&self, index: u16, flags: u16) {
+    fn set_flags(&mut self, index: u16, flags: u16) {
         let at = Descriptor::BYTES * usize::from(index) + Descriptor::FLAGS;
         self.areas.descriptors.store_u16(at, flags);
     }
@@ -154,69 +160,76 @@ impl PackedRing {
         flags & BOTH == if self.next.wrap { Descriptor::AVAILABLE } else { Descriptor::USED }
     }
 
+    fn descriptor(&self, index: u16) -> Descriptor {
+        self.areas.descriptors.read(Descriptor::BYTES * usize::from(index))
+    }
+
     #[inline]
     pub(super) fn pop(
         &mut self,
         memory: &Memory,
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Head>, Violation> {
+        let chain = Chain::new(memory, pieces);
         if let Some(Left { place, id, descriptors }) = self.left.pop_front() {
             let count = descriptors.len() as u16;
-            self.follow(memory, pieces, descriptors.into_iter())?;
+            self.follow(chain, descriptors.into_iter())?;
             return Ok(Some(Head { id, count, place }));
         }
         // Where the device has all of them, what looks available was so in the turn before.
         if self.taken == self.entries || !self.is_available() {
             return Ok(None);
         }
-        let mut found = std::mem::take(&mut self.found);
-        let head = self.take(memory, pieces, &mut found);
-        found.clear();
-        self.found = found;
-        head.map(Some)
+        let first = self.descriptor(self.next.index);
+        if first.flags.get() & split::Descriptor::NEXT == 0 {
+            return self.take(chain, &[first]).map(Some);
+        }
+        self.take_several(chain, first).map(Some)
     }
 
-    fn take(
-        &mut self,
-        memory: &Memory,
-        pieces: &mut Vec<Piece>,
-        found: &mut Vec<Descriptor>,
-    ) -> Result<Head, Violation> {
+    fn take_several(&mut self, chain: Chain<'_>, first: Descriptor) -> Result<Head, Violation> {
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        found.push(first);
         let mut place = self.next;
-        let id = loop {
+        while found.last().is_some_and(|one| one.flags.get() & split::Descriptor::NEXT != 0) {
             if found.len() >= usize::from(self.entries - self.taken) {
                 return Err(Violation::Endless);
             }
-            let one: Descriptor =
-                self.areas.descriptors.read(Descriptor::BYTES * usize::from(place.index));
             place = place.after(1, self.entries);
-            found.push(one);
-            if one.flags.get() & split::Descriptor::NEXT == 0 {
-                break one.id.get();
-            }
-        };
+            found.push(self.descriptor(place.index));
+        }
+        let head = self.take(chain, &found);
+        self.found = found;
+        head
+    }
+
+    /// Takes all descriptors of a request.
+    #[inline]
+    fn take(&mut self, chain: Chain<'_>, found: &[Descriptor]) -> Result<Head, Violation> {
         let count = found.len() as u16;
         let remembered = self.remembered.as_mut().map(|memory| memory.take(found)).transpose()?;
-        self.next = place;
+        self.next = self.next.after(count, self.entries);
         self.taken += count;
         let parts = found.iter().map(|one| (one.address.get(), one.bytes.get(), one.flags.get()));
-        self.follow(memory, pieces, parts)?;
+        self.follow(chain, parts)?;
+        let id = found.last().map_or(0, |last| last.id.get());
         Ok(Head { id, count, place: remembered.unwrap_or_default() })
     }
 
     /// What a request's descriptors name.
+    #[inline]
     fn follow(
         &self,
-        memory: &Memory,
-        pieces: &mut Vec<Piece>,
+        mut chain: Chain<'_>,
         descriptors: impl ExactSizeIterator<Item = (u64, u32, u16)>,
     ) -> Result<(), Violation> {
         let single = descriptors.len() == 1;
         for (guest, bytes, flags) in descriptors {
             if flags & split::Descriptor::INDIRECT == 0 {
-                chain::add(pieces, memory, (guest, bytes, flags))?;
+                chain.add((guest, bytes, flags))?;
             } else if self.indirect && single {
-                chain::add_packed_table(pieces, memory, (guest, bytes))?;
+                chain.add_packed_table(guest, bytes)?;
             } else {
                 return Err(Violation::Malformed);
             }
@@ -227,22 +240,16 @@ impl PackedRing {
     #[inline]
     pub(super) fn push(&mut self, head: Head, bytes: u32) {
         let Place { index, wrap } = self.used;
-        let at = Descriptor::BYTES * usize::from(index);
-        let used = Descriptor {
-            address: 0.into(),
-            bytes: bytes.into(),
-            id: head.id.into(),
-            flags: 0.into(),
-        };
-        // Bytes and ID; the flags are written last.
-        let content = &used.as_bytes()[size_of::<u64>()..Descriptor::FLAGS];
-        self.areas.descriptors.write(at + size_of::<u64>(), content);
         let after = self.used.after(head.count, self.entries);
         if let Some(remembered) = &mut self.remembered {
             remembered.before_use(head.place, self.used, after);
         }
         let written = if bytes > 0 { split::Descriptor::WRITE } else { 0 };
-        self.set_flags(index, written | if wrap { BOTH } else { 0 });
+        let flags = written | if wrap { BOTH } else { 0 };
+        // Bytes, ID and flags at once, so that there is no order among them.
+        let used = u64::from(bytes) | u64::from(head.id) << 32 | u64::from(flags) << 48;
+        let at = Descriptor::BYTES * usize::from(index) + Descriptor::WRITTEN;
+        self.areas.descriptors.store_u64(at, used);
         if let Some(remembered) = &mut self.remembered {
             remembered.after_use(head.place, after);
         }
@@ -270,6 +277,10 @@ impl PackedRing {
         self.next = self.next.before(head.count, self.entries);
         self.taken -= head.count;
     }
+
+    /// What is pushed is seen.
+    #[inline]
+    pub(super) const fn show(&self) {}
 
     #[inline]
     pub(super) fn publish(&mut self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::remember::SplitMemory;
 use super::{Areas, Head, Shape, Start};
-use crate::chain::{self, Piece};
+use crate::chain::{Chain, Piece};
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_virtio::spec::features::Features;
@@ -19,15 +19,19 @@ const EVENT_BYTES: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct SplitRing {
-    pub(super) areas: Areas,
+    areas: Areas,
     entries: u16,
     indirect: bool,
     event_index: bool,
     /// The entry of the available ring that is next, counted without end.
     next: u16,
+    /// Those before were available when it was looked last.
+    available: u16,
     /// The entry of the used ring that is next.
     used: u16,
     /// The driver was shown those before.
+    shown: u16,
+    /// Of those before it was asked whether it wants to be told.
     published: u16,
     /// By first descriptor: whether the device has it.
     taken: Box<[bool]>,
@@ -57,7 +61,9 @@ impl SplitRing {
             indirect: features.contains(Features::INDIRECT),
             event_index: features.contains(Features::EVENT_INDEX),
             next: base as u16,
+            available: base as u16,
             used,
+            shown: used,
             published: used,
             taken: vec![false; entries.into()].into(),
             remembered: None,
@@ -68,6 +74,7 @@ impl SplitRing {
             let (memory, left) = SplitMemory::adopt(area, entries, features, used)?;
             if let Some(left) = left {
                 ring.next = used.wrapping_add(left.len() as u16);
+                ring.available = ring.next;
                 ring.left = left.into();
             }
             ring.remembered = Some(memory);
@@ -84,45 +91,53 @@ impl SplitRing {
         (index & (self.entries - 1)) as usize
     }
 
+    /// The parts have moved.
+    pub(super) fn relocate(&mut self, areas: Areas) {
+        self.areas = areas;
+        self.available = self.next;
+    }
+
     #[inline]
     pub(super) fn pop(
         &mut self,
         memory: &Memory,
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Head>, Violation> {
+        let chain = Chain::new(memory, pieces);
         if let Some(id) = self.left.pop_front() {
             // It is remembered already.
-            return self.take(id, memory, pieces).map(Some);
+            return self.take(id, chain).map(Some);
         }
-        let index = self.areas.driver.load_u16(AVAILABLE_INDEX);
-        let new = index.wrapping_sub(self.next);
-        if new == 0 {
+        if self.next == self.available && !self.look()? {
             return Ok(None);
         }
-        if new > self.entries {
-            return Err(Violation::Jump(new));
-        }
-        let id: u16 = self.areas.driver.load_u16(AVAILABLE_RING + 2 * self.slot(self.next));
-        if id >= self.entries {
-            return Err(Violation::NoDescriptor(id));
-        }
-        if self.taken[usize::from(id)] {
-            return Err(Violation::Twice(id));
+        let id = self.areas.driver.load_u16(AVAILABLE_RING + 2 * self.slot(self.next));
+        match self.taken.get(usize::from(id)) {
+            None => return Err(Violation::NoDescriptor(id)),
+            Some(true) => return Err(Violation::Twice(id)),
+            Some(false) => {}
         }
         if let Some(remembered) = &mut self.remembered {
             remembered.take(id);
         }
         self.next = self.next.wrapping_add(1);
-        self.take(id, memory, pieces).map(Some)
+        self.take(id, chain).map(Some)
+    }
+
+    /// Looks what has been made available since all that was is taken; whether there is something.
+    fn look(&mut self) -> Result<bool, Violation> {
+        let index = self.areas.driver.load_u16(AVAILABLE_INDEX);
+        let new = index.wrapping_sub(self.next);
+        if new > self.entries {
+            return Err(Violation::Jump(new));
+        }
+        self.available = index;
+        Ok(new > 0)
     }
 
     /// Follows a chain from its first descriptor on.
-    fn take(
-        &mut self,
-        id: u16,
-        memory: &Memory,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<Head, Violation> {
+    #[inline]
+    fn take(&mut self, id: u16, mut chain: Chain<'_>) -> Result<Head, Violation> {
         self.taken[usize::from(id)] = true;
         let head = Head { id, count: 1, place: id };
         let mut index = id;
@@ -135,10 +150,10 @@ impl SplitRing {
                 if !self.indirect || flags & Descriptor::NEXT != 0 {
                     return Err(Violation::Malformed);
                 }
-                chain::add_split_table(pieces, memory, (guest, bytes))?;
+                chain.add_split_table(guest, bytes)?;
                 return Ok(head);
             }
-            chain::add(pieces, memory, (guest, bytes, flags))?;
+            chain.add((guest, bytes, flags))?;
             if flags & Descriptor::NEXT == 0 {
                 return Ok(head);
             }
@@ -176,14 +191,22 @@ impl SplitRing {
     }
 
     #[inline]
+    pub(super) fn show(&mut self) {
+        if self.shown != self.used {
+            self.shown = self.used;
+            self.areas.device.store_u16(USED_INDEX, self.used);
+            if let Some(remembered) = &mut self.remembered {
+                remembered.published(self.used);
+            }
+        }
+    }
+
+    #[inline]
     pub(super) fn publish(&mut self) -> bool {
+        self.show();
         let old = std::mem::replace(&mut self.published, self.used);
         if old == self.used {
             return false;
-        }
-        self.areas.device.store_u16(USED_INDEX, self.used);
-        if let Some(remembered) = &mut self.remembered {
-            remembered.published(self.used);
         }
         // The index is out before it is asked whether the driver waits (§2.7.7.1).
         fence(Ordering::SeqCst);

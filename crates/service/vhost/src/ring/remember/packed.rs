@@ -70,7 +70,7 @@ impl PackedMemory {
             memory.begin(features, used);
             return Ok((memory, None));
         }
-        let area = &memory.area;
+        let area = &mut memory.area;
         let word = area.load_u64(USED);
         let place = |index: u64, wrap: u64| {
             let index = index as u16;
@@ -109,7 +109,7 @@ impl PackedMemory {
     }
 
     /// What is free is not in flight, whatever the predecessor had begun to write down.
-    fn forget_free(&self) {
+    fn forget_free(&mut self) {
         let mut place = self.free_head;
         for _ in 0..self.entries {
             // The list ends with what is no place.
@@ -155,7 +155,7 @@ impl PackedMemory {
     }
 
     /// `inflight` and the padding behind it.
-    fn set_in_flight(&self, place: u16, is: bool) {
+    fn set_in_flight(&mut self, place: u16, is: bool) {
         self.area.store_u16(state(place) + IN_FLIGHT, u16::from(is));
     }
 

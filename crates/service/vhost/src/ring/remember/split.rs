@@ -42,12 +42,12 @@ impl SplitMemory {
             memory.area.store_u16(VERSION, INFLIGHT_VERSION);
             return Ok((memory, None));
         }
-        let area = &memory.area;
+        let area = &mut memory.area;
         let batch = used.wrapping_sub(area.load_u16(USED_INDEX));
-        let is_in_flight = |id: u16| area.load_u16(state(id) + IN_FLIGHT) & 0xff != 0;
+        let is_in_flight = |area: &Area, id| area.load_u16(state(id) + IN_FLIGHT) & 0xff != 0;
         if batch > entries {
             // The ring has been set up anew since, which nothing in flight would survive.
-            if (0..entries).any(is_in_flight) {
+            if (0..entries).any(|id| is_in_flight(area, id)) {
                 return Err(Violation::InFlight);
             }
         } else if batch > 0 {
@@ -62,7 +62,8 @@ impl SplitMemory {
         }
         area.store_u16(USED_INDEX, used);
         let counted = |id: u16| (area.load_u64(state(id) + COUNTER), id);
-        let mut left: Vec<_> = (0..entries).filter(|id| is_in_flight(*id)).map(counted).collect();
+        let in_flight = (0..entries).filter(|id| is_in_flight(area, *id));
+        let mut left: Vec<_> = in_flight.map(counted).collect();
         left.sort_unstable();
         memory.counter = left.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
         Ok((memory, Some(left.into_iter().map(|(_, id)| id).collect())))
