@@ -17,7 +17,6 @@ use outboard_hw::dma::{Constraints, DmaBuffer, SgList};
 use outboard_linux::{InterruptSource, now};
 use outboard_vhost_front::{VhostConfig, VhostInterrupts, VhostUser};
 use outboard_virtio::{Blk, BlkConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead, BufReader};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -315,10 +314,7 @@ impl Ours {
     }
 
     fn wait(&mut self) {
-        let fds = self.interrupts.descriptors();
-        let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        let most = Timespec { tv_sec: 1, tv_nsec: 0 };
-        poll(&mut fds, Some(&most)).expect("it is woken");
+        self.interrupts.wait(Duration::from_secs(1)).expect("it is woken");
         self.interrupts.take(&mut |vector| self.driver.interrupt(vector));
     }
 }

@@ -13,7 +13,6 @@ use outboard_linux::{InterruptSource, now};
 use outboard_pci::{Counting, Device, Function};
 use outboard_sim::Live;
 use outboard_sim::live::LiveConfig;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,7 +187,9 @@ impl Rig {
     fn turn(&mut self, busy: bool, done: &mut dyn FnMut(Completion)) -> Result<()> {
         let driver = &mut self.driver;
         if !self.looking {
-            Self::wait(&**driver, &*self.interrupts)?;
+            let deadline = driver.next_deadline();
+            let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
+            self.interrupts.wait(time)?;
             self.interrupts.take(&mut |vector| driver.interrupt(vector));
         }
         let (at, mut ended) = (now(), false);
@@ -202,16 +203,5 @@ impl Rig {
             driver.mask(looking);
         }
         Ok(())
-    }
-
-    fn wait(driver: &dyn BlockDriver, interrupts: &dyn InterruptSource) -> Result<()> {
-        let deadline = driver.next_deadline();
-        let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-        let descriptors = interrupts.descriptors();
-        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        match poll(&mut fds, Some(&Timespec::try_from(time)?)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }

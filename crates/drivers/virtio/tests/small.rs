@@ -10,7 +10,6 @@ use outboard_virtio::transport::{MmioTransport, PciTransport, Transport};
 use outboard_virtio::{
     Console, ConsoleConfig, DeviceConfig, DeviceState, Failure, Filled, Rng, RngError,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -27,9 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn wait(interrupts: &mut LabInterrupts, until: Option<outboard_hw::Instant>) {
     let most = Duration::from_millis(20);
     let time = until.map_or(most, |until| until.since(now()).min(most));
-    let descriptors = interrupts.descriptors();
-    let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap();
+    interrupts.wait(time).unwrap();
 }
 
 fn start(arguments: &[&str]) -> Lab {

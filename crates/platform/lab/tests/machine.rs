@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn lab(disks: Vec<DiskConfig>) -> Lab {
     Lab::start(&LabConfig::new(disks)).unwrap()
@@ -23,10 +23,7 @@ fn ahci(lab: &Lab) -> outboard_pci::Address {
 
 /// Waits until one of the interrupts' descriptors is readable; which vectors fired.
 fn wait(interrupts: &mut impl InterruptSource) -> Vec<u16> {
-    let descriptors = interrupts.descriptors();
-    let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
-    poll(&mut fds, Some(&timeout)).unwrap();
+    interrupts.wait(Duration::from_secs(10)).unwrap();
     let mut fired = Vec::new();
     interrupts.take(&mut |vector| fired.push(vector));
     fired

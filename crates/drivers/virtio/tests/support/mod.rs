@@ -20,7 +20,6 @@ use outboard_pci::Counting;
 use outboard_virtio::spec::pci::KIND_BLOCK;
 use outboard_virtio::transport::{MmioTransport, PciTransport, Transport};
 use outboard_virtio::{Blk, BlkConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,9 +116,9 @@ impl<T: Transport> Bench<T> {
     fn wait(&mut self) {
         let deadline = self.driver.next_deadline();
         let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-        let descriptors = if self.deaf { Vec::new() } else { self.interrupts.descriptors() };
-        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap();
+        // Whoever is deaf waits for the time alone.
+        let interrupts: &dyn InterruptSource = if self.deaf { &() } else { &self.interrupts };
+        interrupts.wait(time).unwrap();
     }
 
     pub fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {

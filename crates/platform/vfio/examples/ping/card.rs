@@ -8,7 +8,6 @@ use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, Refused
 use outboard_vfio::{VfioDevice, VfioInterrupts};
 use outboard_virtio::transport::PciTransport;
 use outboard_virtio::{Net, NetConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -119,10 +118,7 @@ impl Card {
     pub(crate) fn wait(&self, until: Option<Duration>) -> Result<(), Failure> {
         let own = self.driver.next_deadline().map(|deadline| deadline.since(now()));
         let time = [own, until].into_iter().flatten().fold(LONGEST_WAIT, Duration::min);
-        let descriptors = self.interrupts.descriptors();
-        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        poll(&mut fds, Some(&Timespec::try_from(time)?))?;
-        Ok(())
+        Ok(self.interrupts.wait(time)?)
     }
 
     /// What the driver has told of itself.

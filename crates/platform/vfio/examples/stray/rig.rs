@@ -7,7 +7,6 @@ use outboard_hw::dma::{Constraints, DmaSpace, SgList};
 use outboard_linux::{InterruptSource, now};
 use outboard_pci::Device;
 use outboard_vfio::VfioInterrupts;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::Duration;
 
 /// How long anything may take.
@@ -84,9 +83,7 @@ impl<D: Device> Rig<D> {
     fn turn(&mut self, done: &mut dyn FnMut(Completion)) -> Result<(), Failure> {
         let deadline = self.driver.next_deadline();
         let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-        let descriptors = self.interrupts.descriptors();
-        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        poll(&mut fds, Some(&Timespec::try_from(time)?))?;
+        self.interrupts.wait(time)?;
         let driver = &mut self.driver;
         self.interrupts.take(&mut |vector| driver.interrupt(vector));
         driver.poll(now(), done);

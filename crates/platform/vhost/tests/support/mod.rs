@@ -11,7 +11,6 @@ use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_linux::{InterruptSource, now};
 use outboard_vhost_front::{BackEnd, VhostConfig, VhostInterrupts, VhostUser};
 use outboard_virtio::{Blk, BlkConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -65,9 +64,9 @@ impl Rig {
     fn wait(&mut self) {
         let deadline = self.driver.next_deadline();
         let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-        let descriptors = if self.deaf { Vec::new() } else { self.interrupts.descriptors() };
-        let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap();
+        // Whoever is deaf waits for the time alone.
+        let interrupts: &dyn InterruptSource = if self.deaf { &() } else { &self.interrupts };
+        interrupts.wait(time).unwrap();
     }
 
     pub fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {

@@ -186,10 +186,7 @@ impl Front {
             assert!(began.elapsed() < PATIENCE, "nothing came of it");
             let deadline = self.driver.next_deadline();
             let time = deadline.map_or(Duration::from_secs(1), |deadline| deadline.since(now()));
-            let descriptors = self.interrupts.descriptors();
-            let mut fds: Vec<_> =
-                descriptors.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-            poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap();
+            self.interrupts.wait(time).unwrap();
         }
     }
 
