@@ -9,12 +9,13 @@
 #![allow(clippy::print_stdout, reason = "that is its result")]
 
 use outboard_bench::nothing::{BEFORE, FRAME_BYTES, Nothing};
-use outboard_hw::dma::{Constraints, DmaBuffer, SgList};
+use outboard_hw::dma::{Constraints, DmaPool, SgList};
 use outboard_linux::{SharedMemory, now};
-use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, Tag};
+use outboard_net::{Completions, Frame, InterfaceState, NetDriver, Posted, Tag};
 use outboard_vhost::{Card, NetSession};
 use outboard_vhost_front::{VhostConfig, VhostUser};
 use outboard_virtio::{Net, NetConfig};
+use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -67,26 +68,29 @@ impl Count {
 }
 
 /// Waits until the driver is ready, posts all buffers, and makes the frames to be sent.
-fn prepare(driver: &mut Net<VhostUser>) -> Vec<DmaBuffer> {
+fn prepare(driver: &mut Net<VhostUser>) -> VecDeque<Box<Frame>> {
     while driver.interface().state != InterfaceState::Ready {
         driver.interrupt(0);
-        driver.poll(now(), &mut |_| {});
+        driver.poll(now(), &mut Completions::new());
     }
     let shape = driver.interface().shape;
     let dma = driver.dma();
-    for tag in 0..u64::from(shape.receive_depth) {
-        let buffer = dma.allocate(2048, &Constraints::NONE).expect("memory");
-        assert!(driver.post(0, Posted { tag: Tag(tag), buffer }).is_ok(), "there is room");
-    }
-    let depth = usize::from(shape.transmit_depth);
-    let make = |_| dma.allocate(2048, &Constraints::NONE).expect("memory");
-    let mut free: Vec<DmaBuffer> = (0..depth).map(make).collect();
-    for buffer in &mut free {
+    let buffers = |count: u16| {
+        let pool = DmaPool::new(&*dma, 2048, count.into(), &Constraints::NONE).expect("memory");
+        let tags = (0..count.into()).map(Tag);
+        tags.map(move |tag| (tag, pool.allocate().expect("a block of the pool")))
+    };
+    let posted = buffers(shape.receive_depth);
+    let posted = posted.map(|(tag, buffer)| Box::new(Posted { tag, buffer }));
+    driver.post(0, &mut posted.collect()).expect("there is room");
+    driver.kick(now());
+    let frames = buffers(shape.transmit_depth).map(|(tag, mut buffer)| {
         buffer.fill(BEFORE..BEFORE + FRAME_BYTES, 0x55);
         buffer.write_bytes(BEFORE, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
-    }
-    driver.kick(now());
-    free
+        let data = SgList::single(buffer, BEFORE..BEFORE + FRAME_BYTES);
+        Box::new(Frame::plain(tag, data))
+    });
+    frames.collect()
 }
 
 fn front(socket: &str, time: Duration, sends: bool, receives: bool) {
@@ -95,32 +99,22 @@ fn front(socket: &str, time: Duration, sends: bool, receives: bool) {
     let mut free = prepare(&mut driver);
     driver.mask(true);
     let mut frames = [0, 0];
-    let (mut count, mut spare) = (Count::new(), Vec::with_capacity(256));
+    let (mut count, mut done) = (Count::new(), Completions::new());
+    let (mut spare, mut burst) = (VecDeque::new(), VecDeque::new());
     while !count.is_over(time, frames) {
         for _ in 0..BURST {
-            driver.poll(now(), &mut |completion| match completion {
-                Completion::Received(piece) => {
-                    frames[1] += u64::from(piece.more == 0);
-                    spare.push(Posted { tag: piece.tag, buffer: piece.buffer });
-                }
-                Completion::Sent(sent) => {
-                    frames[0] += 1;
-                    free.extend(sent.data.into_buffers());
-                }
-                Completion::Returned { buffer, .. } => spare.push(buffer),
-            });
+            driver.poll(now(), &mut done);
+            frames[1] += done.received.iter().filter(|piece| piece.more == 0).count() as u64;
+            frames[0] += done.sent.len() as u64;
+            spare.extend(done.received.drain(..).map(|piece| piece.posted));
+            spare.extend(done.returned.drain(..).map(|returned| returned.posted));
+            free.extend(done.sent.drain(..).map(|sent| sent.frame));
             if receives {
-                for buffer in spare.drain(..) {
-                    let _ = driver.post(0, buffer);
-                }
+                let _ = driver.post(0, &mut spare);
             }
-            for _ in 0..if sends { BURST } else { 0 } {
-                let Some(buffer) = free.pop() else { break };
-                let data = SgList::single(buffer, BEFORE..BEFORE + FRAME_BYTES);
-                if let Err(refused) = driver.submit(0, Tag(0), Frame::plain(data)) {
-                    free.extend(refused.frame.data.into_buffers());
-                    break;
-                }
+            if sends {
+                burst.extend(free.drain(..free.len().min(BURST - burst.len())));
+                let _ = driver.submit(0, &mut burst);
             }
             driver.kick(now());
         }

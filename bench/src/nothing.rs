@@ -1,11 +1,11 @@
 //! A card made of nothing, for whatever is above cards.
 
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, Constraints, DmaSpace, SgList};
+use outboard_hw::dma::{Arena, Constraints, DmaSpace};
 use outboard_net::{
-    Arrival, Capabilities, ChecksumState, Completion, Frame, Interface, InterfaceState, Link,
-    MacAddress, NetDriver, Posted, Received, Refused, Sent, Settings, SettingsState, Shape, Tag,
-    Unposted, Unsupported,
+    Arrival, Capabilities, ChecksumState, Completions, Frame, Interface, InterfaceState, Link,
+    MacAddress, NetDriver, Posted, Received, RefusedReason, Sent, Settings, SettingsState, Shape,
+    Unsupported,
 };
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -25,8 +25,8 @@ pub struct Nothing {
     is_source: bool,
     interface: Interface,
     settings: Settings,
-    posted: VecDeque<Posted>,
-    sending: Vec<(Tag, SgList)>,
+    posted: VecDeque<Box<Posted>>,
+    sending: VecDeque<Box<Frame>>,
     arena: Arena,
 }
 
@@ -50,7 +50,7 @@ impl Nothing {
             settings: SettingsState::Applied,
             ..Interface::UNKNOWN
         };
-        let (posted, sending) = (VecDeque::new(), Vec::new());
+        let (posted, sending) = (VecDeque::new(), VecDeque::new());
         let (settings, arena) = (Settings::DEFAULT, arena.clone());
         Self { is_source, interface, settings, posted, sending, arena }
     }
@@ -81,13 +81,13 @@ impl NetDriver for Nothing {
         Ok(())
     }
 
-    fn post(&mut self, _: u16, buffer: Posted) -> Result<(), Unposted> {
-        self.posted.push_back(buffer);
+    fn post(&mut self, _: u16, buffers: &mut VecDeque<Box<Posted>>) -> Result<(), RefusedReason> {
+        self.posted.append(buffers);
         Ok(())
     }
 
-    fn submit(&mut self, _: u16, tag: Tag, frame: Frame) -> Result<(), Refused> {
-        self.sending.push((tag, frame.data));
+    fn submit(&mut self, _: u16, frames: &mut VecDeque<Box<Frame>>) -> Result<(), RefusedReason> {
+        self.sending.append(frames);
         Ok(())
     }
 
@@ -95,17 +95,16 @@ impl NetDriver for Nothing {
 
     fn interrupt(&mut self, _: u16) {}
 
-    fn poll(&mut self, _: Instant, done: &mut dyn FnMut(Completion)) {
-        for (tag, data) in self.sending.drain(..) {
-            done(Completion::Sent(Sent { queue: 0, tag, result: Ok(()), data }));
-        }
+    fn poll(&mut self, _: Instant, done: &mut Completions) {
+        let sent = self.sending.drain(..).map(|frame| Sent { frame, queue: 0, result: Ok(()) });
+        done.sent.extend(sent);
         let coming = if self.is_source { self.posted.len() } else { 0 };
-        for Posted { tag, buffer } in self.posted.drain(..coming) {
+        for posted in self.posted.drain(..coming) {
             let checksum = ChecksumState::Unknown;
             let bytes = FRAME_BYTES as u32;
             let arrival = Arrival { bytes, checksum, segmentation: None, vlan_tag: None };
             let bytes = BEFORE..BEFORE + FRAME_BYTES;
-            done(Completion::Received(Received { queue: 0, tag, buffer, bytes, more: 0, arrival }));
+            done.received.push(Received { posted, bytes, arrival, queue: 0, more: 0 });
         }
     }
 

@@ -5,11 +5,12 @@
 use crate::Part;
 use crate::peers::card::{CardTransport, MAC};
 use outboard_hw::Instant;
-use outboard_hw::dma::{Constraints, DmaBuffer, DmaPool, SgList};
-use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, Refused, Tag, Unposted};
+use outboard_hw::dma::{Constraints, DmaPool, SgList};
+use outboard_net::{Completions, Frame, InterfaceState, NetDriver, Posted, Tag};
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::net::{Header, NetFeatures, receive_queue, transmit_queue};
 use outboard_virtio::{Net, NetConfig};
+use std::collections::VecDeque;
 
 /// Frames under way at once, and bytes of each.
 const BATCH: usize = 32;
@@ -55,8 +56,9 @@ struct Bench {
     device: CardTransport,
     way: Way,
     /// What is to be sent, and what is to be posted.
-    frames: Vec<SgList>,
-    buffers: Vec<DmaBuffer>,
+    frames: VecDeque<Box<Frame>>,
+    buffers: VecDeque<Box<Posted>>,
+    done: Completions,
 }
 
 impl Bench {
@@ -66,7 +68,7 @@ impl Bench {
         let features = NetFeatures::MRG_RXBUF | NetFeatures::MAC;
         let device = CardTransport::new(features.bits() | rings.bits(), 1, ENTRIES);
         let mut driver = Net::new(device.clone(), NetConfig::default()).expect("a driver");
-        driver.poll(Instant::ORIGIN, &mut |_| {});
+        driver.poll(Instant::ORIGIN, &mut Completions::new());
         assert_eq!(driver.interface().state, InterfaceState::Ready);
         assert_eq!(driver.interface().permanent_mac.0, MAC);
         driver.mask(true);
@@ -75,68 +77,46 @@ impl Bench {
         let buffers = || (0..BATCH).map(|_| pool.allocate().expect("a block of the pool"));
         let start = if way == Way::Out { 64 } else { 0 };
         let frames = buffers().map(|buffer| SgList::single(buffer, start..start + FRAME_BYTES));
-        let (frames, buffers) = (frames.collect(), buffers().collect());
-        Self { driver, device, way, frames, buffers }
+        let frames = frames.map(|data| Box::new(Frame::plain(Tag(7), data))).collect();
+        let buffers = buffers().map(|buffer| Box::new(Posted { tag: Tag(7), buffer })).collect();
+        Self { driver, device, way, frames, buffers, done: Completions::new() }
     }
 
     /// As many frames as there are at a time.
     fn round(&mut self) {
         match self.way {
             Way::Out | Way::OutApart => {
-                self.send();
+                self.marked_submit();
                 let sent = self.device.card().drain(transmit_queue(0));
                 assert!(sent.iter().all(|frame| frame.len() == Header::BYTES + FRAME_BYTES));
             }
             Way::In => {
-                self.post();
+                self.marked_post();
                 let header = Header { buffers: 1.into(), ..Header::default() };
                 let mut card = self.device.card();
                 while card.deliver(receive_queue(0), &header, &[7; FRAME_BYTES]) {}
             }
         }
         self.marked_reap();
+        self.frames.extend(self.done.sent.drain(..).map(|sent| sent.frame));
+        self.buffers.extend(self.done.received.drain(..).map(|received| received.posted));
         assert_eq!((self.frames.len(), self.buffers.len()), (BATCH, BATCH), "all came back");
     }
 
-    fn send(&mut self) {
-        while let Some(data) = self.frames.pop() {
-            if marked_submit(&mut self.driver, Frame::plain(data)).is_err() {
-                break;
-            }
-        }
-        self.marked_kick();
-    }
-
-    fn post(&mut self) {
-        while let Some(buffer) = self.buffers.pop() {
-            if marked_post(&mut self.driver, Posted { tag: Tag(7), buffer }).is_err() {
-                break;
-            }
-        }
-        self.marked_kick();
+    #[inline(never)]
+    fn marked_submit(&mut self) {
+        self.driver.submit(0, &mut self.frames).expect("there is room");
+        self.driver.kick(Instant::ORIGIN);
     }
 
     #[inline(never)]
-    fn marked_kick(&mut self) {
+    fn marked_post(&mut self) {
+        self.driver.post(0, &mut self.buffers).expect("there is room");
         self.driver.kick(Instant::ORIGIN);
     }
 
     #[inline(never)]
     fn marked_reap(&mut self) {
-        self.driver.poll(Instant::ORIGIN, &mut |completion| match completion {
-            Completion::Sent(frame) => self.frames.push(frame.data),
-            Completion::Received(frame) => self.buffers.push(frame.buffer),
-            Completion::Returned { .. } => {}
-        });
+        self.driver.poll(Instant::ORIGIN, &mut self.done);
     }
-}
-
-#[inline(never)]
-fn marked_submit(driver: &mut Net<CardTransport>, frame: Frame) -> Result<(), Refused> {
-    driver.submit(0, Tag(7), frame)
-}
-
-#[inline(never)]
-fn marked_post(driver: &mut Net<CardTransport>, buffer: Posted) -> Result<(), Unposted> {
-    driver.post(0, buffer)
 }

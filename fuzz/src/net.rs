@@ -13,13 +13,13 @@ use crate::virtio::{HANDLE, MAX_LAST_POLLS};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaSpace, SgList};
 use outboard_net::{
-    Checksum, Completion, Frame, MacAddress, NetDriver, Offloads, Posted, ReceiveMode,
+    Checksum, Completions, Frame, MacAddress, NetDriver, Offloads, Posted, ReceiveMode,
     Segmentation, SegmentationKind, Settings, Tag, Work,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::net::NetFeatures;
 use outboard_virtio::{Net, NetConfig};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -86,21 +86,18 @@ impl Bench {
     fn poll(&mut self) -> Option<Instant> {
         for _ in 0..MAX_POLLS {
             self.handle.model().accesses = 0;
-            let held = &mut self.held;
-            let mut follow = 0;
-            self.driver.poll(self.now, &mut |completion| {
-                let tag = match completion {
-                    Completion::Received(piece) => {
-                        assert!(piece.bytes.end <= piece.buffer.len() && !piece.bytes.is_empty());
-                        assert!(follow == 0 || follow == piece.more + 1, "pieces come in order");
-                        follow = piece.more;
-                        piece.tag
-                    }
-                    Completion::Sent(frame) => frame.tag,
-                    Completion::Returned { buffer, .. } => buffer.tag,
-                };
-                assert!(held.remove(&tag.0), "what the driver has comes back, and once");
-            });
+            let (mut done, mut follow) = (Completions::new(), 0);
+            self.driver.poll(self.now, &mut done);
+            for piece in &done.received {
+                assert!(piece.bytes.end <= piece.posted.buffer.len() && !piece.bytes.is_empty());
+                assert!(follow == 0 || follow == piece.more + 1, "pieces come in order");
+                follow = piece.more;
+            }
+            let received = done.received.iter().map(|piece| piece.posted.tag);
+            let returned = done.returned.iter().map(|returned| returned.posted.tag);
+            for tag in done.sent.iter().map(|sent| sent.frame.tag).chain(received).chain(returned) {
+                assert!(self.held.remove(&tag.0), "what the driver has comes back, and once");
+            }
             assert_eq!(follow, 0, "all pieces come together");
             let deadline = self.driver.next_deadline();
             if !deadline.is_some_and(|deadline| self.now.reached(deadline)) {
@@ -164,7 +161,10 @@ impl Bench {
         let bytes = self.driver.interface().shape.least_buffer_bytes.max(1536);
         let Some(tag) = self.tag() else { return };
         let Ok(buffer) = self.driver.dma().allocate(bytes, &Constraints::NONE) else { return };
-        if self.driver.post(queue, Posted { tag, buffer }).is_ok() {
+        let mut burst = VecDeque::from([Box::new(Posted { tag, buffer })]);
+        let result = self.driver.post(queue, &mut burst);
+        assert_eq!(result.is_ok(), burst.is_empty());
+        if result.is_ok() {
             self.held.insert(tag.0);
         }
         self.kick();
@@ -186,8 +186,11 @@ impl Bench {
         let kind = SegmentationKind::Tcp4;
         let segments = Segmentation { kind, ecn: false, segment_bytes: 100, header_bytes: 20 };
         let segmentation = (operand & 0x80 != 0).then_some(segments);
-        let frame = Frame { data, work: Work { checksum, segmentation, vlan_tag: None } };
-        if self.driver.submit(u16::from(small >> 2 & 1), tag, frame).is_ok() {
+        let work = Work { checksum, segmentation, vlan_tag: None };
+        let mut burst = VecDeque::from([Box::new(Frame { tag, data, work })]);
+        let result = self.driver.submit(u16::from(small >> 2 & 1), &mut burst);
+        assert_eq!(result.is_ok(), burst.is_empty());
+        if result.is_ok() {
             self.held.insert(tag.0);
         }
         self.kick();

@@ -3,7 +3,10 @@
 use crate::interface::{Interface, InterfaceState};
 use crate::offload::{Arrival, Work};
 use crate::settings::{Settings, Unsupported};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use outboard_hw::Instant;
@@ -17,6 +20,10 @@ use thiserror::Error;
 /// [`next_deadline`](Self::next_deadline) says when to come back if no interrupt comes before. No
 /// function blocks or reads a clock. Starting, resetting and recovering are states too: they go on
 /// in `poll`.
+///
+/// Frames and buffers change hands in bursts and by their address, as a call for each and moving what
+/// describes it would cost more than all that is done about it. They are put into boxes once, and
+/// used over and over.
 ///
 /// Queues come in pairs, one for each direction, numbered below
 /// [`Shape::queues`](crate::Shape::queues). Frames of one queue stay in order.
@@ -45,11 +52,21 @@ pub trait NetDriver: Send {
     /// knows what it can do.
     fn configure(&mut self, settings: &Settings) -> Result<(), Unsupported>;
 
-    /// Gives the driver a buffer for a frame to come, or gives it back.
-    fn post(&mut self, queue: u16, buffer: Posted) -> Result<(), Unposted>;
+    /// Gives the driver buffers for frames to come: it takes them out from the front on, until none is
+    /// left, or says why it does not take the one that is then the first.
+    fn post(
+        &mut self,
+        queue: u16,
+        buffers: &mut VecDeque<Box<Posted>>,
+    ) -> Result<(), RefusedReason>;
 
-    /// Queues a frame to be sent, or gives it back.
-    fn submit(&mut self, queue: u16, tag: Tag, frame: Frame) -> Result<(), Refused>;
+    /// Queues frames to be sent: it takes them out from the front on, until none is left, or says why
+    /// it does not take the one that is then the first.
+    fn submit(
+        &mut self,
+        queue: u16,
+        frames: &mut VecDeque<Box<Frame>>,
+    ) -> Result<(), RefusedReason>;
 
     /// Shows the card what was queued.
     fn kick(&mut self, now: Instant);
@@ -62,9 +79,8 @@ pub trait NetDriver: Send {
     /// after it was let again.
     fn mask(&mut self, _masked: bool) {}
 
-    /// Does whatever is due, and calls `done` for all that comes back. The pieces of a frame come
-    /// one directly behind the other.
-    fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion));
+    /// Does whatever is due, and appends all that comes back to `done`.
+    fn poll(&mut self, now: Instant, done: &mut Completions);
 
     /// When to poll again if there is no interrupt before; `None` for never.
     fn next_deadline(&self) -> Option<Instant>;
@@ -91,6 +107,8 @@ pub struct Tag(pub u64);
 /// A frame to be sent.
 #[derive(Debug)]
 pub struct Frame {
+    /// The caller's name for it.
+    pub tag: Tag,
     /// Its bytes, from the destination's address on, without the check sequence at the end. Where
     /// they lie in one piece, with [`Shape::headroom`](crate::Shape::headroom) bytes before them in
     /// the same buffer, these are the driver's to write, which saves a descriptor.
@@ -101,13 +119,9 @@ pub struct Frame {
 
 impl Frame {
     /// A frame that is sent as it is.
-    pub const fn plain(data: SgList) -> Self {
-        Self { data, work: Work::NONE }
-    }
-
-    /// The frame, refused.
-    pub const fn refused(self, reason: RefusedReason) -> Refused {
-        Refused { reason, frame: self }
+    #[inline]
+    pub const fn plain(tag: Tag, data: SgList) -> Self {
+        Self { tag, data, work: Work::NONE }
     }
 }
 
@@ -121,50 +135,58 @@ pub struct Posted {
     pub buffer: DmaBuffer,
 }
 
-/// Something that comes back.
+/// What comes back. Whoever polls keeps one, and takes out what is in it: its memory is used again.
+#[derive(Debug, Default)]
+pub struct Completions {
+    /// Frames that have arrived, those of a queue in their order; the pieces of one come one directly
+    /// behind the other.
+    pub received: Vec<Received>,
+    /// Frames that were sent, or not.
+    pub sent: Vec<Sent>,
+    /// Buffers that were posted, and in which there is nothing.
+    pub returned: Vec<Returned>,
+}
+
+impl Completions {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self { received: Vec::new(), sent: Vec::new(), returned: Vec::new() }
+    }
+}
+
+/// A buffer that was posted, and in which there is nothing.
 #[derive(Debug)]
-pub enum Completion {
-    /// A frame that has arrived, or a piece of one.
-    Received(Received),
-    /// A frame that was sent, or not.
-    Sent(Sent),
-    /// A buffer that was posted, and in which there is nothing.
-    Returned {
-        /// The queue that it was posted to.
-        queue: u16,
-        /// The buffer.
-        buffer: Posted,
-    },
+pub struct Returned {
+    /// The queue that it was posted to.
+    pub queue: u16,
+    /// The buffer.
+    pub posted: Box<Posted>,
 }
 
 /// A frame that has arrived, or a piece of one.
 #[derive(Debug)]
 pub struct Received {
-    /// The queue that it came by.
-    pub queue: u16,
-    /// The name that the buffer was posted under.
-    pub tag: Tag,
-    /// The buffer.
-    pub buffer: DmaBuffer,
+    /// The buffer that it is in.
+    pub posted: Box<Posted>,
     /// Where in the buffer the frame's bytes are.
     pub bytes: Range<usize>,
-    /// How many pieces of the same frame follow.
-    pub more: u16,
     /// What is known of the frame as a whole; the same with each of its pieces.
     pub arrival: Arrival,
+    /// The queue that it came by.
+    pub queue: u16,
+    /// How many pieces of the same frame follow.
+    pub more: u16,
 }
 
 /// A frame that was sent, or not.
 #[derive(Debug)]
 pub struct Sent {
+    /// The frame, as it was submitted.
+    pub frame: Box<Frame>,
     /// The queue that it was submitted to.
     pub queue: u16,
-    /// The name that it was submitted under.
-    pub tag: Tag,
     /// Whether the card has taken it. That it went further, a card does not say.
     pub result: Result<(), NetError>,
-    /// Its memory.
-    pub data: SgList,
 }
 
 /// Why a frame was not sent.
@@ -174,24 +196,6 @@ pub enum NetError {
     /// The card was reset while it had the frame: it was sent or not.
     #[error("the card was reset while it had the frame")]
     Lost,
-}
-
-/// A buffer that was not accepted, with the reason.
-#[derive(Debug)]
-pub struct Unposted {
-    /// Why.
-    pub reason: RefusedReason,
-    /// The buffer.
-    pub buffer: Posted,
-}
-
-/// A frame that was not accepted, with the reason.
-#[derive(Debug)]
-pub struct Refused {
-    /// Why.
-    pub reason: RefusedReason,
-    /// The frame, unchanged.
-    pub frame: Frame,
 }
 
 /// Why a frame or a buffer was not accepted.

@@ -19,8 +19,7 @@ mod offload;
 mod settings;
 
 pub use driver::{
-    Completion, Frame, NetDriver, NetError, Posted, Received, Refused, RefusedReason, Sent, Tag,
-    Unposted,
+    Completions, Frame, NetDriver, NetError, Posted, Received, RefusedReason, Returned, Sent, Tag,
 };
 pub use interface::{
     Capabilities, Duplex, FailedReason, Interface, InterfaceState, Link, SettingsState, Shape,

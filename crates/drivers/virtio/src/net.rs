@@ -18,6 +18,8 @@ use crate::spec::features::Features;
 use crate::spec::net::NetFeatures;
 use crate::spec::status::Status;
 use crate::transport::{Cause, Transport};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use control::Control;
@@ -29,8 +31,8 @@ use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaSpace};
 use outboard_hw::events::EventRing;
 use outboard_net::{
-    Completion, FailedReason, Frame, Interface, InterfaceState, MacAddress, NetDriver, Offloads,
-    Posted, Refused, RefusedReason, Settings, SettingsState, Tag, Unposted, Unsupported,
+    Completions, FailedReason, Frame, Interface, InterfaceState, MacAddress, NetDriver, Offloads,
+    Posted, RefusedReason, Settings, SettingsState, Unsupported,
 };
 use receive::Receive;
 use transmit::Transmit;
@@ -241,13 +243,20 @@ impl<T: Transport> NetDriver for Net<T> {
         Ok(())
     }
 
-    fn post(&mut self, queue: u16, buffer: Posted) -> Result<(), Unposted> {
-        self.take_buffer(queue, buffer)
+    fn post(
+        &mut self,
+        queue: u16,
+        buffers: &mut VecDeque<Box<Posted>>,
+    ) -> Result<(), RefusedReason> {
+        self.take_buffers(queue, buffers)
     }
 
-    #[inline]
-    fn submit(&mut self, queue: u16, tag: Tag, frame: Frame) -> Result<(), Refused> {
-        self.accept(queue, tag, frame)
+    fn submit(
+        &mut self,
+        queue: u16,
+        frames: &mut VecDeque<Box<Frame>>,
+    ) -> Result<(), RefusedReason> {
+        self.take_frames(queue, frames)
     }
 
     fn kick(&mut self, now: Instant) {
@@ -273,7 +282,7 @@ impl<T: Transport> NetDriver for Net<T> {
         }
     }
 
-    fn poll(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    fn poll(&mut self, now: Instant, done: &mut Completions) {
         self.look(now, done);
     }
 

@@ -139,6 +139,8 @@ pub(crate) enum Layout {
 pub(crate) trait Ring {
     fn free(&self) -> u16;
 
+    fn next_name(&self) -> u16;
+
     fn add(
         &mut self,
         token: u16,
@@ -231,6 +233,14 @@ impl Queue {
     #[inline]
     pub fn free(&self) -> u16 {
         either!(&self.0, free())
+    }
+
+    /// The descriptor, or the buffer ID, that the next request begins with: a number below that of the
+    /// entries which no request has now, unless the queue is full. Who names requests so needs no
+    /// list of names that are free.
+    #[inline]
+    pub(crate) fn next_name(&self) -> u16 {
+        either!(&self.0, next_name())
     }
 
     /// Adds a request of `count` pieces, at least one, each with its own descriptor.

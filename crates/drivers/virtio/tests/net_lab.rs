@@ -53,7 +53,7 @@ fn sends(bench: &mut NetBench, wire: &UnixDatagram, sizes: impl Iterator<Item = 
             let bytes = frame(ALL, number as u64, size);
             let (pieces, room) = (1 + number % 4, [64, 0, 12, 11][number / 4 % 4]);
             let Some(data) = bench.memory(&bytes, pieces, room) else { break };
-            if !bench.submit(0, number as u64, Frame::plain(data)) {
+            if !bench.submit(0, Frame::plain(Tag(number as u64), data)) {
                 break;
             }
             expected.push_back(bytes);
@@ -295,7 +295,7 @@ fn a_card_that_was_reset_is_told_everything_again() {
     bench.run_beside(&[], |bench| {
         while let Some(data) = bench.memory(&frame(ALL, tag, 1000), 1, 64)
             && bench.state() == InterfaceState::Ready
-            && bench.submit(0, tag, Frame::plain(data))
+            && bench.submit(0, Frame::plain(Tag(tag), data))
         {
             tag += 1;
         }
@@ -368,7 +368,7 @@ fn the_death_of_the_card_gives_everything_back() {
     bench.reposts = false;
     let data = bench.memory(&frame(ALL, 1, 60), 1, 64).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    assert!(bench.submit(0, 1, Frame::plain(data)));
+    assert!(bench.submit(0, Frame::plain(Tag(1), data)));
     bench.driver.kick(now());
     // Its registers read as ones, which is found by looking, as no interrupt comes.
     bench.run_until(|bench| bench.driver.is_stopped());
@@ -400,7 +400,10 @@ fn what_cannot_be_is_refused() {
     let mut bench = NetBench::new(&lab, 0, NetConfig::default());
     let mut refused = |queue, bytes: usize, work| {
         let data = bench.memory(&vec![0; bytes], 1, 0).unwrap();
-        bench.driver.submit(queue, Tag(0), Frame { data, work }).unwrap_err().reason
+        let mut burst = [Box::new(Frame { tag: Tag(0), data, work })].into();
+        let reason = bench.driver.submit(queue, &mut burst).unwrap_err();
+        assert_eq!(burst.len(), 1, "it is still there");
+        reason
     };
     let bad_length = RefusedReason::BadLength { most: 1518 };
     assert_eq!(refused(0, 13, Work::NONE), bad_length);
@@ -410,12 +413,15 @@ fn what_cannot_be_is_refused() {
     // The wire is one that cannot do this.
     assert_eq!(refused(0, 60, Work { checksum, ..Work::NONE }), RefusedReason::BadWork);
     assert_eq!(refused(0, 60, Work { vlan_tag: Some(1), ..Work::NONE }), RefusedReason::BadWork);
-    let buffer = bench.driver.dma().allocate(100, &Constraints::NONE).unwrap();
-    let unposted = bench.driver.post(0, Posted { tag: Tag(0), buffer }).unwrap_err();
-    assert_eq!(unposted.reason, RefusedReason::BadMemory);
-    let buffer = bench.driver.dma().allocate(2048, &Constraints::NONE).unwrap();
-    let unposted = bench.driver.post(0, Posted { tag: Tag(0), buffer }).unwrap_err();
-    assert_eq!(unposted.reason, RefusedReason::QueueFull);
+    let mut unposted = |bytes| {
+        let buffer = bench.driver.dma().allocate(bytes, &Constraints::NONE).unwrap();
+        let mut burst = [Box::new(Posted { tag: Tag(0), buffer })].into();
+        let reason = bench.driver.post(0, &mut burst).unwrap_err();
+        assert_eq!(burst.len(), 1, "it is still there");
+        reason
+    };
+    assert_eq!(unposted(100), RefusedReason::BadMemory);
+    assert_eq!(unposted(2048), RefusedReason::QueueFull);
     let mut settings = Settings::DEFAULT;
     settings.vlans.insert(1);
     assert_eq!(bench.driver.configure(&settings), Err(Unsupported::VlanFilter));

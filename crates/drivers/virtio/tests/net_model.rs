@@ -5,7 +5,7 @@ mod support;
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaBuffer, SgList};
 use outboard_net::{
-    Arrival, Completion, FailedReason, Frame, InterfaceState, NetDriver, Offloads, Posted,
+    Arrival, Completions, FailedReason, Frame, InterfaceState, NetDriver, Offloads, Posted,
     ReceiveMode, RefusedReason, Settings, SettingsState, Tag,
 };
 use outboard_virtio::spec::features::Features;
@@ -14,7 +14,7 @@ use outboard_virtio::spec::net::{
 };
 use outboard_virtio::spec::status::Status;
 use outboard_virtio::{Net, NetConfig};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use support::card::{CardTransport, MAC};
 use support::noise;
@@ -79,34 +79,29 @@ impl Rig {
     }
 
     fn poll(&mut self) {
-        let mut done = Vec::new();
-        self.driver.poll(self.now, &mut |completion| done.push(completion));
-        for completion in done {
-            match completion {
-                Completion::Received(piece) => {
-                    assert!(self.posted.remove(&piece.tag.0), "it was posted, and comes back once");
-                    let start = self.pieces.len();
-                    self.pieces.resize(start + piece.bytes.len(), 0);
-                    piece.buffer.read_bytes(piece.bytes.start, &mut self.pieces[start..]);
-                    self.spare.push(piece.buffer);
-                    if piece.more == 0 {
-                        assert_eq!(piece.arrival.bytes as usize, self.pieces.len());
-                        self.received.push((piece.arrival, std::mem::take(&mut self.pieces)));
-                    }
-                }
-                Completion::Sent(frame) => {
-                    assert!(self.submitted.remove(&frame.tag.0), "it comes back once");
-                    self.lost += usize::from(frame.result.is_err());
-                }
-                Completion::Returned { buffer, .. } => {
-                    assert!(
-                        self.posted.remove(&buffer.tag.0),
-                        "it was posted, and comes back once"
-                    );
-                    self.returned += 1;
-                    self.spare.push(buffer.buffer);
-                }
+        let mut done = Completions::new();
+        self.driver.poll(self.now, &mut done);
+        for piece in done.received {
+            let Posted { tag, buffer } = *piece.posted;
+            assert!(self.posted.remove(&tag.0), "it was posted, and comes back once");
+            let start = self.pieces.len();
+            self.pieces.resize(start + piece.bytes.len(), 0);
+            buffer.read_bytes(piece.bytes.start, &mut self.pieces[start..]);
+            self.spare.push(buffer);
+            if piece.more == 0 {
+                assert_eq!(piece.arrival.bytes as usize, self.pieces.len());
+                self.received.push((piece.arrival, std::mem::take(&mut self.pieces)));
             }
+        }
+        for sent in done.sent {
+            assert!(self.submitted.remove(&sent.frame.tag.0), "it comes back once");
+            self.lost += usize::from(sent.result.is_err());
+        }
+        for returned in done.returned {
+            let Posted { tag, buffer } = *returned.posted;
+            assert!(self.posted.remove(&tag.0), "it was posted, and comes back once");
+            self.returned += 1;
+            self.spare.push(buffer);
         }
         assert!(self.pieces.is_empty(), "the pieces of a frame come together");
     }
@@ -146,13 +141,15 @@ impl Rig {
                 .pop()
                 .unwrap_or_else(|| self.driver.dma().allocate(2048, &Constraints::NONE).unwrap());
             self.next_tag += 1;
-            match self.driver.post(0, Posted { tag: Tag(self.next_tag), buffer }) {
-                Ok(()) => assert!(self.posted.insert(self.next_tag)),
-                Err(unposted) => {
-                    self.spare.push(unposted.buffer.buffer);
-                    break;
-                }
+            let posted = Box::new(Posted { tag: Tag(self.next_tag), buffer });
+            let mut burst = VecDeque::from([posted]);
+            let result = self.driver.post(0, &mut burst);
+            assert_eq!(result.is_ok(), burst.is_empty());
+            if let Some(posted) = burst.pop_front() {
+                self.spare.push(posted.buffer);
+                break;
             }
+            assert!(self.posted.insert(self.next_tag));
         }
         self.driver.kick(self.now);
     }
@@ -161,8 +158,9 @@ impl Rig {
         let mut buffer = self.driver.dma().allocate(4096, &Constraints::NONE).unwrap();
         buffer.write_bytes(64, &noise(1, bytes));
         self.next_tag += 1;
-        let frame = Frame::plain(SgList::single(buffer, 64..64 + bytes));
-        self.driver.submit(0, Tag(self.next_tag), frame).map_err(|refused| refused.reason)?;
+        let data = SgList::single(buffer, 64..64 + bytes);
+        let frame = Box::new(Frame::plain(Tag(self.next_tag), data));
+        self.driver.submit(0, &mut [frame].into())?;
         self.submitted.insert(self.next_tag);
         self.driver.kick(self.now);
         Ok(())
@@ -456,7 +454,7 @@ fn a_card_says_what_it_is() {
         device.card().config[offset] = byte;
         device.card().config[11] = 0;
         let mut driver = Net::new(device, NetConfig::default()).unwrap();
-        driver.poll(Instant::ORIGIN, &mut |_| {});
+        driver.poll(Instant::ORIGIN, &mut Completions::new());
         let state = driver.interface().state;
         assert_eq!(state, InterfaceState::Failed(FailedReason::BadConfig), "{offset}");
     }

@@ -7,7 +7,7 @@ use outboard_lab::{CardConfig, Lab, LabConfig, VirtioConfig, Wire};
 use outboard_linux::now;
 use outboard_net::{
     ChecksumState, Frame, MacAddress, NetDriver, Offloads, Segmentation, SegmentationKind,
-    Settings, Work,
+    Settings, Tag, Work,
 };
 use outboard_virtio::NetConfig;
 use smoltcp::iface::{Config, Interface, SocketSet};
@@ -112,7 +112,7 @@ fn segments(virtio: &VirtioConfig) {
         // In one piece and in several.
         for pieces in [1, 3] {
             let data = from.memory(&frame, pieces, 64).unwrap();
-            assert!(from.submit(0, 1, Frame { data, work }));
+            assert!(from.submit(0, Frame { tag: Tag(1), data, work }));
             from.driver.kick(now());
             let mut found = Vec::new();
             to.run_until_with(&mut from, |to| {
@@ -286,7 +286,7 @@ fn talk(bench: &mut NetBench) -> (Vec<u8>, u32) {
         interface.poll(time(), &mut stack, &mut sockets);
         while let Some(frame) = stack.sent.front() {
             let Some(data) = bench.memory(frame, 1, 64) else { break };
-            if !bench.submit(0, 0, Frame::plain(data)) {
+            if !bench.submit(0, Frame::plain(Tag(0), data)) {
                 break;
             }
             stack.sent.pop_front();
@@ -336,7 +336,7 @@ fn flows(lab: &Lab, card: usize) {
             payload: &payload,
         };
         let data = bench.memory(&packet.finished(), 1, 64).unwrap();
-        assert!(bench.submit(flow % 4, u64::from(flow), Frame::plain(data)));
+        assert!(bench.submit(flow % 4, Frame::plain(Tag(flow.into()), data)));
     }
     bench.driver.kick(now());
     let mut echoed = BTreeSet::new();

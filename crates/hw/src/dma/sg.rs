@@ -30,10 +30,18 @@ impl Part {
     #[track_caller]
     #[inline]
     fn new(buffer: DmaBuffer, range: Range<usize>) -> Self {
+        let (start, bytes) = Self::within(&buffer, &range);
+        Self { buffer, start, bytes }
+    }
+
+    /// Where bytes of a buffer begin, and how many they are.
+    #[track_caller]
+    #[inline]
+    fn within(buffer: &DmaBuffer, range: &Range<usize>) -> (u32, u32) {
         assert!(range.start <= range.end && range.end <= buffer.len(), "{range:?} of {buffer:?}");
         let (start, bytes) = (u32::try_from(range.start), u32::try_from(range.end - range.start));
-        let (Ok(start), Ok(bytes)) = (start, bytes) else { too_far(&range) };
-        Self { buffer, start, bytes }
+        let (Ok(start), Ok(bytes)) = (start, bytes) else { too_far(range) };
+        (start, bytes)
     }
 
     #[inline]
@@ -84,6 +92,16 @@ impl SgList {
     #[inline]
     pub fn single(buffer: DmaBuffer, range: Range<usize>) -> Self {
         Self { first: Some(Part::new(buffer, range)), rest: None }
+    }
+
+    /// Makes a list with a single part one of other bytes of the same buffer, to be written anew; panics
+    /// if they lie outside it.
+    #[track_caller]
+    #[inline]
+    pub fn reuse(&mut self, range: Range<usize>) -> Option<&mut DmaBuffer> {
+        let part = self.first.as_mut().filter(|_| self.rest.is_none())?;
+        (part.start, part.bytes) = Part::within(&part.buffer, &range);
+        Some(&mut part.buffer)
     }
 
     /// Appends the bytes `range` of `buffer`; panics if they lie outside it, or
@@ -383,6 +401,27 @@ mod tests {
         list.push(part(), 0..1);
         assert_eq!(list.single_segment(), None);
         assert_eq!(list.prepend(&1u8), None);
+    }
+
+    #[test]
+    fn a_list_of_one_part_is_used_again_with_other_bytes() {
+        let arena = arena(16384);
+        let mut list = SgList::single(arena.allocate(100, &Constraints::NONE).unwrap(), 12..90);
+        list.reuse(20..22).unwrap().write_bytes(20, b"ab");
+        let mut read = [0; 2];
+        list.read_bytes(&mut read);
+        assert_eq!((list.bytes(), read), (2, *b"ab"));
+        list.push(arena.allocate(100, &Constraints::NONE).unwrap(), 0..1);
+        assert!(list.reuse(0..1).is_none() && SgList::default().reuse(0..0).is_none());
+        assert_eq!(list.bytes(), 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "0..101")]
+    fn a_list_is_of_bytes_that_its_buffer_has() {
+        let arena = arena(4096);
+        let mut list = SgList::single(arena.allocate(100, &Constraints::NONE).unwrap(), 12..90);
+        list.reuse(0..101);
     }
 
     #[test]

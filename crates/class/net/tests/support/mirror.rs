@@ -3,9 +3,9 @@
 use outboard_hw::Instant;
 use outboard_hw::dma::{Arena, Constraints, DmaSpace};
 use outboard_net::{
-    Arrival, Capabilities, Completion, Frame, Interface, InterfaceState, Link, MacAddress,
-    NetDriver, Posted, Received, Refused, RefusedReason, Sent, Settings, SettingsState, Shape, Tag,
-    Unposted, Unsupported, Work,
+    Arrival, Capabilities, Completions, Frame, Interface, InterfaceState, Link, MacAddress,
+    NetDriver, Posted, Received, RefusedReason, Returned, Sent, Settings, SettingsState, Shape,
+    Unsupported, Work,
 };
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -34,8 +34,8 @@ pub(crate) struct Mirror {
     shared: Arc<Mutex<Shared>>,
     interface: Interface,
     settings: Settings,
-    posted: Vec<VecDeque<Posted>>,
-    sending: VecDeque<(u16, Tag, Frame)>,
+    posted: Vec<VecDeque<Box<Posted>>>,
+    sending: VecDeque<(u16, Box<Frame>)>,
     arena: Arena,
     is_stopped: bool,
 }
@@ -76,9 +76,9 @@ impl Mirror {
 
     /// Lets a frame come, if there are buffers for it.
     fn receive(
-        posted: &mut VecDeque<Posted>,
+        posted: &mut VecDeque<Box<Posted>>,
         (queue, bytes, arrival): (u16, &[u8], Arrival),
-        done: &mut dyn FnMut(Completion),
+        done: &mut Completions,
     ) -> bool {
         let (mut rest, mut pieces) = (bytes, Vec::new());
         for buffer in &*posted {
@@ -95,12 +95,26 @@ impl Mirror {
         }
         let count = pieces.len() as u16;
         for (number, (start, piece)) in (1..).zip(pieces) {
-            let Some(Posted { tag, mut buffer }) = posted.pop_front() else { break };
-            buffer.write_bytes(start, piece);
+            let Some(mut posted) = posted.pop_front() else { break };
+            posted.buffer.write_bytes(start, piece);
             let (bytes, more) = (start..start + piece.len(), count - number);
-            done(Completion::Received(Received { queue, tag, buffer, bytes, more, arrival }));
+            done.received.push(Received { posted, bytes, arrival, queue, more });
         }
         true
+    }
+
+    /// Whether a frame can be sent.
+    fn check(&self, frame: &Frame) -> Result<(), RefusedReason> {
+        let bytes = frame.data.bytes();
+        let most = self.interface.shape.max_frame_bytes();
+        match () {
+            () if !frame.work.suits(bytes) => Err(RefusedReason::BadWork),
+            () if bytes > most && frame.work.segmentation.is_none() => {
+                Err(RefusedReason::BadLength { most })
+            }
+            () if self.sending.len() >= DEPTH.into() => Err(RefusedReason::QueueFull),
+            () => Ok(()),
+        }
     }
 }
 
@@ -137,28 +151,26 @@ impl NetDriver for Mirror {
         Ok(())
     }
 
-    fn post(&mut self, queue: u16, buffer: Posted) -> Result<(), Unposted> {
+    fn post(
+        &mut self,
+        queue: u16,
+        buffers: &mut VecDeque<Box<Posted>>,
+    ) -> Result<(), RefusedReason> {
         let posted = &mut self.posted[usize::from(queue)];
-        if posted.len() >= DEPTH.into() {
-            return Err(Unposted { reason: RefusedReason::QueueFull, buffer });
-        }
-        posted.push_back(buffer);
-        Ok(())
+        let room = usize::from(DEPTH) - posted.len();
+        posted.extend(buffers.drain(..room.min(buffers.len())));
+        if buffers.is_empty() { Ok(()) } else { Err(RefusedReason::QueueFull) }
     }
 
-    fn submit(&mut self, queue: u16, tag: Tag, frame: Frame) -> Result<(), Refused> {
-        let bytes = frame.data.bytes();
-        if !frame.work.suits(bytes) {
-            return Err(frame.refused(RefusedReason::BadWork));
+    fn submit(
+        &mut self,
+        queue: u16,
+        frames: &mut VecDeque<Box<Frame>>,
+    ) -> Result<(), RefusedReason> {
+        while let Some(frame) = frames.front() {
+            self.check(frame)?;
+            self.sending.extend(frames.pop_front().map(|frame| (queue, frame)));
         }
-        let most = self.interface.shape.max_frame_bytes();
-        if bytes > most && frame.work.segmentation.is_none() {
-            return Err(frame.refused(RefusedReason::BadLength { most }));
-        }
-        if self.sending.len() >= DEPTH.into() {
-            return Err(frame.refused(RefusedReason::QueueFull));
-        }
-        self.sending.push_back((queue, tag, frame));
         Ok(())
     }
 
@@ -166,10 +178,10 @@ impl NetDriver for Mirror {
 
     fn interrupt(&mut self, _vector: u16) {}
 
-    fn poll(&mut self, _now: Instant, done: &mut dyn FnMut(Completion)) {
+    fn poll(&mut self, _now: Instant, done: &mut Completions) {
         let mut shared = self.shared.lock().unwrap();
         let sending = if shared.is_frozen { 0 } else { self.sending.len() };
-        for (queue, tag, frame) in self.sending.drain(..sending) {
+        for (queue, frame) in self.sending.drain(..sending) {
             let mut bytes = vec![0; frame.data.bytes()];
             frame.data.read_bytes(&mut bytes);
             if !shared.is_blind {
@@ -177,7 +189,7 @@ impl NetDriver for Mirror {
                 shared.coming.push_back(back);
             }
             shared.sent.push((queue, bytes, frame.work));
-            done(Completion::Sent(Sent { queue, tag, result: Ok(()), data: frame.data }));
+            done.sent.push(Sent { frame, queue, result: Ok(()) });
         }
         while let Some((queue, bytes, arrival)) = shared.coming.front() {
             let posted = &mut self.posted[usize::from(*queue)];
@@ -188,7 +200,7 @@ impl NetDriver for Mirror {
         }
         if self.is_stopped {
             for (queue, posted) in (0..).zip(&mut self.posted) {
-                posted.drain(..).for_each(|buffer| done(Completion::Returned { queue, buffer }));
+                done.returned.extend(posted.drain(..).map(|posted| Returned { queue, posted }));
             }
         }
     }

@@ -1,16 +1,16 @@
 //! Accepting buffers and frames, and showing them to the device.
 
 use super::{Net, not_ready};
-use crate::queue::Queue;
+use crate::queue::{Full, Queue};
 use crate::recovery::CHECK_STEP;
 use crate::spec::net::{receive_queue, transmit_queue};
 use crate::transport::Transport;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::time::Duration;
 use outboard_hw::Instant;
-use outboard_hw::dma::Segment;
 use outboard_net::{
-    ETHERNET_HEADER_BYTES, Frame, InterfaceState, MAX_SEGMENTED_BYTES, Posted, Refused,
-    RefusedReason, Tag, Unposted,
+    ETHERNET_HEADER_BYTES, Frame, InterfaceState, MAX_SEGMENTED_BYTES, Posted, RefusedReason,
 };
 
 /// How long a frame that was sent may stay with the driver if nothing else happens: no interrupt
@@ -18,68 +18,49 @@ use outboard_net::{
 pub(super) const SENT_STEP: Duration = Duration::from_millis(10);
 
 impl<T: Transport> Net<T> {
-    #[inline]
-    pub(super) fn take_buffer(&mut self, queue: u16, buffer: Posted) -> Result<(), Unposted> {
-        let queues = self.interface.shape.queues;
-        let least = self.interface.shape.least_buffer_bytes;
-        let reason = match (self.interface.state, self.pairs.get_mut(usize::from(queue))) {
-            (InterfaceState::Ready, Some(_)) if buffer.buffer.len() < least => {
-                RefusedReason::BadMemory
-            }
-            (InterfaceState::Ready, Some(pair)) => {
-                let queue_full = |buffer| Unposted { reason: RefusedReason::QueueFull, buffer };
-                return pair.receive.post(buffer).map_err(queue_full);
-            }
-            (InterfaceState::Ready, None) => RefusedReason::NoQueue { queues },
-            (state, _) => not_ready(state),
-        };
-        Err(Unposted { reason, buffer })
-    }
-
-    #[inline]
-    pub(super) fn accept(&mut self, queue: u16, tag: Tag, mut frame: Frame) -> Result<(), Refused> {
-        if self.is_plain(&frame)
-            && let Some(pair) = self.pairs.get_mut(usize::from(queue))
-            && let Some(place) = pair.transmit.add_plain(&mut frame.data)
-        {
-            place.begin(tag, frame.data);
+    pub(super) fn take_buffers(
+        &mut self,
+        queue: u16,
+        buffers: &mut VecDeque<Box<Posted>>,
+    ) -> Result<(), RefusedReason> {
+        if buffers.is_empty() {
             return Ok(());
         }
-        self.accept_any(queue, tag, frame)
+        self.check_ready(queue)?;
+        let least = self.interface.shape.least_buffer_bytes;
+        self.pairs[usize::from(queue)].receive.post(buffers, least)
     }
 
-    #[inline(never)]
-    fn accept_any(&mut self, queue: u16, tag: Tag, frame: Frame) -> Result<(), Refused> {
-        if let Err(reason) = self.check(&frame) {
-            return Err(frame.refused(reason));
+    pub(super) fn take_frames(
+        &mut self,
+        queue: u16,
+        frames: &mut VecDeque<Box<Frame>>,
+    ) -> Result<(), RefusedReason> {
+        while !frames.is_empty() {
+            self.check_ready(queue)?;
+            let most = self.interface.shape.max_frame_bytes();
+            let transmit = &mut self.pairs[usize::from(queue)].transmit;
+            transmit.put_plain(frames, most);
+            let Some(frame) = frames.front() else { break };
+            self.check(frame)?;
+            let transmit = &mut self.pairs[usize::from(queue)].transmit;
+            transmit.put(frames, &self.constraints).map_err(|Full| RefusedReason::QueueFull)?;
         }
-        match self.pairs.get_mut(usize::from(queue)) {
-            Some(pair) => {
-                let put = pair.transmit.put(tag, frame, &self.constraints);
-                put.map_err(|frame| frame.refused(RefusedReason::QueueFull))
-            }
-            None => {
-                let queues = self.interface.shape.queues;
-                Err(frame.refused(RefusedReason::NoQueue { queues }))
-            }
-        }
+        Ok(())
     }
 
-    /// Whether it is a frame in one piece with which nothing is wrong and nothing is to be done, as most
-    /// are: one that [`check`](Self::check) has nothing to say against, at less cost.
-    #[inline]
-    fn is_plain(&self, frame: &Frame) -> bool {
-        let Some(Segment { bytes, .. }) = frame.data.single_segment() else { return false };
-        let most = self.interface.shape.max_frame_bytes() as u64;
-        self.interface.state == InterfaceState::Ready
-            && frame.work.is_none()
-            && (ETHERNET_HEADER_BYTES as u64..=most).contains(&bytes)
-    }
-
-    fn check(&self, frame: &Frame) -> Result<(), RefusedReason> {
+    /// Whether there is such a queue, and may be used.
+    fn check_ready(&self, queue: u16) -> Result<(), RefusedReason> {
         if self.interface.state != InterfaceState::Ready {
             return Err(not_ready(self.interface.state));
         }
+        let exists = usize::from(queue) < self.pairs.len();
+        let queues = self.interface.shape.queues;
+        if exists { Ok(()) } else { Err(RefusedReason::NoQueue { queues }) }
+    }
+
+    /// Whether a frame can be sent that may be special.
+    fn check(&self, frame: &Frame) -> Result<(), RefusedReason> {
         let bytes = frame.data.bytes();
         let mut most = self.interface.shape.max_frame_bytes();
         if !frame.work.is_none() {

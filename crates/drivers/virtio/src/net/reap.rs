@@ -1,16 +1,16 @@
 //! Taking back what the device has done.
 
 use super::flow::SENT_STEP;
-use super::receive::Outcome;
+use super::receive::Reaped;
 use super::{Net, Phase};
 use crate::recovery::ResetCause;
 use crate::transport::{Cause, Transport};
 use outboard_hw::Instant;
-use outboard_net::Completion;
+use outboard_net::Completions;
 
 impl<T: Transport> Net<T> {
     /// Does whatever is due.
-    pub(super) fn look(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn look(&mut self, now: Instant, done: &mut Completions) {
         self.advance(now, done);
         self.look_again = false;
         let cause = core::mem::replace(&mut self.cause, Cause::NONE);
@@ -35,7 +35,7 @@ impl<T: Transport> Net<T> {
     }
 
     /// Takes all that is done, and asks to be told of what comes.
-    fn reap(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    fn reap(&mut self, now: Instant, done: &mut Completions) {
         let mut in_flight = false;
         for number in 0..self.pairs.len() {
             if let Err(why) = self.reap_sent(number, now, done) {
@@ -53,45 +53,28 @@ impl<T: Transport> Net<T> {
         }
     }
 
-    #[inline]
-    fn reap_received(
-        &mut self,
-        number: usize,
-        done: &mut dyn FnMut(Completion),
-    ) -> Result<(), ResetCause> {
+    fn reap_received(&mut self, number: usize, done: &mut Completions) -> Result<(), ResetCause> {
         let receive = &mut self.pairs[number].receive;
         // A device that is faster than whoever takes the frames has to let others have their turn.
-        let mut left = receive.depth();
-        loop {
-            if left == 0 {
+        let most = usize::from(receive.depth());
+        let mut reaped = Reaped::default();
+        let result = loop {
+            let result = receive.reap(most, done, &mut reaped);
+            if reaped.buffers >= most {
                 self.look_again = true;
-                return Ok(());
+                break result;
             }
-            match receive.queue.take() {
-                Some(Ok(used)) => {
-                    left -= 1;
-                    if let Some(bytes) = receive.arrived_plainly(used.token, used.bytes, done) {
-                        self.counters.frames_received += 1;
-                        self.counters.bytes_received += u64::from(bytes);
-                        self.resets = 0;
-                        continue;
-                    }
-                    match receive.arrived(used.token, used.bytes, done) {
-                        Ok(Outcome::Frame(bytes)) => {
-                            self.counters.frames_received += 1;
-                            self.counters.bytes_received += u64::from(bytes);
-                            self.resets = 0;
-                        }
-                        Ok(Outcome::Incomplete) => {}
-                        Ok(Outcome::Malformed) => self.counters.malformed += 1,
-                        Err(why) => return Err(ResetCause::Nonsense(why)),
-                    }
-                }
-                Some(Err(why)) => return Err(ResetCause::Broken(why)),
-                None if self.masked || !receive.queue.listen() => return Ok(()),
-                None => {}
+            if result.is_err() || self.masked || !receive.queue.listen() {
+                break result;
             }
+        };
+        if reaped.frames > 0 {
+            self.resets = 0;
         }
+        self.counters.frames_received += reaped.frames;
+        self.counters.bytes_received += reaped.bytes;
+        self.counters.malformed += reaped.malformed;
+        result
     }
 
     #[inline]
@@ -99,7 +82,7 @@ impl<T: Transport> Net<T> {
         &mut self,
         number: usize,
         now: Instant,
-        done: &mut dyn FnMut(Completion),
+        done: &mut Completions,
     ) -> Result<(), ResetCause> {
         let transmit = &mut self.pairs[number].transmit;
         let (frames, bytes) = transmit.reap(transmit.held(), done).map_err(ResetCause::Broken)?;

@@ -8,7 +8,7 @@ use crate::spec::status::Status;
 use crate::transport::Transport;
 use outboard_hw::Instant;
 use outboard_hw::time::earlier;
-use outboard_net::{Completion, FailedReason, InterfaceState};
+use outboard_net::{Completions, FailedReason, InterfaceState};
 
 impl<T: Transport> Net<T> {
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -21,7 +21,7 @@ impl<T: Transport> Net<T> {
     }
 
     /// Goes on with what waits for a reset.
-    pub(super) fn advance(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn advance(&mut self, now: Instant, done: &mut Completions) {
         let (Phase::Resetting(mut reset) | Phase::Closing(mut reset)) = self.phase else { return };
         let closing = matches!(self.phase, Phase::Closing(_));
         match reset.look(&self.transport, now, self.config.reset_time) {
@@ -119,20 +119,20 @@ impl<T: Transport> Net<T> {
     }
 
     /// Gives back the frames that the device had: it was reset.
-    fn lose(&mut self, done: &mut dyn FnMut(Completion)) {
+    fn lose(&mut self, done: &mut Completions) {
         for pair in &mut self.pairs {
             self.counters.lost += pair.transmit.lose(done);
         }
     }
 
     /// Gives everything back: the device is at rest, or lost.
-    pub(super) fn give_all_back(&mut self, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn give_all_back(&mut self, done: &mut Completions) {
         self.lose(done);
         self.pairs.iter_mut().for_each(|pair| pair.receive.give_back(done));
     }
 
     /// Brings the device to rest, as was asked for.
-    pub(super) fn begin_close(&mut self, now: Instant, done: &mut dyn FnMut(Completion)) {
+    pub(super) fn begin_close(&mut self, now: Instant, done: &mut Completions) {
         if self.is_up() {
             self.phase = Phase::Closing(Reset::begin(&mut self.transport));
             (self.check_at, self.sent_at) = (Some(now), None);

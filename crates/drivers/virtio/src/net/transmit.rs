@@ -4,12 +4,11 @@ use super::header::describe;
 use crate::queue::{Broken, Full, Layout as Rings, Piece, Queue, Ring};
 use crate::spec::net::Header;
 use crate::spec::split::Descriptor;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use outboard_hw::Instant;
-use outboard_hw::dma::{
-    Constraints, DeviceAddress, DmaBlocks, DmaError, DmaSpace, Segment, SgList,
-};
-use outboard_net::{Completion, Frame, NetError, Sent, Tag};
+use outboard_hw::dma::{Constraints, DeviceAddress, DmaBlocks, DmaError, DmaSpace, Segment};
+use outboard_net::{Completions, ETHERNET_HEADER_BYTES, Frame, NetError, Sent};
 use zerocopy::IntoBytes;
 
 /// Where a slot's table of descriptors is, behind what stands before the frame.
@@ -35,65 +34,40 @@ impl Layout {
     }
 }
 
-/// A frame on its way out, or the place for one.
+/// The frames that the device has.
 #[derive(Debug)]
-pub(super) struct Sending {
-    tag: Tag,
-    /// Nothing at all where there is none.
-    data: SgList,
-    /// Where there is none: the next such place.
-    next_free: u16,
-}
-
-impl Sending {
-    const fn free(next_free: u16) -> Self {
-        Self { tag: Tag(0), data: SgList::EMPTY, next_free }
-    }
-
-    /// Puts a frame here.
-    #[inline]
-    pub(super) fn begin(&mut self, tag: Tag, data: SgList) {
-        // The memory of the one before was taken out when it ended: nothing of it is left to be freed.
-        core::mem::forget(core::mem::replace(&mut self.data, data));
-        self.tag = tag;
-    }
-}
-
-/// The frames that the device has, and places for more.
-#[derive(Debug)]
-struct Places {
-    all: Vec<Sending>,
-    /// The first one that is free; each leads to the next, and the last one to none.
-    first_free: u16,
+struct Frames {
+    /// By the name under which the queue has them, which is the queue's choice.
+    all: Box<[Option<Box<Frame>>]>,
     held: usize,
     /// Of which queue they are.
     queue: u16,
 }
 
-impl Places {
+impl Frames {
     /// Gives a frame back; how many bytes it has.
     #[inline]
     fn end(
         &mut self,
         slot: u16,
         result: Result<(), NetError>,
-        done: &mut dyn FnMut(Completion),
-    ) -> usize {
-        let Some(place) = self.all.get_mut(usize::from(slot)) else { return 0 };
-        let Sending { tag, data, next_free } = place;
-        let bytes = data.bytes();
-        if bytes == 0 {
-            return 0;
+        done: &mut Completions,
+    ) -> Option<usize> {
+        let frame = self.all.get_mut(usize::from(slot))?.take()?;
+        let bytes = frame.data.bytes();
+        self.held -= 1;
+        done.sent.push(Sent { frame, queue: self.queue, result });
+        Some(bytes)
+    }
+
+    /// Takes the frame that is the first of a burst.
+    #[inline]
+    fn begin(&mut self, slot: u16, burst: &mut VecDeque<Box<Frame>>) {
+        if let Some(place) = self.all.get_mut(usize::from(slot)) {
+            // The frame of before was taken out when it ended: nothing of it is left to be freed.
+            core::mem::forget(core::mem::replace(place, burst.pop_front()));
+            self.held += 1;
         }
-        *next_free = self.first_free;
-        (self.first_free, self.held) = (slot, self.held - 1);
-        let sent = Sent { queue: self.queue, tag: *tag, result, data: SgList::EMPTY };
-        let mut sent = Completion::Sent(sent);
-        if let Completion::Sent(sent) = &mut sent {
-            core::mem::swap(&mut sent.data, data);
-        }
-        done(sent);
-        bytes
     }
 }
 
@@ -104,7 +78,7 @@ pub(super) struct Transmit {
     layout: Layout,
     /// Headers and tables, by slot.
     memory: DmaBlocks<TABLE>,
-    places: Places,
+    frames: Frames,
     /// Since when the device has not sent anything of what it has.
     pub(super) since: Option<Instant>,
     /// Whether an interrupt comes when the next frame was sent.
@@ -125,12 +99,7 @@ impl Transmit {
             queue,
             layout,
             memory: DmaBlocks::new(memory, stride),
-            places: Places {
-                all: (1..=count).map(Sending::free).collect(),
-                first_free: 0,
-                held: 0,
-                queue: number,
-            },
+            frames: Frames { all: (0..count).map(|_| None).collect(), held: 0, queue: number },
             since: None,
             listens: false,
         })
@@ -139,56 +108,34 @@ impl Transmit {
     /// Frames that it has.
     #[inline]
     pub(super) const fn held(&self) -> usize {
-        self.places.held
+        self.frames.held
     }
 
-    /// Adds a frame that was checked, is in one piece and has nothing special to it, which the device sees
-    /// once that is published: the place for it. `None` if there is no room.
-    #[inline]
-    pub(super) fn add_plain(&mut self, data: &mut SgList) -> Option<&mut Sending> {
-        let Places { all, first_free, held, .. } = &mut self.places;
-        let (slot, header) = (*first_free, Header::default());
-        let place = all.get_mut(usize::from(slot))?;
-        let whole = if self.layout.is_plain() { data.prepend(&header) } else { None };
-        let added = match whole {
-            Some(segment) => self.queue.add_short(slot, [Piece { segment, writable: false }]),
-            None => {
-                data.sync_for_device();
-                let mut block = self.memory.block(slot.into())?;
-                block.write::<0, _>(&header);
-                let bytes = self.layout.header_bytes as u64;
-                let header = Segment { address: block.address_of::<0>(), bytes };
-                let pieces = [header, data.single_segment()?];
-                let pieces = pieces.map(|segment| Piece { segment, writable: false });
-                self.queue.add_short(slot, pieces)
-            }
-        };
-        added.ok()?;
-        (*first_free, *held) = (place.next_free, *held + 1);
-        Some(place)
+    /// Takes those frames from the front of a burst on that are in one piece and have nothing special to
+    /// them, as most are, as far as there is room: those with which nothing is wrong.
+    pub(super) fn put_plain(&mut self, burst: &mut VecDeque<Box<Frame>>, most_bytes: usize) {
+        let Self { queue, layout, memory, frames, .. } = self;
+        match queue.layout() {
+            Rings::Split(ring) => put_plain(ring, layout, memory, frames, burst, most_bytes),
+            Rings::Packed(ring) => put_plain(ring, layout, memory, frames, burst, most_bytes),
+        }
     }
 
-    /// Takes any frame that was checked; gives it back if there is no room.
+    /// Takes the frame that is the first of a burst and was checked, if there is room.
     pub(super) fn put(
         &mut self,
-        tag: Tag,
-        mut frame: Frame,
+        burst: &mut VecDeque<Box<Frame>>,
         limits: &Constraints,
-    ) -> Result<(), Frame> {
-        let slot = usize::from(self.places.first_free);
-        if slot >= self.places.all.len() || self.add_any(&mut frame, limits).is_err() {
-            return Err(frame);
-        }
-        let Places { all, first_free, held, .. } = &mut self.places;
-        let place = &mut all[slot];
-        place.begin(tag, frame.data);
-        (*first_free, *held) = (place.next_free, *held + 1);
+    ) -> Result<(), Full> {
+        let Some(frame) = burst.front_mut() else { return Ok(()) };
+        let slot = self.queue.next_name();
+        self.add_any(slot, frame, limits)?;
+        self.frames.begin(slot, burst);
         Ok(())
     }
 
     /// Adds a frame with something special to it.
-    fn add_any(&mut self, frame: &mut Frame, limits: &Constraints) -> Result<(), Full> {
-        let slot = self.places.first_free;
+    fn add_any(&mut self, slot: u16, frame: &mut Frame, limits: &Constraints) -> Result<(), Full> {
         let header = describe(&frame.work);
         let whole = match self.layout.header_bytes {
             _ if !self.layout.shares_descriptor => None,
@@ -256,38 +203,75 @@ impl Transmit {
     pub(super) fn reap(
         &mut self,
         most: usize,
-        done: &mut dyn FnMut(Completion),
+        done: &mut Completions,
     ) -> Result<(usize, usize), Broken> {
         match self.queue.layout() {
-            Rings::Split(ring) => reap(ring, &mut self.places, most, done),
-            Rings::Packed(ring) => reap(ring, &mut self.places, most, done),
+            Rings::Split(ring) => reap(ring, &mut self.frames, most, done),
+            Rings::Packed(ring) => reap(ring, &mut self.frames, most, done),
         }
     }
 
     /// Gives all frames back that the device had, which reaches none of them any more; how many.
-    pub(super) fn lose(&mut self, done: &mut dyn FnMut(Completion)) -> u64 {
-        let slots = 0..self.places.all.len() as u16;
+    pub(super) fn lose(&mut self, done: &mut Completions) -> u64 {
+        let slots = 0..self.frames.all.len() as u16;
         (self.since, self.listens) = (None, false);
-        let places = &mut self.places;
-        slots.filter(|slot| places.end(*slot, Err(NetError::Lost), done) > 0).count() as u64
+        let lost = slots.filter_map(|slot| self.frames.end(slot, Err(NetError::Lost), done));
+        lost.count() as u64
+    }
+}
+
+/// See [`Transmit::put_plain`].
+fn put_plain<R: Ring>(
+    ring: &mut R,
+    layout: &Layout,
+    memory: &mut DmaBlocks<TABLE>,
+    frames: &mut Frames,
+    burst: &mut VecDeque<Box<Frame>>,
+    most_bytes: usize,
+) {
+    let is_plain = layout.is_plain();
+    let lengths = ETHERNET_HEADER_BYTES as u64..=most_bytes as u64;
+    while let Some(frame) = burst.front_mut()
+        && frame.work.is_none()
+        && let Some(data) = frame.data.single_segment()
+        && lengths.contains(&data.bytes)
+    {
+        let (slot, header) = (ring.next_name(), Header::default());
+        let whole = if is_plain { frame.data.prepend(&header) } else { None };
+        let added = match whole {
+            Some(segment) => ring.add_short(slot, [Piece { segment, writable: false }]),
+            None => {
+                frame.data.sync_for_device();
+                let Some(mut block) = memory.block(slot.into()) else { return };
+                block.write::<0, _>(&header);
+                let bytes = layout.header_bytes as u64;
+                let header = Segment { address: block.address_of::<0>(), bytes };
+                let pieces = [header, data].map(|segment| Piece { segment, writable: false });
+                ring.add_short(slot, pieces)
+            }
+        };
+        if added.is_err() {
+            return;
+        }
+        frames.begin(slot, burst);
     }
 }
 
 /// See [`Transmit::reap`].
 fn reap<R: Ring>(
     ring: &mut R,
-    places: &mut Places,
+    frames: &mut Frames,
     most: usize,
-    done: &mut dyn FnMut(Completion),
+    done: &mut Completions,
 ) -> Result<(usize, usize), Broken> {
-    let (mut frames, mut bytes) = (0, 0);
-    while frames < most
+    let (mut count, mut bytes) = (0, 0);
+    while count < most
         && let Some(used) = ring.take()
     {
-        bytes += places.end(used?.token, Ok(()), done);
-        frames += 1;
+        bytes += frames.end(used?.token, Ok(()), done).unwrap_or(0);
+        count += 1;
     }
-    Ok((frames, bytes))
+    Ok((count, bytes))
 }
 
 /// The pieces of a frame behind its header.

@@ -232,6 +232,11 @@ impl Ring for PackedQueue {
     }
 
     #[inline]
+    fn next_name(&self) -> u16 {
+        self.first_free
+    }
+
+    #[inline]
     fn add(
         &mut self,
         token: u16,

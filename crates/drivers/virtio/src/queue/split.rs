@@ -254,6 +254,11 @@ impl Ring for SplitQueue {
     }
 
     #[inline]
+    fn next_name(&self) -> u16 {
+        self.first_free
+    }
+
+    #[inline]
     fn add(
         &mut self,
         token: u16,

@@ -5,8 +5,8 @@ use outboard_hw::dma::{Constraints, DmaBuffer, DmaPool, SgList};
 use outboard_lab::{Lab, LabDevice, LabInterrupts};
 use outboard_linux::{InterruptSource, now};
 use outboard_net::{
-    Arrival, Completion, Frame, InterfaceState, NetDriver, NetError, Posted, Refused,
-    RefusedReason, Settings, SettingsState, Tag, Work,
+    Arrival, Completions, Frame, InterfaceState, NetDriver, NetError, Posted, RefusedReason,
+    Settings, SettingsState, Tag, Work,
 };
 use outboard_virtio::transport::PciTransport;
 use outboard_virtio::{Net, NetConfig};
@@ -31,7 +31,8 @@ pub struct NetBench {
     pub reposts: bool,
     /// Whether interrupts are passed on to the driver.
     pub deaf: bool,
-    spare: Vec<(u16, Posted)>,
+    spare: Vec<(u16, Box<Posted>)>,
+    done: Completions,
     /// Pieces of a frame of which more come.
     pieces: Vec<u8>,
     pool: DmaPool,
@@ -62,6 +63,7 @@ impl NetBench {
             reposts: true,
             deaf: false,
             spare: Vec::new(),
+            done: Completions::new(),
             pieces: Vec::new(),
             pool,
         };
@@ -81,10 +83,9 @@ impl NetBench {
         let bytes = bytes.max(shape.least_buffer_bytes);
         let pool = DmaPool::new(&*self.driver.dma(), bytes, blocks, &Constraints::NONE).unwrap();
         for queue in 0..shape.queues {
-            for tag in 0..u64::from(shape.receive_depth) {
-                let buffer = Posted { tag: Tag(tag), buffer: pool.allocate().unwrap() };
-                self.driver.post(queue, buffer).map_err(|unposted| unposted.reason).unwrap();
-            }
+            let tags = (0..shape.receive_depth.into()).map(Tag);
+            let posted = |tag| Box::new(Posted { tag, buffer: pool.allocate().unwrap() });
+            self.driver.post(queue, &mut tags.map(posted).collect()).unwrap();
         }
         self.driver.kick(now());
     }
@@ -99,32 +100,28 @@ impl NetBench {
         if !self.deaf {
             self.interrupts.take(&mut |vector| driver.interrupt(vector));
         }
-        let (received, sent, spare) = (&mut self.received, &mut self.sent, &mut self.spare);
-        let (pieces, returned) = (&mut self.pieces, &mut self.returned);
-        let queues = &mut self.queues;
-        queues.truncate(received.len());
-        driver.poll(now(), &mut |completion| match completion {
-            Completion::Received(piece) => {
-                let start = pieces.len();
-                pieces.resize(start + piece.bytes.len(), 0);
-                piece.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
-                spare.push((piece.queue, Posted { tag: piece.tag, buffer: piece.buffer }));
-                if piece.more == 0 {
-                    assert_eq!(piece.arrival.bytes as usize, pieces.len());
-                    received.push((piece.arrival, std::mem::take(pieces)));
-                    queues.push(piece.queue);
-                }
+        self.queues.truncate(self.received.len());
+        driver.poll(now(), &mut self.done);
+        for piece in self.done.received.drain(..) {
+            let start = self.pieces.len();
+            self.pieces.resize(start + piece.bytes.len(), 0);
+            piece.posted.buffer.read_bytes(piece.bytes.start, &mut self.pieces[start..]);
+            self.spare.push((piece.queue, piece.posted));
+            if piece.more == 0 {
+                assert_eq!(piece.arrival.bytes as usize, self.pieces.len());
+                self.received.push((piece.arrival, std::mem::take(&mut self.pieces)));
+                self.queues.push(piece.queue);
             }
-            Completion::Sent(frame) => sent.push((frame.tag, frame.result)),
-            Completion::Returned { queue, buffer } => {
-                *returned += 1;
-                spare.push((queue, buffer));
-            }
-        });
+        }
+        self.sent.extend(self.done.sent.drain(..).map(|sent| (sent.frame.tag, sent.result)));
+        self.returned += self.done.returned.len();
+        let returned =
+            self.done.returned.drain(..).map(|returned| (returned.queue, returned.posted));
+        self.spare.extend(returned);
         assert!(self.pieces.is_empty(), "the pieces of a frame come together");
         if self.reposts && self.state() == InterfaceState::Ready && !self.spare.is_empty() {
-            for (queue, buffer) in self.spare.drain(..) {
-                self.driver.post(queue, buffer).map_err(|unposted| unposted.reason).unwrap();
+            for (queue, posted) in self.spare.drain(..) {
+                self.driver.post(queue, &mut [posted].into()).unwrap();
             }
             self.driver.kick(now());
         }
@@ -218,18 +215,18 @@ impl NetBench {
     }
 
     /// Queues a frame, if there is room.
-    pub fn submit(&mut self, queue: u16, tag: u64, frame: Frame) -> bool {
-        match self.driver.submit(queue, Tag(tag), frame) {
+    pub fn submit(&mut self, queue: u16, frame: Frame) -> bool {
+        match self.driver.submit(queue, &mut [Box::new(frame)].into()) {
             Ok(()) => true,
-            Err(Refused { reason: RefusedReason::QueueFull, .. }) => false,
-            Err(Refused { reason, .. }) => panic!("{reason}"),
+            Err(RefusedReason::QueueFull) => false,
+            Err(reason) => panic!("{reason}"),
         }
     }
 
     /// Sends a frame, and waits until it was sent.
     pub fn send(&mut self, queue: u16, bytes: &[u8], work: Work) {
         let data = self.memory(bytes, 1, 64).unwrap();
-        assert!(self.submit(queue, u64::MAX, Frame { data, work }));
+        assert!(self.submit(queue, Frame { tag: Tag(u64::MAX), data, work }));
         self.driver.kick(now());
         self.run_until(|bench| bench.sent.iter().any(|(tag, _)| *tag == Tag(u64::MAX)));
         self.sent.retain(|(tag, _)| *tag != Tag(u64::MAX));

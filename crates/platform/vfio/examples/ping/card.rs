@@ -4,7 +4,7 @@ use crate::stack::Stack;
 use crate::{Failure, LIMIT};
 use outboard_hw::dma::{Constraints, DmaPool, SgList};
 use outboard_linux::{InterruptSource, now};
-use outboard_net::{Completion, Frame, InterfaceState, NetDriver, Posted, RefusedReason, Tag};
+use outboard_net::{Completions, Frame, InterfaceState, NetDriver, Posted, RefusedReason, Tag};
 use outboard_vfio::{VfioDevice, VfioInterrupts};
 use outboard_virtio::transport::PciTransport;
 use outboard_virtio::{Net, NetConfig};
@@ -46,9 +46,11 @@ impl Card {
         }
         let depth = card.driver.interface().shape.receive_depth;
         let pool = DmaPool::new(&*card.driver.dma(), BYTES, depth.into(), &Constraints::NONE)?;
-        for tag in 0..u64::from(depth) {
-            card.post(Posted { tag: Tag(tag), buffer: pool.allocate()? })?;
+        let mut buffers = VecDeque::new();
+        for tag in (0..u64::from(depth)).map(Tag) {
+            buffers.push_back(Box::new(Posted { tag, buffer: pool.allocate()? }));
         }
+        card.post(buffers)?;
         card.driver.kick(now());
         Ok(card)
     }
@@ -62,8 +64,8 @@ impl Card {
         self.received
     }
 
-    fn post(&mut self, buffer: Posted) -> Result<(), Failure> {
-        self.driver.post(0, buffer).map_err(|unposted| unposted.reason.to_string().into())
+    fn post(&mut self, mut buffers: VecDeque<Box<Posted>>) -> Result<(), Failure> {
+        self.driver.post(0, &mut buffers).map_err(|reason| reason.to_string().into())
     }
 
     /// Sends what is to be sent, as far as there is room, and takes what has come.
@@ -73,10 +75,11 @@ impl Card {
             let Ok(mut buffer) = self.sending.allocate() else { break };
             buffer.write_bytes(headroom, frame);
             let data = SgList::single(buffer, headroom..headroom + frame.len());
-            match self.driver.submit(0, Tag(0), Frame::plain(data)) {
+            let frame = Box::new(Frame::plain(Tag(0), data));
+            match self.driver.submit(0, &mut VecDeque::from([frame])) {
                 Ok(()) => {}
-                Err(refused) if refused.reason == RefusedReason::QueueFull => break,
-                Err(refused) => return Err(refused.reason.to_string().into()),
+                Err(RefusedReason::QueueFull) => break,
+                Err(reason) => return Err(reason.to_string().into()),
             }
             stack.sent.pop_front();
         }
@@ -87,28 +90,26 @@ impl Card {
     fn turn(&mut self, frames: &mut VecDeque<Vec<u8>>) -> Result<(), Failure> {
         let driver = &mut self.driver;
         self.interrupts.take(&mut |vector| driver.interrupt(vector));
-        let (mut spare, mut pieces, mut lost) = (Vec::new(), Vec::new(), 0);
-        let received = &mut self.received;
-        driver.poll(now(), &mut |completion| match completion {
-            Completion::Received(piece) => {
-                let start = pieces.len();
-                pieces.resize(start + piece.bytes.len(), 0);
-                piece.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
-                spare.push(Posted { tag: piece.tag, buffer: piece.buffer });
-                if piece.more == 0 {
-                    frames.push_back(std::mem::take(&mut pieces));
-                    *received += 1;
-                }
+        let mut done = Completions::new();
+        driver.poll(now(), &mut done);
+        let (mut spare, mut pieces) = (VecDeque::new(), Vec::new());
+        for piece in done.received {
+            let start = pieces.len();
+            pieces.resize(start + piece.bytes.len(), 0);
+            piece.posted.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
+            spare.push_back(piece.posted);
+            if piece.more == 0 {
+                frames.push_back(std::mem::take(&mut pieces));
+                self.received += 1;
             }
-            Completion::Sent(frame) => lost += u64::from(frame.result.is_err()),
-            Completion::Returned { .. } => {}
-        });
+        }
+        let lost = done.sent.iter().filter(|sent| sent.result.is_err()).count();
         self.interrupts.rearm();
         if lost > 0 {
             return Err(format!("{lost} frames were lost; {}", self.told()).into());
         }
         if self.driver.interface().state == InterfaceState::Ready && !spare.is_empty() {
-            spare.into_iter().try_for_each(|buffer| self.post(buffer))?;
+            self.post(spare)?;
             self.driver.kick(now());
         }
         Ok(())

@@ -3,12 +3,11 @@
 use outboard_hw::Instant;
 use outboard_hw::dma::{DmaBuffer, DmaError, DmaPool, SgList};
 use outboard_net::{
-    Completion, Frame, Interface, InterfaceState, MAX_SEGMENTED_BYTES, MacAddress, NetDriver,
-    Offloads, Posted, ReceiveMode, Received, Refused, RefusedReason, Settings, Tag, Work,
+    Completions, Frame, Interface, InterfaceState, MAX_SEGMENTED_BYTES, MacAddress, NetDriver,
+    Offloads, Posted, ReceiveMode, Received, RefusedReason, Settings, Tag,
 };
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 
 /// Bytes of a buffer for frames to come, if the card does not want more.
 const RECEIVE_BYTES: usize = 2048;
@@ -24,12 +23,16 @@ pub struct Card {
     /// None before the card was ready.
     pairs: Vec<Pair>,
     /// Memory for frames that are to be cut into segments.
-    large: Vec<DmaBuffer>,
+    large: VecDeque<Box<Frame>>,
     large_bytes: usize,
     small_bytes: usize,
     /// Something was queued that the card was not shown.
     is_new: bool,
     no_memory: bool,
+    /// Reused between looks.
+    done: Completions,
+    /// Reused between frames: the one that the card is to send.
+    sending: VecDeque<Box<Frame>>,
 }
 
 /// A pair of the card's queues.
@@ -38,9 +41,9 @@ struct Pair {
     /// Frames that have come and wait, their pieces one behind the other.
     arrived: VecDeque<Received>,
     /// Buffers that the card is to have.
-    spare: Vec<Posted>,
+    spare: VecDeque<Box<Posted>>,
     /// Memory for frames to be sent.
-    free: Vec<DmaBuffer>,
+    free: VecDeque<Box<Frame>>,
 }
 
 /// What has become of a frame that was to be sent.
@@ -56,15 +59,17 @@ pub(super) enum Sending {
 
 impl Card {
     /// Takes a driver over.
-    pub const fn new(driver: Box<dyn NetDriver>) -> Self {
+    pub fn new(driver: Box<dyn NetDriver>) -> Self {
         Self {
             driver,
             pairs: Vec::new(),
-            large: Vec::new(),
+            large: VecDeque::new(),
             large_bytes: 0,
             small_bytes: 0,
             is_new: false,
             no_memory: false,
+            done: Completions::new(),
+            sending: VecDeque::new(),
         }
     }
 
@@ -100,32 +105,24 @@ impl Card {
 
     /// Lets the driver do whatever is due; whether frames came or went.
     pub fn poll(&mut self, now: Instant) -> bool {
-        let Self { driver, pairs, large, large_bytes, .. } = self;
-        let mut moved = false;
-        driver.poll(now, &mut |completion| match completion {
-            Completion::Received(received) => {
-                moved = true;
-                if let Some(pair) = pairs.get_mut(usize::from(received.queue)) {
-                    pair.arrived.push_back(received);
-                }
+        let Self { driver, pairs, large, large_bytes, done, .. } = self;
+        driver.poll(now, done);
+        let moved = !done.received.is_empty() || !done.sent.is_empty();
+        for received in done.received.drain(..) {
+            if let Some(pair) = pairs.get_mut(usize::from(received.queue)) {
+                pair.arrived.push_back(received);
             }
-            Completion::Sent(sent) => {
-                moved = true;
-                let Some(pair) = pairs.get_mut(usize::from(sent.queue)) else { return };
-                for buffer in sent.data.into_buffers() {
-                    if buffer.len() == *large_bytes {
-                        large.push(buffer);
-                    } else {
-                        pair.free.push(buffer);
-                    }
-                }
+        }
+        for sent in done.sent.drain(..) {
+            if let Some(pair) = pairs.get_mut(usize::from(sent.queue)) {
+                put_away(sent.frame, &mut pair.free, (large, *large_bytes));
             }
-            Completion::Returned { queue, buffer } => {
-                if let Some(pair) = pairs.get_mut(usize::from(queue)) {
-                    pair.spare.push(buffer);
-                }
+        }
+        for returned in done.returned.drain(..) {
+            if let Some(pair) = pairs.get_mut(usize::from(returned.queue)) {
+                pair.spare.push_back(returned.posted);
             }
-        });
+        }
         if self.interface().state == InterfaceState::Ready {
             if self.pairs.is_empty() && !self.no_memory {
                 self.no_memory = self.lay_out().is_err();
@@ -154,15 +151,15 @@ impl Card {
             let named = (0..).map(Tag).zip(posted);
             pairs.push(Pair {
                 arrived: VecDeque::new(),
-                spare: named.map(|(tag, buffer)| Posted { tag, buffer }).collect(),
-                free: take(small, depth(shape.transmit_depth))?,
+                spare: named.map(|(tag, buffer)| Box::new(Posted { tag, buffer })).collect(),
+                free: frames(take(small, depth(shape.transmit_depth))?),
             });
         }
         let segments = Offloads::TCP4 | Offloads::TCP6 | Offloads::UDP | Offloads::UDP_FRAGMENTS;
         let large = shape.headroom + MAX_SEGMENTED_BYTES;
-        // By their length the one kind is told from the other.
+        // By their length, which is their tag, the one kind is told from the other.
         if capabilities.transmit.intersects(segments) && large > small {
-            self.large = take(large, LARGE_BUFFERS)?;
+            self.large = frames(take(large, LARGE_BUFFERS)?);
             self.large_bytes = large;
         }
         (self.small_bytes, self.pairs) = (small, pairs);
@@ -174,15 +171,10 @@ impl Card {
 
     fn post(&mut self) {
         for (queue, pair) in (0..).zip(&mut self.pairs) {
-            while let Some(buffer) = pair.spare.pop() {
-                match self.driver.post(queue, buffer) {
-                    Ok(()) => self.is_new = true,
-                    Err(unposted) => {
-                        pair.spare.push(unposted.buffer);
-                        break;
-                    }
-                }
-            }
+            let before = pair.spare.len();
+            // What it does not take now is for later.
+            let _ = self.driver.post(queue, &mut pair.spare);
+            self.is_new |= pair.spare.len() < before;
         }
     }
 
@@ -204,8 +196,8 @@ impl Card {
     pub(super) fn drop_arrived_of(&mut self, queue: usize) -> u64 {
         let pair = &mut self.pairs[queue];
         let mut frames = 0;
-        for Received { tag, buffer, more, .. } in pair.arrived.drain(..) {
-            pair.spare.push(Posted { tag, buffer });
+        for Received { posted, more, .. } in pair.arrived.drain(..) {
+            pair.spare.push_back(posted);
             frames += u64::from(more == 0);
         }
         frames
@@ -234,8 +226,8 @@ impl Card {
     /// Has done with the frame that waited longest.
     pub(super) fn release(&mut self, queue: usize) {
         let pair = &mut self.pairs[queue];
-        while let Some(Received { tag, buffer, more, .. }) = pair.arrived.pop_front() {
-            pair.spare.push(Posted { tag, buffer });
+        while let Some(Received { posted, more, .. }) = pair.arrived.pop_front() {
+            pair.spare.push_back(posted);
             if more == 0 {
                 break;
             }
@@ -253,37 +245,28 @@ impl Card {
         &mut self,
         queue: usize,
         bytes: usize,
-    ) -> Result<(DmaBuffer, usize), Sending> {
+    ) -> Result<(Box<Frame>, usize), Sending> {
         let headroom = self.interface().shape.headroom;
         let found = if headroom + bytes <= self.small_bytes {
-            self.pairs[queue].free.pop()
+            self.pairs[queue].free.pop_back()
         } else if headroom + bytes <= self.large_bytes {
-            self.large.pop()
+            self.large.pop_back()
         } else {
             return Err(Sending::Refused);
         };
-        found.map(|buffer| (buffer, headroom)).ok_or(Sending::Full)
+        found.map(|frame| (frame, headroom)).ok_or(Sending::Full)
     }
 
     /// Sends a frame in such memory.
-    pub(super) fn send(
-        &mut self,
-        queue: usize,
-        buffer: DmaBuffer,
-        range: Range<usize>,
-        work: Work,
-    ) -> Sending {
-        let frame = Frame { data: SgList::single(buffer, range), work };
-        let Err(Refused { reason, frame }) = self.driver.submit(queue as u16, Tag(0), frame) else {
+    pub(super) fn send(&mut self, queue: usize, frame: Box<Frame>) -> Sending {
+        self.sending.push_back(frame);
+        let Err(reason) = self.driver.submit(queue as u16, &mut self.sending) else {
             self.is_new = true;
             return Sending::Taken;
         };
-        for buffer in frame.data.into_buffers() {
-            if buffer.len() == self.large_bytes {
-                self.large.push(buffer);
-            } else {
-                self.pairs[queue].free.push(buffer);
-            }
+        for frame in self.sending.drain(..) {
+            let large = (&mut self.large, self.large_bytes);
+            put_away(frame, &mut self.pairs[queue].free, large);
         }
         if reason == RefusedReason::QueueFull { Sending::Full } else { Sending::Refused }
     }
@@ -306,6 +289,28 @@ impl Card {
     /// Calls `event` with each event that was recorded since the last call.
     pub fn drain_events(&mut self, event: &mut dyn FnMut(Instant, &dyn fmt::Display)) {
         self.driver.drain_events(event);
+    }
+}
+
+/// Frames to be sent, in memory that is all theirs.
+fn frames(memory: Vec<DmaBuffer>) -> VecDeque<Box<Frame>> {
+    let frame = |buffer: DmaBuffer| {
+        let bytes = 0..buffer.len();
+        Box::new(Frame::plain(Tag(bytes.end as u64), SgList::single(buffer, bytes)))
+    };
+    memory.into_iter().map(frame).collect()
+}
+
+/// Puts a frame where its memory came from, of which its tag tells the bytes.
+fn put_away(
+    frame: Box<Frame>,
+    small: &mut VecDeque<Box<Frame>>,
+    (large, large_bytes): (&mut VecDeque<Box<Frame>>, usize),
+) {
+    if frame.tag == Tag(large_bytes as u64) {
+        large.push_back(frame);
+    } else {
+        small.push_back(frame);
     }
 }
 

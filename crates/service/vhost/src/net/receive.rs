@@ -81,10 +81,10 @@ impl NetSession {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         scratch.resize(agreed.header_bytes, 0);
-        for Received { buffer, bytes, .. } in &*frame {
+        for Received { posted, bytes, .. } in &*frame {
             let at = scratch.len();
             scratch.resize(at + bytes.len(), 0);
-            buffer.read_bytes(bytes.start, &mut scratch[at..]);
+            posted.buffer.read_bytes(bytes.start, &mut scratch[at..]);
         }
         let result = if agreed.receive.contains(needs) {
             self.pass_bytes(ring, &mut scratch, &arrival, agreed)
@@ -107,8 +107,9 @@ impl NetSession {
         let room = self.take_room(ring, end - start, agreed)?;
         if room == Room::Enough {
             let header = self.header(&piece.arrival);
-            piece.buffer.write_bytes(start, &header.as_bytes()[..agreed.header_bytes]);
-            self.fill(ring, &Whole::Buffer(&piece.buffer, start), end - start);
+            let buffer = &mut piece.posted.buffer;
+            buffer.write_bytes(start, &header.as_bytes()[..agreed.header_bytes]);
+            self.fill(ring, &Whole::Buffer(buffer, start), end - start);
         }
         Ok(room)
     }

@@ -76,12 +76,15 @@ fn send(
         return Ok(Sending::Refused);
     };
     let bytes = bytes as usize;
-    let (mut buffer, at) = match card.memory(queue, bytes) {
+    let (mut frame, at) = match card.memory(queue, bytes) {
         Ok(found) => found,
         Err(why) => return Ok(why),
     };
-    parts(pieces, start..total, |span, done| memory.copy_out(span, &mut buffer, at + done));
-    Ok(card.send(queue, buffer, at..at + bytes, work(&arrival)))
+    frame.work = work(&arrival);
+    if let Some(buffer) = frame.data.reuse(at..at + bytes) {
+        parts(pieces, start..total, |span, done| memory.copy_out(span, buffer, at + done));
+    }
+    Ok(card.send(queue, frame))
 }
 
 /// What a card is to do to a frame that a client describes like this.

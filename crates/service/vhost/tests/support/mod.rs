@@ -8,7 +8,7 @@ use mirror::{Mirror, Shared};
 use outboard_hw::dma::{Constraints, SgList};
 use outboard_linux::{InterruptSource, SharedMemory, now};
 use outboard_net::{
-    Arrival, Capabilities, Completion, Frame, InterfaceState, NetDriver, Posted, Tag, Work,
+    Arrival, Capabilities, Completions, Frame, InterfaceState, NetDriver, Posted, Tag, Work,
 };
 use outboard_vhost::{Card, NetSession, Traffic};
 use outboard_vhost_front::{VhostConfig, VhostInterrupts, VhostUser};
@@ -120,7 +120,7 @@ pub struct Front {
     interrupts: VhostInterrupts,
     pub received: Vec<(u16, Arrival, Vec<u8>)>,
     pub sent: usize,
-    spare: Vec<(u16, Posted)>,
+    done: Completions,
     pieces: Vec<u8>,
 }
 
@@ -129,17 +129,18 @@ impl Front {
         let vhost = VhostConfig { dma_bytes: 32 << 20, ..VhostConfig::card(socket) };
         let (transport, interrupts, _) = VhostUser::attach(vhost).unwrap();
         let driver = Net::new(transport, config).unwrap();
-        let (received, spare, pieces) = (Vec::new(), Vec::new(), Vec::new());
-        let mut front = Self { driver, interrupts, received, sent: 0, spare, pieces };
+        let (received, done, pieces) = (Vec::new(), Completions::new(), Vec::new());
+        let mut front = Self { driver, interrupts, received, sent: 0, done, pieces };
         front.run_until(|front| front.state() == InterfaceState::Ready);
         let shape = front.driver.interface().shape;
         let bytes = config.buffer_bytes.max(shape.least_buffer_bytes);
         for queue in 0..shape.queues {
-            for tag in 0..u64::from(shape.receive_depth) {
+            let posted = |tag| {
                 let buffer = front.driver.dma().allocate(bytes, &Constraints::NONE).unwrap();
-                let posted = Posted { tag: Tag(tag), buffer };
-                front.driver.post(queue, posted).map_err(|u| u.reason).unwrap();
-            }
+                Box::new(Posted { tag: Tag(tag), buffer })
+            };
+            let mut buffers = (0..shape.receive_depth.into()).map(posted).collect();
+            front.driver.post(queue, &mut buffers).unwrap();
         }
         front.driver.kick(now());
         front
@@ -150,28 +151,23 @@ impl Front {
     }
 
     fn turn(&mut self) {
-        let Self { driver, interrupts, received, sent, spare, pieces } = self;
+        let Self { driver, interrupts, received, sent, done, pieces } = self;
         interrupts.take(&mut |vector| driver.interrupt(vector));
-        driver.poll(now(), &mut |completion| match completion {
-            Completion::Received(piece) => {
-                let start = pieces.len();
-                pieces.resize(start + piece.bytes.len(), 0);
-                piece.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
-                spare.push((piece.queue, Posted { tag: piece.tag, buffer: piece.buffer }));
-                if piece.more == 0 {
-                    received.push((piece.queue, piece.arrival, std::mem::take(pieces)));
-                }
+        driver.poll(now(), done);
+        let any = !done.received.is_empty();
+        for piece in done.received.drain(..) {
+            let start = pieces.len();
+            pieces.resize(start + piece.bytes.len(), 0);
+            piece.posted.buffer.read_bytes(piece.bytes.start, &mut pieces[start..]);
+            driver.post(piece.queue, &mut [piece.posted].into()).unwrap();
+            if piece.more == 0 {
+                received.push((piece.queue, piece.arrival, std::mem::take(pieces)));
             }
-            Completion::Sent(frame) => {
-                assert_eq!(frame.result, Ok(()));
-                *sent += 1;
-            }
-            Completion::Returned { .. } => panic!("nothing was stopped, or malformed"),
-        });
-        if driver.interface().state == InterfaceState::Ready && !spare.is_empty() {
-            for (queue, posted) in spare.drain(..) {
-                driver.post(queue, posted).map_err(|unposted| unposted.reason).unwrap();
-            }
+        }
+        *sent += done.sent.len();
+        assert!(done.sent.drain(..).all(|sent| sent.result == Ok(())));
+        assert!(done.returned.is_empty(), "nothing was stopped, or malformed");
+        if any {
             driver.kick(now());
         }
     }
@@ -195,7 +191,8 @@ impl Front {
         let mut buffer = self.driver.dma().allocate(bytes.len() + 64, &Constraints::NONE).unwrap();
         buffer.write_bytes(64, bytes);
         let data = SgList::single(buffer, 64..64 + bytes.len());
-        self.driver.submit(queue, Tag(0), Frame { data, work }).map_err(|r| r.reason).unwrap();
+        let frame = Box::new(Frame { tag: Tag(0), data, work });
+        self.driver.submit(queue, &mut [frame].into()).unwrap();
     }
 
     pub fn kick(&mut self) {
