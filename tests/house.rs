@@ -26,6 +26,8 @@ const UNSAFE: [(&str, &[&str]); 4] = [
             "dma/block.rs",
             "dma/buffer.rs",
             "dma/copy.rs",
+            "dma/foreign.rs",
+            "dma/model.rs",
             "dma/pool.rs",
             "dma/view.rs",
         ],

@@ -4,8 +4,10 @@
 //! * [`DmaPool`]: hands out small equal blocks, as `DmaBuffer`s, in constant time.
 //! * [`DmaBlocks`]: a buffer as a row of equal structures.
 //! * [`SgList`]: the pieces of one transfer, merged and split to what a device accepts.
+//! * [`Reach`]: what devices reach of memory that no space has made, such as another process's.
 //! * [`Arena`]: the allocator over one mapped region, which platforms build their [`DmaSpace`] on.
-//! * [`DeviceView`]: an arena as a device sees it, for devices that are software.
+//! * [`DeviceView`]: an arena as a device sees it, for devices that are software; with a
+//!   [`ModelSpace`] they reach foreign memory, too.
 //!
 //! A device may write its memory at any moment, so nothing here gives out a reference into it.
 //! Bytes and plain values are copied in and out, by accesses that the compiler can neither elide,
@@ -24,6 +26,8 @@ mod block;
 mod buffer;
 mod constraints;
 mod copy;
+mod foreign;
+mod model;
 mod pool;
 mod sg;
 mod view;
@@ -33,10 +37,14 @@ pub use arena::{Arena, ArenaMemory};
 pub use block::{DmaBlock, DmaBlocks};
 pub use buffer::{DmaBacking, DmaBuffer, RawDma};
 pub use constraints::Constraints;
+pub use foreign::{ForeignRegion, NOWHERE, Reach, Unreachable};
+pub use model::ModelSpace;
 pub use pool::{CACHE_LINE_BYTES, DmaPool};
 pub use sg::{Segment, Segments, SgList};
 pub use view::{DeviceView, Unmapped};
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use thiserror::Error;
 
 /// Why DMA memory could not be had.
@@ -95,4 +103,15 @@ pub trait DmaSpace: Send + Sync {
 
     /// How much is in use.
     fn statistics(&self) -> DmaStatistics;
+
+    /// Lets the devices reach memory that the space has not made, at addresses of the space's choice:
+    /// all of it in one piece, no higher than `constraints` allow. What they are to reach of it is
+    /// said by [`Reach::extend`]. Spaces whose devices reach just what the space has made refuse it.
+    fn reach(
+        &self,
+        _memory: Arc<dyn ForeignRegion>,
+        _constraints: &Constraints,
+    ) -> Result<Box<dyn Reach>, Unreachable> {
+        Err(Unreachable::Unsupported)
+    }
 }

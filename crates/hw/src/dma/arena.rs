@@ -67,6 +67,11 @@ impl Arena {
         Self { shared: Arc::new(Shared { memory, whole, state }) }
     }
 
+    /// The first device address behind all of its memory.
+    pub(super) fn end(&self) -> u64 {
+        self.shared.whole.end
+    }
+
     /// Where the processor finds `bytes` at a device address, if all of them belong to buffers.
     pub(super) fn locate_allocated(&self, address: u64, bytes: usize) -> Option<*mut u8> {
         let Shared { memory, whole, state } = &*self.shared;

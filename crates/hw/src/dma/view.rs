@@ -3,6 +3,9 @@
 
 use super::arena::Arena;
 use super::copy;
+use super::foreign::ForeignRegion;
+use super::model::ModelSpace;
+use alloc::sync::Arc;
 use thiserror::Error;
 
 /// An arena as a device sees it that is software: it reads and writes by device address, like one
@@ -10,7 +13,10 @@ use thiserror::Error;
 ///
 /// It may be used on another thread, at any moment, as a real device would.
 #[derive(Debug, Clone)]
-pub struct DeviceView(Arena);
+pub struct DeviceView {
+    arena: Arena,
+    space: Option<ModelSpace>,
+}
 
 /// A device has reached for memory that nobody gave it. Nothing was transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -22,31 +28,43 @@ pub struct Unmapped {
     pub bytes: usize,
 }
 
+/// Where the processor finds something, and what has to be kept while it is there.
+pub(super) type Located = (*mut u8, Option<Arc<dyn ForeignRegion>>);
+
 impl DeviceView {
     /// The view of `arena`.
     pub const fn new(arena: Arena) -> Self {
-        Self(arena)
+        Self { arena, space: None }
+    }
+
+    /// The view of an arena and of what is reached beside it.
+    pub fn of_space(space: ModelSpace) -> Self {
+        Self { arena: space.arena().clone(), space: Some(space) }
     }
 
     /// Copies from device address `address` on.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unmapped> {
-        let from = self.locate(address, into.len())?;
-        // SAFETY: `locate` keeps the range inside the arena, which lives as long as the view (S1).
+        let (from, _foreign) = self.locate(address, into.len())?;
+        // SAFETY: `locate` keeps the range inside the arena, which lives as long as the view, or
+        // inside foreign memory, which it has handed out for as long (S1).
         unsafe { copy::copy_out(from, into) };
         Ok(())
     }
 
     /// Copies to device address `address` on.
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), Unmapped> {
-        let into = self.locate(address, from.len())?;
-        // SAFETY: `locate` keeps the range inside the arena, which lives as long as the view (S1).
+        let (into, _foreign) = self.locate(address, from.len())?;
+        // SAFETY: `locate` keeps the range inside the arena, which lives as long as the view, or
+        // inside foreign memory, which it has handed out for as long (S1).
         // Whoever owns the buffer expects a device to write it, and has no reference into it (S3).
         unsafe { copy::copy_in(from, into) };
         Ok(())
     }
 
-    fn locate(&self, address: u64, bytes: usize) -> Result<*mut u8, Unmapped> {
-        self.0.locate_allocated(address, bytes).ok_or(Unmapped { address, bytes })
+    fn locate(&self, address: u64, bytes: usize) -> Result<Located, Unmapped> {
+        let own = self.arena.locate_allocated(address, bytes).map(|at| (at, None));
+        let foreign = || self.space.as_ref()?.locate_reached(address, bytes);
+        own.or_else(foreign).ok_or(Unmapped { address, bytes })
     }
 }
 

@@ -2,10 +2,14 @@
 #![allow(unsafe_code)]
 
 use crate::bus_error::Watch;
-use outboard_hw::dma::{DmaBacking, DmaBuffer, RawDma};
+use outboard_hw::dma::{
+    Constraints, DmaBacking, DmaBuffer, DmaSpace, ForeignRegion, NOWHERE, RawDma, Reach,
+    Unreachable,
+};
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fmt;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -54,11 +58,9 @@ pub struct ForeignMemory {
     /// Where it begins in the mapping.
     begin: usize,
     memory: DmaBuffer,
+    /// If devices can reach it.
+    reached: Option<Arc<Reached>>,
 }
-
-/// Where no device finds anything: its addresses lie where no machine has memory, should a driver
-/// be given them all the same.
-const NOWHERE: u64 = 1 << 63;
 
 impl ForeignMemory {
     /// Maps `bytes` bytes from `offset` on, which is a page's start.
@@ -85,12 +87,12 @@ impl ForeignMemory {
         let len = (end - start).next_multiple_of(page) as usize;
         let mapping = Arc::new(Mapping::new(file, start, len, page as usize)?);
         let begin = (offset - start) as usize;
-        let raw = mapping.raw(begin, bytes as usize);
+        let raw = mapping.raw(begin, bytes as usize, NOWHERE);
         // SAFETY: the mapping lives as long as the buffer, and touching it never faults, since it
         // is watched (S1); it is another process's, as S2 allows, and nobody has a reference into
         // it (S3). No device finds anything at its addresses (S4).
         let memory = unsafe { DmaBuffer::from_raw(raw, mapping.clone()) };
-        Ok(Self { mapping, begin, memory })
+        Ok(Self { mapping, begin, memory, reached: None })
     }
 
     /// Whether an access has found that the file is shorter than it was. It stays so.
@@ -103,12 +105,50 @@ impl ForeignMemory {
     /// and stays mapped for as long as it lives. Panics if it lies outside.
     #[inline]
     pub fn part(&self, range: Range<usize>) -> DmaBuffer {
-        let len = range.len();
-        let fits = range.start <= range.end && range.end <= self.memory.len();
-        assert!(fits, "{range:?} of {} bytes", self.memory.len());
-        let raw = self.mapping.raw(self.begin + range.start, len);
+        let (offset, len) = self.locate(range);
+        let raw = self.mapping.raw(offset, len, NOWHERE);
         // SAFETY: as of the whole, of which it is a part (S1, S2, S3, S4).
         unsafe { DmaBuffer::from_raw(raw, self.mapping.clone()) }
+    }
+
+    /// Lets the devices of a space reach it, as far as parts are asked for that they
+    /// [reach](Self::reached_part), and until the memory and all those parts are gone.
+    pub fn let_reach(
+        &mut self,
+        space: &dyn DmaSpace,
+        constraints: &Constraints,
+    ) -> Result<(), Unreachable> {
+        let reach = space.reach(self.mapping.clone(), constraints)?;
+        self.reached = Some(Arc::new(Reached { reach, mapping: self.mapping.clone() }));
+        Ok(())
+    }
+
+    /// Whether there may be parts that devices reach.
+    #[inline]
+    pub const fn is_reached(&self) -> bool {
+        self.reached.is_some()
+    }
+
+    /// A part of it as a buffer of its own, for a transfer by the processor or by a device of the
+    /// space that was let reach it. Like other parts it may overlap others, and stays mapped, for
+    /// devices too, for as long as it lives. Panics if it lies outside.
+    #[inline]
+    pub fn reached_part(&self, range: Range<usize>) -> Result<DmaBuffer, Unreachable> {
+        let (offset, len) = self.locate(range);
+        let reached = self.reached.as_ref().ok_or(Unreachable::Unsupported)?;
+        reached.reach.extend(offset..offset + len)?;
+        let raw = self.mapping.raw(offset, len, reached.reach.device() + offset as u64);
+        // SAFETY: as of the whole, of which it is a part (S1, S2, S3). Devices reach these bytes, as
+        // `extend` has just said, for as long as `Reached` lives, which is behind the buffer (S4).
+        Ok(unsafe { DmaBuffer::from_raw(raw, reached.clone()) })
+    }
+
+    /// Where in the mapping a part lies.
+    #[inline]
+    fn locate(&self, range: Range<usize>) -> (usize, usize) {
+        let fits = range.start <= range.end && range.end <= self.memory.len();
+        assert!(fits, "{range:?} of {} bytes", self.memory.len());
+        (self.begin + range.start, range.len())
     }
 
     /// Its bytes. Their device addresses mean nothing.
@@ -155,10 +195,39 @@ impl Mapping {
 
     /// The `len` bytes from `offset` on, which lie in it.
     #[inline]
-    fn raw(&self, offset: usize, len: usize) -> RawDma {
+    fn raw(&self, offset: usize, len: usize, device: u64) -> RawDma {
         // SAFETY: the offset is inside the mapping (S1).
         let cpu = unsafe { self.cpu.add(offset) };
-        RawDma { cpu, device: NOWHERE, len }
+        RawDma { cpu, device, len }
+    }
+}
+
+// SAFETY: the mapping ends with the value (S1), it is another process's memory (S2), and nobody is
+// given a reference into it (S3).
+unsafe impl ForeignRegion for Mapping {
+    fn cpu(&self) -> NonNull<u8> {
+        self.cpu
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.len
+    }
+}
+
+/// A mapping that devices reach. That they do ends before the mapping does.
+struct Reached {
+    reach: Box<dyn Reach>,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: mapping and reach end with the last of its buffers (S1); whose they are, S2 says.
+unsafe impl DmaBacking for Reached {
+    fn release(&self, _: RawDma) {}
+}
+
+impl fmt::Debug for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reached({:#x}: {:?})", self.reach.device(), self.mapping)
     }
 }
 
@@ -178,6 +247,8 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SharedMemory;
+    use outboard_hw::dma::{DeviceView, ModelSpace};
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use std::os::fd::OwnedFd;
 
@@ -216,6 +287,50 @@ mod tests {
         ftruncate(&file, PAGE).unwrap();
         other.read_bytes(0, &mut seen);
         assert_eq!(seen, [0xff; 4]);
+    }
+
+    #[test]
+    fn devices_reach_parts_until_the_last_of_them_is_gone() {
+        let (_, arena) = SharedMemory::for_model("test", 1 << 20).unwrap();
+        let own = arena.allocate(4096, &Constraints::NONE).unwrap().address().bits();
+        let space = ModelSpace::new(arena);
+        let view = DeviceView::of_space(space.clone());
+        let file = file(4);
+        let mut memory = ForeignMemory::map(&file, PAGE, 3 * PAGE).unwrap();
+        assert!(!memory.is_reached());
+        memory.let_reach(&space, &Constraints::NONE).unwrap();
+        assert!(memory.is_reached() && space.foreign_regions() == 1);
+        let part = memory.reached_part(100..5000).unwrap();
+        let at = part.address().bits();
+        assert!(at > own && at < NOWHERE, "beside the arena");
+        view.write(at + 3996, b"by a device").unwrap();
+        let mut seen = [0; 11];
+        io::pread(&file, &mut seen, PAGE + 4096).unwrap();
+        assert_eq!(&seen, b"by a device");
+        assert!(view.read(at - 100 + 2 * PAGE, &mut seen).is_err(), "nobody asked for that page");
+        let other = memory.reached_part(4096..3 * PAGE as usize).unwrap();
+        assert_eq!(other.address().bits(), at + 3996, "all of it is in one piece");
+        memory.memory_mut().write_bytes(2 * PAGE as usize, b"the process");
+        view.read(at - 100 + 2 * PAGE, &mut seen).unwrap();
+        assert_eq!(&seen, b"the process");
+        drop(memory);
+        drop(part);
+        assert!(view.read(at, &mut seen).is_ok(), "a part is left");
+        drop(other);
+        assert!(view.read(at, &mut seen).is_err());
+        assert_eq!(space.foreign_regions(), 0);
+    }
+
+    #[test]
+    fn devices_that_cannot_reach_it_are_told_of_nothing() {
+        let (_, arena) = SharedMemory::for_model("test", 1 << 20).unwrap();
+        let mut memory = ForeignMemory::map(file(2), 0, 2 * PAGE).unwrap();
+        let refused = memory.let_reach(&arena, &Constraints::NONE);
+        assert!(matches!(refused, Err(Unreachable::Unsupported)));
+        let low = Constraints { highest_address: 2 * PAGE, ..Constraints::NONE };
+        assert!(memory.let_reach(&ModelSpace::new(arena), &low).is_err());
+        assert!(!memory.is_reached() && memory.reached_part(0..1).is_err());
+        assert_eq!(memory.part(0..1).address().bits(), NOWHERE);
     }
 
     #[test]
