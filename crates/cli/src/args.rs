@@ -215,6 +215,14 @@ pub(crate) struct ServeArgs {
     #[arg(help = "Let virtual machines use disks and network cards: each is a socket in DIR")]
     pub(crate) vhost_user: Option<PathBuf>,
 
+    #[arg(long, value_name = "MIB", requires = "pci", requires = "vhost_user")]
+    #[arg(conflicts_with = "let_devices_reach_all_memory", long_help = machine::ZERO_COPY_HELP)]
+    #[arg(
+        help = "Let controllers reach up to so much of virtual machines' memory, without copies"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) zero_copy: Option<u32>,
+
     /// Memory for transfers, in MiB: for the functions given with --pci together, and as much for
     /// the lab, the simulation and each back end
     #[arg(long, value_name = "MIB", default_value_t = 256)]

@@ -8,7 +8,7 @@ use outboard_host::{Hosted, HostedCard, Platform};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_lab::{Bus, CardConfig, DiskConfig, Lab, LabConfig, Media};
 use outboard_linux::SharedMemory;
-use outboard_pci::{Address, Device};
+use outboard_pci::Device;
 use outboard_ram::Ram;
 use outboard_sim::Live;
 use outboard_sim::live::{LiveConfig, LiveDisk};
@@ -184,12 +184,8 @@ pub(crate) fn host_card_back_ends(
 }
 
 /// Opens functions of this machine for which there are drivers.
-pub(crate) fn open_functions(
-    functions: &[Address],
-    dma_bytes: usize,
-    interrupts: Option<InterruptKind>,
-    confinement: Confinement,
-) -> Result<(Vfio, Vec<OpenFunction>)> {
+pub(crate) fn open_functions(config: &VfioConfig) -> Result<(Vfio, Vec<OpenFunction>)> {
+    let VfioConfig { functions, dma_bytes, confinement, .. } = config;
     for address in functions {
         let identity = Machine::here().function(*address)?.identity;
         if drivers::fitting(&identity).is_none() {
@@ -200,9 +196,8 @@ pub(crate) fn open_functions(
             );
         }
     }
-    let config = VfioConfig { functions: functions.to_vec(), dma_bytes, interrupts, confinement };
-    let opened = Vfio::open(&config)?;
-    if confinement == Confinement::DevicesReachAllMemory {
+    let opened = Vfio::open(config)?;
+    if *confinement == Confinement::DevicesReachAllMemory {
         tracing::warn!(
             "no IOMMU confines {}: a faulty device, or a mistake of its driver, can overwrite any \
              memory of this machine",
@@ -210,7 +205,7 @@ pub(crate) fn open_functions(
         );
     }
     let got = opened.0.dma_bytes();
-    if got < dma_bytes {
+    if got < *dma_bytes {
         tracing::warn!("{} MiB of memory for transfers lie in one piece, and are used", got >> 20);
     }
     Ok(opened)

@@ -28,6 +28,20 @@ DIR has to exist. Disks that are plugged in later get a socket, too, and those o
 removed. Nothing is served over 9P then, unless --9p says where: whoever writes to a disk that a \
 virtual machine has mounted destroys what is on it.";
 
+/// What becomes of the memory of virtual machines whose data is not copied.
+pub(super) const ZERO_COPY_HELP: &str = "\
+Let the controllers given with --pci transfer straight to and from the memory of the virtual machines \
+that use their disks, by --vhost-user, rather than copy the data
+
+Of such memory up to MIB MiB are reached at a time, and pinned: what a virtual machine has ever used for \
+transfers stays in this machine's memory until it disconnects. Whatever lies beyond that, or where \
+controllers cannot transfer, is copied; the log says so once. `stats` counts what was not copied \
+(file-bytes-lent). If a virtual machine uses several disks, its memory counts for each of them. Unless \
+this is run as root, the limit of locked memory (ulimit -l) has to be MIB MiB above --memory.
+
+Not for virtual machines whose memory is given back while they run, by a balloon, by free page \
+reporting or virtio-mem: a controller would go on using pages that are no longer theirs.";
+
 /// What a disk of memory is good for.
 pub(super) const RAM_HELP: &str = "\
 Serve a disk of so many bytes of this process's memory, such as 256M. May be given several times, and \

@@ -13,6 +13,7 @@ use outboard_linux::{InterruptSource, now};
 use outboard_pci::{Counting, Device, Function};
 use outboard_sim::Live;
 use outboard_sim::live::LiveConfig;
+use outboard_vfio::VfioConfig;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,8 +79,13 @@ impl Rig {
                 Self::start(device, Box::new(interrupts), Box::new(lab), reaping)
             }
             Target::Pci(address, confinement) => {
-                let (machine, functions) =
-                    hosting::open_functions(&[*address], LabConfig::DMA_BYTES, None, *confinement)?;
+                let (machine, functions) = hosting::open_functions(&VfioConfig {
+                    functions: vec![*address],
+                    dma_bytes: LabConfig::DMA_BYTES,
+                    foreign_bytes: 0,
+                    interrupts: None,
+                    confinement: *confinement,
+                })?;
                 let function = functions.into_iter().next();
                 let (device, interrupts) = function.context("no function was opened")?;
                 Self::start(device, Box::new(interrupts), Box::new(machine), reaping)

@@ -10,7 +10,7 @@ use outboard_ninep::Address;
 use outboard_ninep::server::Owner;
 use outboard_pci::Device;
 use outboard_sim::live::LiveDisk;
-use outboard_vfio::OpenFunction;
+use outboard_vfio::{OpenFunction, VfioConfig};
 use rustix::process::{getgid, getuid};
 use serde::Serialize;
 use std::path::Path;
@@ -99,8 +99,13 @@ impl Fleet {
         devices.other_cards = cards.len();
         if !pci.is_empty() {
             let confinement = args::confinement(arguments.let_devices_reach_all_memory);
-            let (vfio, functions) =
-                hosting::open_functions(pci, *dma_bytes, interrupts, confinement)?;
+            let (vfio, functions) = hosting::open_functions(&VfioConfig {
+                functions: pci.clone(),
+                dma_bytes: *dma_bytes,
+                foreign_bytes: arguments.zero_copy.map_or(0, |mib| u64::from(mib) << 20),
+                interrupts,
+                confinement,
+            })?;
             *dma_bytes = (*dma_bytes).min(vfio.dma_bytes());
             let is_card = |one: &OpenFunction| drivers::is_card(&one.0.identity());
             devices.are_cards = functions.iter().map(is_card).collect();

@@ -2,10 +2,11 @@
 
 use crate::config::VfioConfigSpace;
 use crate::interrupts::{VfioInterrupts, Wiring};
+use crate::reach::VfioSpace;
 use crate::region::{Place, VfioRegisters};
 use crate::{Confinement, VfioError, ioctl};
 use outboard_hw::HwError;
-use outboard_hw::dma::{Arena, DmaSpace};
+use outboard_hw::dma::DmaSpace;
 use outboard_hw::interrupt::{InterruptKind, VectorRange, Vectors};
 use outboard_pci::bar::{Bar, BarKind};
 use outboard_pci::header::Command;
@@ -30,7 +31,7 @@ pub struct VfioDevice {
     identity: Identity,
     config: VfioConfigSpace,
     wiring: Arc<Wiring>,
-    arena: Arena,
+    dma: VfioSpace,
     confinement: Confinement,
     only: Option<InterruptKind>,
     has_reset: bool,
@@ -40,7 +41,7 @@ pub struct VfioDevice {
 impl VfioDevice {
     pub(crate) fn new(
         opened: Opened,
-        arena: Arena,
+        dma: VfioSpace,
         confinement: Confinement,
         only: Option<InterruptKind>,
     ) -> Result<(Self, VfioInterrupts), VfioError> {
@@ -59,7 +60,7 @@ impl VfioDevice {
         let wiring = Arc::new(Wiring::new(device.clone()));
         let interrupts = VfioInterrupts(wiring.clone());
         let has_reset = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
-        let made = Self { identity, config, wiring, arena, confinement, only, has_reset, opened };
+        let made = Self { identity, config, wiring, dma, confinement, only, has_reset, opened };
         Ok((made, interrupts))
     }
 
@@ -120,7 +121,7 @@ impl Device for VfioDevice {
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
-        Arc::new(self.arena.clone())
+        Arc::new(self.dma.clone())
     }
 
     fn translates_addresses(&self) -> bool {

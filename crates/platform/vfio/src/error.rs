@@ -210,6 +210,60 @@ pub enum VfioError {
         /// Bytes of the largest range.
         largest: u64,
     },
+    /// A region of another process's memory is longer than all that functions may reach.
+    #[error(
+        "a region of {} MiB is more than the {} MiB of virtual machines' memory that controllers \
+         may reach. Let them reach more: --zero-copy {}",
+        .bytes.div_ceil(1 << 20), .limit >> 20, .bytes.div_ceil(1 << 20)
+    )]
+    ForeignTooLarge {
+        /// Bytes of the region.
+        bytes: u64,
+        /// Bytes that may be reached.
+        limit: u64,
+    },
+    /// Functions reach as much of other processes' memory as they may.
+    #[error(
+        "controllers reach {} MiB of virtual machines' memory already, which is all that they may. \
+         Let them reach more: --zero-copy {}", .limit >> 20, .limit >> 19
+    )]
+    ForeignUsedUp {
+        /// Bytes that may be reached.
+        limit: u64,
+    },
+    /// The limit of locked memory is too low for another process's memory.
+    #[error(
+        "memory that controllers reach has to be locked, and this process may lock {} KiB{}. Raise \
+         the limit for the shell that starts it: ulimit -l {} (beyond the hard limit as root; for a \
+         service of systemd: LimitMEMLOCK={}M), or run it as root",
+        .limit >> 10, .locked, .needed >> 10, .needed >> 20
+    )]
+    ForeignLocked {
+        /// Bytes allowed.
+        limit: u64,
+        /// What is locked already.
+        locked: Locked,
+        /// Bytes that the limit has to be at least, for all of the region.
+        needed: u64,
+    },
+    /// The kernel has too little memory to pin another process's.
+    #[error("the kernel has too little memory to keep virtual machines' in place")]
+    NoForeignMemory,
+    /// The IOMMU has no room for another process's memory where the device reaches it.
+    #[error(
+        "the IOMMU has no room for {} MiB in one piece where the controller reaches it",
+        .bytes.div_ceil(1 << 20)
+    )]
+    NoForeignAddresses {
+        /// Bytes of the region.
+        bytes: u64,
+    },
+    /// The kernel keeps no more mappings.
+    #[error(
+        "the kernel maps no more pieces of memory. Let it map more (as root): echo 1000000 > \
+         /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
+    )]
+    ForeignMappings,
     /// A function does not do what VFIO's functions do.
     #[error(
         "{address} cannot be used through VFIO: {what}. `dmesg` may say more; see whether the \

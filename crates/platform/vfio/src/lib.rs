@@ -12,6 +12,8 @@
 //! * Addresses: the arena lies in one piece inside the ranges that the IOMMU allows, below 4 GiB
 //!   if it fits there, so that devices with 32-bit addresses reach all of it. Address 0 is never
 //!   used.
+//! * Other processes' memory goes beside the arena, from 4 GiB on if the device reaches so far, if
+//!   that was asked for ([`VfioConfig::foreign_bytes`]). It is mapped as it is used.
 //! * Where the kernel was told to do without an IOMMU, functions are opened only if that is asked
 //!   for ([`Confinement::DevicesReachAllMemory`]). The arena is then a piece of huge pages, and
 //!   device addresses are physical ones.
@@ -41,6 +43,7 @@ mod machine;
 mod memory;
 mod physical;
 mod ranges;
+mod reach;
 mod region;
 mod space;
 

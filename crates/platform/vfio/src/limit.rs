@@ -78,6 +78,20 @@ pub(crate) fn explain(wanted: u64, locked: Locked) -> VfioError {
     judge(wanted, getrlimit(Resource::Memlock).current, locked)
 }
 
+/// The error behind memory of another process that could not be pinned, of which `missing` bytes are
+/// not.
+pub(crate) fn explain_foreign(missing: u64, locked: Locked) -> VfioError {
+    judge_foreign(missing, getrlimit(Resource::Memlock).current, locked)
+}
+
+fn judge_foreign(missing: u64, limit: Option<u64>, locked: Locked) -> VfioError {
+    let needed = locked.bytes().saturating_add(missing).next_multiple_of(1 << 20);
+    match limit {
+        Some(limit) if limit < needed => VfioError::ForeignLocked { limit, locked, needed },
+        _ => VfioError::NoForeignMemory,
+    }
+}
+
 fn judge(wanted: u64, limit: Option<u64>, locked: Locked) -> VfioError {
     let needed = locked.bytes().saturating_add(wanted).next_multiple_of(1 << 20);
     match limit {
@@ -127,6 +141,16 @@ mod tests {
             "may lock 98304 KiB, less the 65536 KiB that this user's processes have locked";
         assert!(error.contains(already), "{error}");
         assert!(error.contains("ulimit -l 131072") && error.contains("--memory 32"), "{error}");
+    }
+
+    #[test]
+    fn other_processes_memory_has_a_remedy_of_its_own() {
+        let locked = Locked::ByProcess(256 << 20);
+        let error = judge_foreign(1 << 30, Some(300 << 20), locked).to_string();
+        assert!(error.contains("may lock 307200 KiB, of which 262144 KiB are taken"), "{error}");
+        assert!(error.contains("ulimit -l 1310720") && !error.contains("--memory"), "{error}");
+        let error = judge_foreign(1 << 30, None, locked);
+        assert!(matches!(error, VfioError::NoForeignMemory), "{error}");
     }
 
     #[test]

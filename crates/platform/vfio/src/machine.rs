@@ -2,6 +2,7 @@
 
 use crate::device::{Opened, VfioDevice};
 use crate::interrupts::VfioInterrupts;
+use crate::reach::VfioSpace;
 use crate::{VfioError, group, ioctl, iommufd, memory};
 use outboard_hw::interrupt::InterruptKind;
 use outboard_linux::EventFd;
@@ -33,6 +34,9 @@ pub struct VfioConfig {
     pub functions: Vec<Address>,
     /// Bytes of DMA memory for all of them together.
     pub dma_bytes: usize,
+    /// The most bytes of other processes' memory that functions may reach at a time, where whoever
+    /// uses them asks for that. Such memory is pinned. Without an IOMMU there is none.
+    pub foreign_bytes: u64,
     /// The only kind of interrupts to use.
     pub interrupts: Option<InterruptKind>,
     /// What has to keep the functions from the rest of memory.
@@ -82,7 +86,7 @@ impl Vfio {
     pub fn open(config: &VfioConfig) -> Result<(Self, Vec<OpenFunction>), VfioError> {
         let functions = look_up(&config.functions, config.confinement)?;
         let len = config.dma_bytes.max(1).next_multiple_of(ARENA_GRANULE);
-        let (arena, dma_bytes, opened, container) = match config.confinement {
+        let (dma, dma_bytes, opened, container) = match config.confinement {
             Confinement::Iommu => {
                 // Where there are both, containers: they are what `bind` loads a module for, and
                 // their locked memory is counted by process, that of iommufd by user. What else
@@ -91,14 +95,15 @@ impl Vfio {
                     (false, true) => iommufd::open(&functions)?,
                     _ => group::open(&functions)?,
                 };
-                (memory::arena(&Arc::new(space), len)?, len, opened, None)
+                let dma = memory::confined(&Arc::new(space), len, config.foreign_bytes)?;
+                (dma, len, opened, None)
             }
             Confinement::DevicesReachAllMemory => {
                 // Memory first: of what a dead process had open, the kernel puts away last what has
                 // the lowest number, and the functions have to be quiet before their memory goes.
                 let (arena, len) = memory::unconfined_arena(len)?;
                 let (container, opened) = group::open_unconfined(&functions)?;
-                (arena, len, opened, Some(container))
+                (VfioSpace::new(arena), len, opened, Some(container))
             }
         };
         let requests = epoll::create(CreateFlags::CLOEXEC).map_err(VfioError::system("epoll"))?;
@@ -106,7 +111,7 @@ impl Vfio {
         let mut made = Vec::new();
         for one in opened {
             vfio.watch(&one)?;
-            made.push(VfioDevice::new(one, arena.clone(), config.confinement, config.interrupts)?);
+            made.push(VfioDevice::new(one, dma.clone(), config.confinement, config.interrupts)?);
         }
         Ok((vfio, made))
     }
@@ -339,8 +344,13 @@ mod tests {
         let functions = vec![Address::new(0xfff0, 0xee, 0, 0)];
         for confinement in [Confinement::Iommu, Confinement::DevicesReachAllMemory] {
             let functions = functions.clone();
-            let config =
-                VfioConfig { functions, dma_bytes: 1 << 20, interrupts: None, confinement };
+            let config = VfioConfig {
+                functions,
+                dma_bytes: 1 << 20,
+                foreign_bytes: 0,
+                interrupts: None,
+                confinement,
+            };
             let error = Vfio::open(&config).unwrap_err().to_string();
             assert!(error.contains("fff0:ee:00.0") && error.contains("outboard status"), "{error}");
         }

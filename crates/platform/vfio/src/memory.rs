@@ -1,8 +1,10 @@
 //! The arena: memory of this process that functions reach, through the IOMMU or without one.
 #![allow(unsafe_code)]
 
-use crate::space::Space;
-use crate::{VfioError, contiguous, limit, physical, ranges};
+use crate::ranges::Addresses;
+use crate::reach::{Foreign, VfioSpace};
+use crate::space::{Mapper, Space};
+use crate::{VfioError, contiguous, limit, physical};
 use outboard_hw::dma::{Arena, ArenaMemory};
 use outboard_linux::{MappedRange, SharedMemory};
 use rustix::io::Errno;
@@ -16,13 +18,27 @@ struct IommuMapping {
     space: Arc<Space>,
 }
 
-/// An arena of `len` bytes, a multiple of the page size, that the functions in `space` reach.
-pub(crate) fn arena(space: &Arc<Space>, len: usize) -> Result<Arena, VfioError> {
-    let wanted = len as u64;
+/// Memory for the functions in `space`: an arena of `len` bytes, a multiple of the page size, and up
+/// to `foreign_bytes` of other processes' beside it.
+pub(crate) fn confined(
+    space: &Arc<Space>,
+    len: usize,
+    foreign_bytes: u64,
+) -> Result<VfioSpace, VfioError> {
     let allowed = space.ranges().map_err(VfioError::system("asking for the IOMMU's addresses"))?;
-    let Some(iova) = ranges::place(&allowed, wanted) else {
-        let sizes = allowed.iter().map(|range| range.end().saturating_sub(*range.start()));
-        return Err(VfioError::NoAddresses { wanted, largest: sizes.max().unwrap_or(0) });
+    let mut addresses = Addresses::new(allowed);
+    let arena = arena(space, len, &mut addresses)?;
+    if foreign_bytes == 0 {
+        return Ok(VfioSpace::new(arena));
+    }
+    let foreign = Foreign::new(space.clone(), addresses, foreign_bytes);
+    Ok(VfioSpace::with_foreign(arena, Arc::new(foreign)))
+}
+
+fn arena(space: &Arc<Space>, len: usize, addresses: &mut Addresses) -> Result<Arena, VfioError> {
+    let wanted = len as u64;
+    let Some(iova) = addresses.take_for_arena(wanted) else {
+        return Err(VfioError::NoAddresses { wanted, largest: addresses.largest() });
     };
     let memory = SharedMemory::of_large_pages("outboard-dma", len);
     let memory = Arc::new(memory.map_err(VfioError::system("making memory for transfers"))?);

@@ -2,8 +2,25 @@
 
 use crate::{Locked, ioctl, limit};
 use rustix::io;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+
+/// What maps memory for functions.
+pub(crate) trait Mapper: Send + Sync + fmt::Debug {
+    /// Lets the functions read and write `len` bytes of memory, from `iova` on.
+    ///
+    /// # Safety
+    /// The memory at `cpu` is DMA memory (S1, S2, S3) until it was unmapped.
+    #[allow(unsafe_code)]
+    unsafe fn map(&self, cpu: usize, iova: u64, len: u64) -> io::Result<()>;
+
+    /// Ends what `map` began, with the same `iova` and `len`: a mapping is never split.
+    fn unmap(&self, iova: u64, len: u64) -> io::Result<()>;
+
+    /// The memory that the kernel adds to when it looks whether more may be locked.
+    fn locked(&self) -> Locked;
+}
 
 /// An address space of the IOMMU, which functions are put into.
 #[derive(Debug)]
@@ -34,21 +51,11 @@ impl Space {
             }
         }
     }
+}
 
-    /// The memory that the kernel adds to when it looks whether more may be locked.
-    pub(crate) fn locked(&self) -> Locked {
-        match self {
-            Self::Container(_) => limit::of_process(),
-            Self::Iommufd { .. } => limit::of_user(),
-        }
-    }
-
-    /// Lets the functions read and write `len` bytes of memory, from `iova` on.
-    ///
-    /// # Safety
-    /// The memory at `cpu` is DMA memory (S1, S2, S3) until it was unmapped.
+impl Mapper for Space {
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn map(&self, cpu: usize, iova: u64, len: u64) -> io::Result<()> {
+    unsafe fn map(&self, cpu: usize, iova: u64, len: u64) -> io::Result<()> {
         match self {
             // SAFETY: the caller's promise (S1).
             Self::Container(container) => unsafe { ioctl::type1_map(container, cpu, iova, len) },
@@ -59,11 +66,17 @@ impl Space {
         }
     }
 
-    /// Ends what `map` began, with the same `iova` and `len`: a mapping is never split.
-    pub(crate) fn unmap(&self, iova: u64, len: u64) -> io::Result<()> {
+    fn unmap(&self, iova: u64, len: u64) -> io::Result<()> {
         match self {
             Self::Container(container) => ioctl::type1_unmap(container, iova, len),
             Self::Iommufd { descriptor, ioas } => ioctl::ioas_unmap(descriptor, *ioas, iova, len),
+        }
+    }
+
+    fn locked(&self) -> Locked {
+        match self {
+            Self::Container(_) => limit::of_process(),
+            Self::Iommufd { .. } => limit::of_user(),
         }
     }
 }

@@ -61,7 +61,13 @@ fn run() -> Result<String, Failure> {
         _ => Confinement::Iommu,
     };
     let functions = vec![address.parse()?];
-    let config = VfioConfig { functions, dma_bytes: 16 << 20, interrupts: None, confinement };
+    let config = VfioConfig {
+        functions,
+        dma_bytes: 16 << 20,
+        foreign_bytes: 0,
+        interrupts: None,
+        confinement,
+    };
     let (_vfio, functions) = Vfio::open(&config)?;
     let (device, interrupts) = functions.into_iter().next().ok_or("no function")?;
     let mut card = Card::start(device, interrupts)?;

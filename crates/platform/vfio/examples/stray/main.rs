@@ -51,6 +51,7 @@ fn run() -> Result<(), Failure> {
     let config = VfioConfig {
         functions: vec![address],
         dma_bytes: 16 << 20,
+        foreign_bytes: 0,
         interrupts: None,
         confinement: outboard_vfio::Confinement::Iommu,
     };
