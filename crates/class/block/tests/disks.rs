@@ -8,7 +8,7 @@ use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, T
 use outboard_block::partition::Scheme;
 use outboard_block::{Durability, Operation, Room, UnitId, UnitState};
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, Constraints, DmaSpace};
+use outboard_hw::dma::{Arena, Constraints, DmaSpace, SgList};
 use outboard_linux::SharedMemory;
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -503,4 +503,20 @@ fn a_driver_that_is_taken_out_leaves_the_others_as_they_are() {
     assert!(matches!(&done[..], [Done { result: Ok(Outcome::Read(_)), .. }]), "{done:?}");
     assert!(!bench.disks.is_stopped());
     assert!(bench.shared.try_lock().is_ok() && Arc::strong_count(&bench.shared) == 1, "dropped");
+}
+
+#[test]
+fn memory_that_the_controller_does_not_reach_is_refused() {
+    let mut bench = Bench::simple(64);
+    let lent = || SgList::single(SharedMemory::new("lent", 4096).unwrap().into_buffer(), 0..1024);
+    assert!(!bench.disks.takes_any_memory(DISK));
+    assert!(bench.disks.takes_lent(DISK, 512, 1024), "by itself it could be");
+    assert!(!bench.disks.takes_memory(DISK, &lent()));
+    assert_eq!(bench.disks.read_lent(DISK, 512, lent(), Token(1)), Err(Refusal::Unsupported));
+    // What the disk's own space has made is reached, of course.
+    let (space, limits) = bench.disks.space(DISK).unwrap();
+    let own = space.allocate(1024, &limits).unwrap();
+    bench.disks.read_lent(DISK, 512, SgList::single(own, 0..1024), Token(2)).unwrap();
+    assert!(matches!(bench.finish().pop().unwrap().result, Ok(Outcome::Lent(1024))));
+    assert_eq!(bench.disks.counters(DISK).bytes_lent, 1024);
 }

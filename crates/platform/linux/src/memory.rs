@@ -1,7 +1,7 @@
 //! Memory that another process maps too.
 #![allow(unsafe_code)]
 
-use outboard_hw::dma::{Arena, ArenaMemory, DmaBacking, DmaBuffer, RawDma};
+use outboard_hw::dma::{Arena, ArenaMemory, DmaBacking, DmaBuffer, NOWHERE, RawDma};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::fs::{fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io;
@@ -118,7 +118,7 @@ impl SharedMemory {
     /// All of it as one buffer, for whoever wants memory without a device. Its device addresses mean
     /// nothing.
     pub fn into_buffer(self) -> DmaBuffer {
-        let raw = RawDma { cpu: self.cpu, device: 0, len: self.len };
+        let raw = RawDma { cpu: self.cpu, device: NOWHERE, len: self.len };
         // SAFETY: the mapping lives as long as the buffer, which keeps the value (S1); it is given
         // up here, so nobody else uses it (S2, S3), and no device is told of it (S4).
         unsafe { DmaBuffer::from_raw(raw, Arc::new(self)) }

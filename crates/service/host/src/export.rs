@@ -131,6 +131,10 @@ impl Exports {
         for export in &mut self.all {
             if let Some(session) = &mut export.session {
                 export.unfinished = session.work(disks);
+                if let Some(refusal) = session.take_refusal() {
+                    let what = format_args!("data of the virtual machine is copied: {refusal}");
+                    events.log(at, &export.door.name, &what);
+                }
                 if session.is_over() {
                     match session.closed() {
                         Some(reason) => events.log(

@@ -6,6 +6,7 @@ use crate::error::Violation;
 use crate::inflight::Inflight;
 use crate::memory::Memory;
 use crate::queue::Vring;
+use crate::reach::Reach;
 use crate::socket::{Received, Socket};
 use outboard_virtio::spec::vhost_user::{Header, ProtocolFeatures, backend_request};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -33,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) features: u64,
     pub(crate) protocol: ProtocolFeatures,
     pub(crate) memory: Rc<Memory>,
+    /// How the device comes to transfer there, if it can.
+    pub(crate) reach: Rc<Reach>,
     pub(crate) inflight: Option<Inflight>,
     pub(crate) vrings: Vec<Vring>,
     /// The ring that stops once what is under way has ended.
@@ -43,7 +46,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client that has just connected.
-    pub(crate) fn new(socket: OwnedFd, offer: Offer) -> io::Result<Self> {
+    pub(crate) fn new(socket: OwnedFd, offer: Offer, reach: Reach) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // Each new event is told once, and the descriptor is not read for it: reading kicks would
         // let a client hold us.
@@ -61,6 +64,7 @@ impl Client {
             features: 0,
             protocol: ProtocolFeatures::empty(),
             memory: Rc::default(),
+            reach: Rc::new(reach),
             inflight: None,
             stopping: None,
             back: None,

@@ -11,8 +11,8 @@
 //! hands it what has ended at the disks ([`complete`](Session::complete)).
 //!
 //! **Copies.** Data is copied once: between the client's memory and the disk's, if the driver does
-//! the copying, or memory that the disk's controller reaches. It would take none if the controller
-//! reached the client's memory, which no platform can let it do today.
+//! the copying, or memory that the disk's controller reaches. It is not copied where the controller
+//! reaches the client's memory, as its platform lets it if it was asked to, and takes it as it lies.
 //!
 //! **Distrust.** The client's memory changes under our hands. What is in it is copied out before it
 //! is looked at, once, and lengths, addresses and indices are checked before they are used. Memory
@@ -42,6 +42,7 @@ mod memory;
 mod message;
 mod net;
 mod queue;
+mod reach;
 mod request;
 mod ring;
 mod session;

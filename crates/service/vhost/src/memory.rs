@@ -5,6 +5,7 @@
 
 use crate::cut;
 use crate::error::Violation;
+use crate::reach::Reach;
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_linux::ForeignMemory;
 use outboard_virtio::spec::vhost_user::MemoryRegion;
@@ -25,18 +26,41 @@ pub(crate) struct Region {
     pub(crate) user: u64,
     pub(crate) bytes: u64,
     memory: RefCell<ForeignMemory>,
+    /// Whether the disk may be able to transfer in it.
+    is_lendable: bool,
+    reach: Rc<Reach>,
 }
 
 impl Region {
-    pub(crate) fn map(file: impl AsFd, what: &MemoryRegion) -> Result<Self, Violation> {
+    pub(crate) fn map(
+        file: impl AsFd,
+        what: &MemoryRegion,
+        reach: &Rc<Reach>,
+    ) -> Result<Self, Violation> {
         let (guest, user) = (what.guest_address.get(), what.user_address.get());
         let bytes = what.bytes.get();
         // No address is beyond the last, and the sum of two lengths is one.
         if guest.checked_add(bytes).is_none() || user.checked_add(bytes).is_none() {
             return Err(Violation::Regions);
         }
-        let memory = ForeignMemory::map(file, what.file_offset.get(), bytes)?;
-        Ok(Self { guest, user, bytes, memory: RefCell::new(memory) })
+        let mut memory = ForeignMemory::map(file, what.file_offset.get(), bytes)?;
+        let is_lendable = reach.extend_to(&mut memory);
+        let (memory, reach) = (RefCell::new(memory), reach.clone());
+        Ok(Self { guest, user, bytes, memory, is_lendable, reach })
+    }
+
+    /// A part of it for a transfer: one that the disk's controller reaches, or, if that cannot be
+    /// had, one for transfers by the processor alone.
+    #[inline]
+    fn lend(&self, range: Range<usize>) -> DmaBuffer {
+        let memory = self.memory.borrow();
+        if memory.is_reached() {
+            match memory.reached_part(range.clone()) {
+                Ok(part) => return part,
+                Err(refusal) => self.reach.refuse(refusal),
+            }
+        }
+        memory.part(range)
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -51,6 +75,7 @@ pub(crate) struct Memory {
     regions: Vec<Rc<Region>>,
     /// The number of the region in which something was found last: the next is likely there.
     last: Cell<usize>,
+    is_lendable: bool,
 }
 
 impl Memory {
@@ -59,6 +84,7 @@ impl Memory {
         if overlaps || self.regions.len() >= MAX_REGIONS {
             return Err(Violation::Regions);
         }
+        self.is_lendable |= region.is_lendable;
         self.regions.push(Rc::new(region));
         Ok(())
     }
@@ -72,6 +98,12 @@ impl Memory {
                 != (guest_address.get(), user_address.get(), bytes.get())
         });
         self.regions.len() < count
+    }
+
+    /// Whether the disk may be able to transfer in some of it.
+    #[inline]
+    pub(crate) const fn is_lendable(&self) -> bool {
+        self.is_lendable
     }
 
     /// Whether a file has turned out to be shorter than it was.
@@ -156,7 +188,7 @@ impl Memory {
 
     /// Adds a buffer for a span to a transfer's memory.
     pub(crate) fn lend(&self, span: Span, to: &mut SgList) {
-        to.push(self.region(span).borrow().part(span.range()), 0..span.bytes as usize);
+        to.push(self.regions[span.region].lend(span.range()), 0..span.bytes as usize);
     }
 
     /// Copies the beginning of a span out to ordinary memory; panics if that is longer.
@@ -241,9 +273,15 @@ impl Area {
     /// A part of memory that is nothing else.
     pub(crate) fn of(memory: ForeignMemory) -> Self {
         let bytes = memory.memory().len();
-        let (guest, user) = (0, 0);
-        let memory = RefCell::new(memory);
-        Self::new(Rc::new(Region { guest, user, bytes: bytes as u64, memory }), 0, bytes)
+        let region = Region {
+            guest: 0,
+            user: 0,
+            bytes: bytes as u64,
+            memory: RefCell::new(memory),
+            is_lendable: false,
+            reach: Rc::default(),
+        };
+        Self::new(Rc::new(region), 0, bytes)
     }
 
     /// A part of this part.

@@ -267,7 +267,7 @@ impl Client {
         let regions = regions.chunks_exact(size_of::<MemoryRegion>());
         for (region, file) in regions.zip(files) {
             let region = MemoryRegion::read_from_bytes(region).map_err(|_| length)?;
-            memory.add(Region::map(file, &region)?)?;
+            memory.add(Region::map(file, &region, &self.reach)?)?;
         }
         self.use_memory(memory)
     }
@@ -281,7 +281,7 @@ impl Client {
     fn add_memory(&mut self, content: &mut Content) -> Result<Answer, Violation> {
         let region = Self::region(content)?;
         let mut memory = (*self.memory).clone();
-        memory.add(Region::map(content.descriptor()?, &region)?)?;
+        memory.add(Region::map(content.descriptor()?, &region, &self.reach)?)?;
         self.use_memory(memory)
     }
 

@@ -32,6 +32,10 @@ pub(crate) struct Request {
     done: u64,
     /// Bytes that the disk is transferring.
     part: usize,
+    /// Whether it transfers them in the client's memory.
+    is_lent: bool,
+    /// Whether data is to be copied, whatever the disk could do.
+    copies: bool,
 }
 
 /// How a request goes on.
@@ -56,7 +60,20 @@ impl Request {
     ) -> Result<Self, Violation> {
         let memory = memory.clone();
         let (command, layout) = blk::parse(&memory, &pieces)?;
-        Ok(Self { queue, head, pieces, memory, command, layout, durability, done: 0, part: 0 })
+        let (done, part, is_lent, copies) = (0, 0, false, false);
+        Ok(Self {
+            queue,
+            head,
+            pieces,
+            memory,
+            command,
+            layout,
+            durability,
+            done,
+            part,
+            is_lent,
+            copies,
+        })
     }
 
     /// Passes the request, or the next part of it, to the disk.
@@ -71,8 +88,7 @@ impl Request {
                 let Some(offset) = self.transfer(disks, disk, sector, self.layout.to_driver) else {
                     return Ok(Step::Ended(STATUS_IO_ERROR));
                 };
-                if disks.takes_lent(disk, offset, self.part) {
-                    let lent = self.lend();
+                if let Some(lent) = self.lend(disks, disk, offset) {
                     return Ok(refused(disks.read_lent(disk, offset, lent, token)));
                 }
                 Ok(refused(disks.read(disk, offset, self.part, token)))
@@ -83,8 +99,7 @@ impl Request {
                     return Ok(Step::Ended(STATUS_IO_ERROR));
                 };
                 let Self { part, durability, done, .. } = *self;
-                if disks.takes_lent(disk, offset, part) {
-                    let lent = self.lend();
+                if let Some(lent) = self.lend(disks, disk, offset) {
                     return Ok(refused(disks.write_lent(disk, offset, lent, durability, token)));
                 }
                 let fill = |into: &mut _, at| {
@@ -157,11 +172,18 @@ impl Request {
         Some(start + self.done)
     }
 
-    /// The client's memory for the part that is next.
-    fn lend(&self) -> SgList {
+    /// The client's memory for the part that is next, if the disk can transfer there.
+    fn lend(&mut self, disks: &Disks, disk: DiskId, offset: u64) -> Option<SgList> {
+        self.is_lent = false;
+        let may = !self.copies && self.memory.is_lendable();
+        if !may || !disks.takes_lent(disk, offset, self.part) {
+            return None;
+        }
         let to_driver = matches!(self.command, Command::Read { .. });
         let part = (self.done, self.part);
-        self.layout.lend(&self.memory, &self.pieces, to_driver, part)
+        let lent = self.layout.lend(&self.memory, &self.pieces, to_driver, part);
+        self.is_lent = disks.takes_memory(disk, &lent);
+        self.is_lent.then_some(lent)
     }
 
     /// The disk's serial number.
@@ -188,6 +210,13 @@ impl Request {
                 let (memory, pieces) = (&self.memory, &self.pieces);
                 self.layout.copy_in(memory, pieces, self.done, (from, range));
                 range.len()
+            }
+            // The disk did not look for what was wrong: that takes memory of its own.
+            Err(DiskError { error: BlockError::Media { .. } | BlockError::Aborted, .. })
+                if self.is_lent =>
+            {
+                self.copies = true;
+                return Ok(None);
             }
             Err(DiskError { error: BlockError::Unsupported, .. }) => {
                 return Ok(Some(STATUS_UNSUPPORTED));

@@ -6,9 +6,11 @@ use crate::config;
 use crate::device::{Device, Offer};
 use crate::error::Violation;
 use crate::queue::MAX_QUEUES;
+use crate::reach::Reach;
 use crate::request::{Request, Step};
 use outboard_block::disk::{DiskId, DiskInfo, Disks, Done, Outcome, Token};
 use outboard_block::{Durability, Geometry, Identity};
+use outboard_hw::dma::Unreachable;
 use outboard_virtio::spec::blk::{BlkFeatures, STATUS_IO_ERROR, WRITEBACK};
 use outboard_virtio::spec::vhost_user::MAX_CONFIG_BYTES;
 use rustix::io;
@@ -70,7 +72,7 @@ impl Session {
             id,
             disk,
             known: Known::of(info),
-            client: Client::new(socket, offer)?,
+            client: Client::new(socket, offer, Reach::of(disk, disks))?,
             write_cache: true,
             requests: Vec::new(),
             free: Vec::new(),
@@ -292,6 +294,12 @@ impl Session {
     /// Why the client was disconnected, if it was; it may also just have gone.
     pub const fn closed(&self) -> Option<Violation> {
         self.client.closed()
+    }
+
+    /// Why some data is copied though the disk's controller was to reach the client's memory; told
+    /// once.
+    pub fn take_refusal(&self) -> Option<Unreachable> {
+        self.client.reach.take_refusal()
     }
 
     /// Whether the client is gone, and nothing that it asked for is under way: another one can come.

@@ -6,5 +6,6 @@ mod hostile;
 mod lent;
 mod memory;
 mod net;
+mod reach;
 mod rig;
 mod service;

@@ -4,12 +4,40 @@ use super::job::{Job, JobId, Kind, Phase};
 use super::set::{Disks, MAX_TRANSFER_BYTES};
 use super::{DiskId, Refusal, Token};
 use crate::driver::Durability;
-use outboard_hw::dma::SgList;
+use alloc::sync::Arc;
+use outboard_hw::dma::{Constraints, DmaSpace, NOWHERE, SgList};
 
 impl Disks {
+    /// Whether a disk's driver takes any memory that this process has; see
+    /// [`BlockDriver::takes_any_memory`](crate::BlockDriver::takes_any_memory).
+    pub fn takes_any_memory(&self, disk: DiskId) -> bool {
+        let place = self.disks.get(usize::from(disk.0));
+        place.is_some_and(|place| self.drivers[place.driver].driver.takes_any_memory())
+    }
+
+    /// The space that a disk's controller finds memory in, and what it asks of that.
+    pub fn space(&self, disk: DiskId) -> Option<(Arc<dyn DmaSpace>, Constraints)> {
+        let place = self.disks.get(usize::from(disk.0))?;
+        let driver = &self.drivers[place.driver].driver;
+        Some((driver.dma(), driver.constraints()))
+    }
+
+    /// Whether a disk's driver can transfer to and from memory of the caller's: it takes any, or its
+    /// controller reaches all of it, and takes it as it lies.
+    pub fn takes_memory(&self, disk: DiskId, memory: &SgList) -> bool {
+        let Some(place) = self.disks.get(usize::from(disk.0)) else { return false };
+        let driver = &self.drivers[place.driver].driver;
+        if driver.takes_any_memory() {
+            return true;
+        }
+        let limits = driver.constraints();
+        let highest_address = limits.highest_address.min(NOWHERE - 1);
+        memory.check(&Constraints { highest_address, ..limits }).is_ok()
+    }
+
     /// Whether `len` bytes from `offset` on can be transferred in memory of the caller's
-    /// ([`read_lent`](Self::read_lent), [`write_lent`](Self::write_lent)): if the driver takes any
-    /// memory, and they are whole sectors, no more than go in one piece.
+    /// ([`read_lent`](Self::read_lent), [`write_lent`](Self::write_lent)), if the driver
+    /// [takes](Self::takes_memory) that: they are whole sectors, no more than go in one piece.
     pub fn takes_lent(&self, disk: DiskId, offset: u64, len: usize) -> bool {
         let Some(place) = self.disks.get(usize::from(disk.0)) else { return false };
         let driver = &self.drivers[place.driver].driver;
@@ -18,7 +46,7 @@ impl Disks {
         // Sectors have a power of two of bytes, or else this is left to those who divide.
         let whole = sector.is_power_of_two() && (offset | len as u64) & (sector - 1) == 0;
         let most = sector.saturating_mul(unit.geometry.max_transfer_sectors.into());
-        whole && len as u64 <= most && driver.takes_any_memory()
+        whole && len as u64 <= most
     }
 
     /// Reads into memory of the caller's, as much as it has, from `offset` on. Where a sector cannot
@@ -64,7 +92,7 @@ impl Disks {
         token: Token,
     ) -> Result<JobId, Refusal> {
         let len = memory.bytes();
-        if !self.takes_lent(disk, offset, len) {
+        if !self.takes_lent(disk, offset, len) || !self.takes_memory(disk, &memory) {
             return Err(Refusal::Unsupported);
         }
         let admitted = self.admit(disk, &kind)?;

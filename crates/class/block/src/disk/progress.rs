@@ -257,10 +257,14 @@ impl Disks {
                 counters.bytes_written += *bytes as u64;
                 counters.short += u64::from(*bytes < job.len);
             }
-            Ok(Outcome::Lent(bytes)) if matches!(job.kind, Kind::Read) => {
-                counters.bytes_read += *bytes as u64;
+            Ok(Outcome::Lent(bytes)) => {
+                let bytes = *bytes as u64;
+                counters.bytes_lent += bytes;
+                *match job.kind {
+                    Kind::Read => &mut counters.bytes_read,
+                    _ => &mut counters.bytes_written,
+                } += bytes;
             }
-            Ok(Outcome::Lent(bytes)) => counters.bytes_written += *bytes as u64,
             Ok(Outcome::Finished) => {}
             Err(error) => counters.failed(error.error),
         }

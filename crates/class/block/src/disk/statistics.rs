@@ -15,6 +15,8 @@ pub struct DiskCounters {
     pub bytes_read: u64,
     /// Likewise.
     pub bytes_written: u64,
+    /// Of those, bytes that were transferred in memory of the front ends' clients, without a copy.
+    pub bytes_lent: u64,
     /// Writes that had to read a sector first.
     pub merges: u64,
     /// Writes that had to wait for another to the same sector.

@@ -5,7 +5,7 @@ use outboard_block::{
     RefusedReason, Request, Tag, Unit, UnitId, UnitState,
 };
 use outboard_hw::Instant;
-use outboard_hw::dma::{Arena, Constraints, DmaSpace, SgList};
+use outboard_hw::dma::{Arena, Constraints, DeviceView, DmaSpace, ModelSpace, SgList};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,10 @@ pub(crate) struct Memory {
     shared: Arc<Mutex<Shared>>,
     units: Vec<Unit>,
     health: Option<Health>,
-    arena: Arena,
+    space: Arc<dyn DmaSpace>,
+    limits: Constraints,
+    /// Where transfers go, if they are by device address.
+    view: Option<DeviceView>,
     waiting: Vec<(UnitId, Tag, Request)>,
     changes: u64,
     stopped: bool,
@@ -71,7 +74,9 @@ impl Memory {
             shared,
             units: vec![unit],
             health: None,
-            arena: arena.clone(),
+            space: Arc::new(arena.clone()),
+            limits: Constraints::NONE,
+            view: None,
             waiting: Vec::new(),
             changes: 0,
             stopped: false,
@@ -83,6 +88,14 @@ impl Memory {
     pub(crate) fn places(mut self, count: usize) -> Self {
         self.units.resize(count, Unit { state: UnitState::Absent, ..Unit::UNKNOWN });
         self
+    }
+
+    /// With a controller that finds memory by device address, in this space, and takes it within such
+    /// limits.
+    #[allow(dead_code, reason = "not every test is about addresses")]
+    pub(crate) fn reaching(self, space: &ModelSpace, limits: Constraints) -> Self {
+        let view = Some(DeviceView::of_space(space.clone()));
+        Self { space: Arc::new(space.clone()), limits, view, ..self }
     }
 
     /// Gives units the state that the test wants; what is under way at those that change fails.
@@ -147,6 +160,19 @@ impl Memory {
         if operation == Operation::Flush || operation == Operation::Discard {
             return Ok(());
         }
+        if let Some(view) = &self.view {
+            let mut rest = range;
+            for segment in segments {
+                let (piece, after) = rest.split_at_mut(segment.bytes as usize);
+                match operation {
+                    Operation::Read => view.write(segment.address.bits(), piece).unwrap(),
+                    _ => view.read(segment.address.bits(), piece).unwrap(),
+                }
+                rest = after;
+            }
+            request.data = data;
+            return Ok(());
+        }
         assert_eq!(segments.len(), 1);
         let offset = segments[0].address.bits();
         let mut buffer = data.into_buffers().next().unwrap();
@@ -174,10 +200,10 @@ impl BlockDriver for Memory {
         self.health.as_ref()
     }
     fn constraints(&self) -> Constraints {
-        Constraints::NONE
+        self.limits
     }
     fn dma(&self) -> Arc<dyn DmaSpace> {
-        Arc::new(self.arena.clone())
+        self.space.clone()
     }
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let Unit { geometry, state, .. } = self.units[usize::from(unit.0)];

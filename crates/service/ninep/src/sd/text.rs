@@ -146,6 +146,7 @@ fn counters(disks: &Disks, disk: DiskId, line: &mut dyn FnMut(&'static str, u64)
     line("file-writes", counters.writes);
     line("file-bytes-read", counters.bytes_read);
     line("file-bytes-written", counters.bytes_written);
+    line("file-bytes-lent", counters.bytes_lent);
     line("file-merges", counters.merges);
     line("file-waits", counters.waits);
     line("file-errors", counters.errors);

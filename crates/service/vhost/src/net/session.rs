@@ -6,6 +6,7 @@ use crate::chain::Piece;
 use crate::client::Client;
 use crate::device::Device;
 use crate::error::Violation;
+use crate::reach::Reach;
 use crate::ring::Head;
 use outboard_net::Offloads;
 use outboard_virtio::net::features::capabilities;
@@ -78,7 +79,7 @@ impl NetSession {
     pub fn new(socket: OwnedFd, id: u32, card: &Card) -> io::Result<Self> {
         Ok(Self {
             id,
-            client: Client::new(socket, offer(card.interface()))?,
+            client: Client::new(socket, offer(card.interface()), Reach::default())?,
             traffic: Traffic::default(),
             is_short: false,
             begun: Vec::new(),

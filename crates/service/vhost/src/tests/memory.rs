@@ -7,6 +7,7 @@ use crate::memory::{Memory, Region};
 use outboard_linux::SharedMemory;
 use outboard_virtio::spec::split::Descriptor;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use zerocopy::IntoBytes;
 
 const PAGE: u64 = 4096;
@@ -29,7 +30,7 @@ fn memory() -> (SharedMemory, Memory) {
         region(LOW + LOW_BYTES, 2 << 20, PAGE, 2 * PAGE),
     ];
     for what in regions {
-        memory.add(Region::map(file.as_fd(), &what).unwrap()).unwrap();
+        memory.add(Region::map(file.as_fd(), &what, &Rc::default()).unwrap()).unwrap();
     }
     (file, memory)
 }

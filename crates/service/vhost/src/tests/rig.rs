@@ -4,8 +4,7 @@
 mod memory;
 
 use crate::{Session, cut};
-use memory::Memory;
-pub(super) use memory::Shared;
+pub(super) use memory::{Memory, Shared};
 use outboard_block::UnitId;
 use outboard_block::disk::{DiskOptions, Disks};
 use outboard_hw::Instant;
