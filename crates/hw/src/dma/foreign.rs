@@ -36,8 +36,11 @@ pub unsafe trait Reach: Send + Sync {
     /// It always returns the same.
     fn device(&self) -> u64;
 
-    /// Sees to it that the devices reach the bytes `range` of the region. It costs little if they do
-    /// already. A reach that could not be extended once need not try again.
+    /// Whether the devices reach the bytes `range` of the region.
+    fn has(&self, range: Range<usize>) -> bool;
+
+    /// Sees to it that they do. It costs little if they do already, and may take a moment if not. A
+    /// reach that could not be extended once need not try again.
     fn extend(&self, range: Range<usize>) -> Result<(), Unreachable>;
 }
 

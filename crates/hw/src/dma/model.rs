@@ -108,6 +108,12 @@ unsafe impl Reach for Handle {
         self.0.device
     }
 
+    fn has(&self, range: Range<usize>) -> bool {
+        let pages = self.0.pages.lock();
+        let pages = pages.get(range.start / PAGE..range.end.div_ceil(PAGE));
+        pages.is_some_and(|pages| pages.iter().all(|reached| *reached))
+    }
+
     fn extend(&self, range: Range<usize>) -> Result<(), Unreachable> {
         let mut pages = self.0.pages.lock();
         let range = range.start / PAGE..range.end.div_ceil(PAGE);

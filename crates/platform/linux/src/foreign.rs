@@ -129,6 +129,14 @@ impl ForeignMemory {
         self.reached.is_some()
     }
 
+    /// Whether devices reach a part of it by now, so that it takes no time to have it
+    /// ([`reached_part`](Self::reached_part)). Panics if it lies outside.
+    #[inline]
+    pub fn reaches(&self, range: Range<usize>) -> bool {
+        let (offset, len) = self.locate(range);
+        self.reached.as_ref().is_some_and(|reached| reached.reach.has(offset..offset + len))
+    }
+
     /// A part of it as a buffer of its own, for a transfer by the processor or by a device of the
     /// space that was let reach it. Like other parts it may overlap others, and stays mapped, for
     /// devices too, for as long as it lives. Panics if it lies outside.
@@ -300,7 +308,9 @@ mod tests {
         assert!(!memory.is_reached());
         memory.let_reach(&space, &Constraints::NONE).unwrap();
         assert!(memory.is_reached() && space.foreign_regions() == 1);
+        assert!(!memory.reaches(100..5000));
         let part = memory.reached_part(100..5000).unwrap();
+        assert!(memory.reaches(0..8192) && !memory.reaches(8191..8193));
         let at = part.address().bits();
         assert!(at > own && at < NOWHERE, "beside the arena");
         view.write(at + 3996, b"by a device").unwrap();

@@ -194,17 +194,23 @@ unsafe impl Reach for IommuReach {
     }
 
     #[inline]
+    fn has(&self, range: Range<usize>) -> bool {
+        let pieces = range.start / PIECE_BYTES..range.end.div_ceil(PIECE_BYTES);
+        let pieces = self.pieces.get(pieces);
+        pieces
+            .is_some_and(|pieces| pieces.iter().all(|is_mapped| is_mapped.load(Ordering::Acquire)))
+    }
+
+    #[inline]
     fn extend(&self, range: Range<usize>) -> Result<(), Unreachable> {
         if range.is_empty() || range.end > self.memory.size_bytes() {
             return Err(Unreachable::Outside);
         }
-        let pieces = range.start / PIECE_BYTES..=(range.end - 1) / PIECE_BYTES;
-        let mut all = self.pieces[pieces.clone()].iter();
-        if all.all(|is_mapped| is_mapped.load(Ordering::Acquire)) {
-            Ok(())
-        } else {
-            self.map(pieces)
+        if self.has(range.clone()) {
+            return Ok(());
         }
+        let pieces = range.start / PIECE_BYTES..=(range.end - 1) / PIECE_BYTES;
+        self.map(pieces)
     }
 }
 
@@ -303,9 +309,11 @@ mod tests {
         let (ledger, space) = space(64 << 20);
         let memory = reached(&space, 3 * PIECE + 4096).unwrap();
         assert_eq!(ledger.mapped(), [], "nothing was used");
+        assert!(!memory.reaches(0..1));
         let across = memory.reached_part(PIECE_BYTES - 1..PIECE_BYTES + 1).unwrap();
         assert_eq!(across.address().bits(), FOUR_GIB + PIECE - 1);
         assert_eq!(ledger.mapped(), [(FOUR_GIB, PIECE), (FOUR_GIB + PIECE, PIECE)]);
+        assert!(memory.reaches(0..2 * PIECE_BYTES) && !memory.reaches(0..2 * PIECE_BYTES + 1));
         let last = memory.reached_part(3 * PIECE_BYTES..3 * PIECE_BYTES + 4096).unwrap();
         let again = memory.reached_part(0..2 * PIECE_BYTES).unwrap();
         assert_eq!(ledger.mapped()[2..], [(FOUR_GIB + 3 * PIECE, 4096)], "and the rest once");

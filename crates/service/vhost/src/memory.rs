@@ -54,7 +54,7 @@ impl Region {
     #[inline]
     fn lend(&self, range: Range<usize>) -> DmaBuffer {
         let memory = self.memory.borrow();
-        if memory.is_reached() {
+        if memory.is_reached() && (memory.reaches(range.clone()) || self.reach.may_extend()) {
             match memory.reached_part(range.clone()) {
                 Ok(part) => return part,
                 Err(refusal) => self.reach.refuse(refusal),

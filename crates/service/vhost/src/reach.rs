@@ -7,6 +7,10 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
+/// How often, in a turn, the controller is made to reach memory that it did not: each time it takes a
+/// moment to pin, in which nobody else is served. Beyond that it is copied, and tried the next time.
+pub(crate) const EXTENSIONS: u32 = 8;
+
 /// What a disk needs to transfer in a client's memory, and why it cannot.
 #[derive(Default)]
 pub(crate) struct Reach {
@@ -17,6 +21,8 @@ pub(crate) struct Reach {
     /// Why some of the memory cannot be reached: the first reason, until it was told.
     refusal: RefCell<Option<Unreachable>>,
     is_told: Cell<bool>,
+    /// How often the controller may still be made to reach more in this turn.
+    extensions: Cell<u32>,
 }
 
 impl Reach {
@@ -36,6 +42,18 @@ impl Reach {
             self.refuse(refusal);
         }
         self.takes_any || memory.is_reached()
+    }
+
+    /// Another turn begins.
+    pub(crate) fn begin_turn(&self) {
+        self.extensions.set(EXTENSIONS);
+    }
+
+    /// Whether the controller may be made to reach more.
+    pub(crate) fn may_extend(&self) -> bool {
+        let left = self.extensions.get();
+        self.extensions.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// Takes note of why something is copied. That a controller reaches no such memory, since it

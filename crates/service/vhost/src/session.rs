@@ -112,6 +112,7 @@ impl Session {
 
     fn try_work(&mut self, disks: &mut Disks) -> Result<bool, Violation> {
         self.client.publish();
+        self.client.reach.begin_turn();
         self.recognise(disks);
         let mut more = false;
         let finishing = self.client.is_finishing();

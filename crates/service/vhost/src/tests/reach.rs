@@ -3,6 +3,7 @@
 use super::hostile::{raw_request, region};
 use super::rig::{Back, DISK_BYTES, Front, Memory, Shared, connected_with, layouts, pattern};
 use crate::Violation;
+use crate::reach::EXTENSIONS;
 use outboard_block::disk::Disks;
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, ModelSpace};
@@ -69,6 +70,28 @@ fn nothing_is_copied_in_any_layout() {
         assert!(back.session.take_refusal().is_none());
         drop(back);
         assert_eq!(rig.space.foreign_regions(), 0, "nothing is reached any more");
+    }
+}
+
+#[test]
+fn the_controller_is_made_to_reach_so_much_in_a_turn_and_no_more() {
+    let with = |socket| Rig::back(socket, Constraints::NONE);
+    let (mut front, (_, mut back)) = connected_with(Features::VERSION_1 | Features::INDIRECT, with);
+    front.set_up(&mut back, 0);
+    const ROUND: u16 = 2 * EXTENSIONS as u16;
+    let mut expected = 0;
+    for round in 1..=2u64 {
+        // Each on a page of its own.
+        for slot in 0..ROUND {
+            front.request(slot, IN, slot.into(), Err(SECTOR));
+        }
+        front.publish();
+        back.run();
+        while let Some((_, status, _)) = front.take(SECTOR) {
+            assert_eq!(status, STATUS_OK);
+        }
+        expected += round * u64::from(EXTENSIONS) * SECTOR as u64;
+        assert_eq!(lent(&back), expected, "in round {round}");
     }
 }
 
