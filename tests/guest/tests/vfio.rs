@@ -73,6 +73,28 @@ fn virtio_functions_are_driven_if_the_iommu_confines_them() {
 }
 
 #[test]
+fn controllers_reach_the_memory_of_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, given] = ["disk1", "disk2", "given"].map(|name| folder.path().join(name));
+    noise(&first);
+    std::fs::copy(&first, &given).unwrap();
+    File::create(&second).unwrap().set_len(8 * MIB).unwrap();
+    let guest = Guest::new("vfio-zero-copy")
+        .device(Device::Ahci(vec![Disk::Image(first.clone()), Disk::Null(1 << 40)]))
+        .device(Device::VirtioBlk(Disk::Image(second.clone()), Virtio::CONFINED))
+        .tool("setpriv")
+        .file("first.img", &given);
+    let report = run(&guest, include_str!("vfio/zero_copy.sh"));
+    let fault = report.kernel_log.lines().find(|line| line.contains("fault addr"));
+    assert_eq!(fault, None, "the controllers kept to what they were let reach");
+    let measured = report.stdout.matches("\"transfers_per_second\"").count();
+    assert_eq!(measured, 2 * 2, "{report}");
+    for disk in [&first, &second] {
+        assert!(std::fs::read(disk).unwrap() == std::fs::read(&given).unwrap());
+    }
+}
+
+#[test]
 fn what_is_missing_is_named_with_what_to_do_next() {
     let guest = Guest::new("vfio-refused")
         .device(Device::Ahci(vec![Disk::Null(MIB)]))
