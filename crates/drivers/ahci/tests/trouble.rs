@@ -3,13 +3,17 @@
 mod support;
 
 use outboard_ahci::spec::registers::{ABAR, BOHC, HandOff};
-use outboard_block::{BlockDriver, BlockError, Durability, FailedReason, UnitState};
+use outboard_block::{BlockDriver, BlockError, Durability, FailedReason, Request, UnitState};
+use outboard_hw::dma::SgList;
 use outboard_hw::registers::RegistersExt;
+use outboard_linux::ForeignMemory;
 use outboard_pci::Device;
 use outboard_sim::disk::{Abilities, Defect, Lies, Mishap};
 use outboard_sim::hba::HbaConfig;
 use outboard_sim::{DiskConfig, Fault};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::time::Duration;
+use support::pattern;
 use support::sim_bench::{ALWAYS, SimBench, bad_disk, disk, disk_as, good};
 
 /// A disk that does not queue.
@@ -153,6 +157,41 @@ fn memory_stays_with_the_driver_until_the_hba_was_reset() {
     assert_eq!(bench.done[0].result, Err(BlockError::Gone));
     assert!(bench.driver.is_stopped());
     assert_eq!(bench.state(0), UnitState::Failed(FailedReason::Removed));
+}
+
+#[test]
+fn a_clients_memory_stays_reached_until_nothing_can_be_transferred_there() {
+    for is_hopeless in [false, true] {
+        let mut bench = SimBench::new(vec![Some(disk(4096))]);
+        let times = if is_hopeless { ALWAYS } else { 1 };
+        bench.disk(0, |disk| disk.script_at(16, times, Mishap::Hang));
+        if is_hopeless {
+            bench.inject(0, Fault::EngineStuck, 1);
+            bench.inject(0, Fault::ResetNever, 1);
+        }
+        let file = memfd_create("client", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 8192).unwrap();
+        let mut memory = ForeignMemory::map(&file, 0, 8192).unwrap();
+        memory.let_reach(&bench.space, &bench.driver.constraints()).unwrap();
+        let part = memory.reached_part(2048..2048 + 4096).unwrap();
+        // The client goes, and its session with it.
+        drop(memory);
+        bench.submit_request(0, 16, Request::read(16, 8, SgList::single(part, 0..4096)));
+        bench.driver.kick(bench.now);
+        bench.run_until(|bench| {
+            assert_eq!(bench.space.foreign_regions(), 1);
+            let has_ended = !bench.done.is_empty();
+            assert!(!has_ended || !is_hopeless || !bench.device.hba().bus_master());
+            has_ended
+        });
+        let done = bench.done.pop().unwrap();
+        assert_eq!(done.result, if is_hopeless { Err(BlockError::Gone) } else { Ok(()) });
+        drop(done);
+        assert_eq!(bench.space.foreign_regions(), 0);
+        let mut data = [0; 4096];
+        rustix::io::pread(&file, &mut data, 2048).unwrap();
+        assert!(is_hopeless || data[..] == pattern(16, 8), "it was read where the client has it");
+    }
 }
 
 #[test]

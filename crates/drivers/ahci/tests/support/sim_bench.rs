@@ -7,7 +7,7 @@ use outboard_block::{
     BlockDriver, BlockError, Completion, Durability, Features, Management, RefusedReason, Request,
     Tag, UnitId, UnitState,
 };
-use outboard_hw::dma::{Constraints, DeviceView, SgList};
+use outboard_hw::dma::{Constraints, DeviceView, ModelSpace, SgList};
 use outboard_hw::{Instant, Registers};
 use outboard_linux::SharedMemory;
 use outboard_pci::Device;
@@ -28,6 +28,8 @@ pub struct SimBench {
     pub done: Vec<Completion>,
     pub submitted: usize,
     pub events: Vec<String>,
+    /// Where the controller finds memory.
+    pub space: ModelSpace,
     memory: Arc<SharedMemory>,
 }
 
@@ -63,7 +65,9 @@ impl SimBench {
         before: impl FnOnce(&mut HbaModel),
     ) -> Self {
         let (memory, arena) = SharedMemory::for_model("model", 64 << 20).unwrap();
-        let mut hba = HbaModel::new(config, DeviceView::new(arena.clone()), Random::new(1));
+        let space = ModelSpace::new(arena.clone());
+        let view = DeviceView::of_space(space.clone());
+        let mut hba = HbaModel::new(config, view, Random::new(1));
         for (port, disk) in disks.into_iter().enumerate() {
             if let Some(disk) = disk {
                 hba.attach(port as u8, Box::new(disk));
@@ -73,7 +77,8 @@ impl SimBench {
         let device = SimDevice::new(hba, arena);
         let driver = Hba::new(device.clone(), AhciConfig::default()).unwrap();
         let (done, events) = (Vec::new(), Vec::new());
-        Self { device, driver, now: Instant::from_nanos(1), done, submitted: 0, events, memory }
+        let (now, submitted) = (Instant::from_nanos(1), 0);
+        Self { device, driver, now, done, submitted, events, space, memory }
     }
 
     /// The same, until it is known what is at every port.
