@@ -30,6 +30,7 @@ mod volume;
 mod withdrawn;
 
 pub use job::JobId;
+pub use lent::Direction;
 pub use set::{DiskEvents, DiskOptions, Disks, MAX_TRANSFER_BYTES};
 pub use statistics::{DiskCounters, ErrorCounters, Histogram, Latencies};
 pub use volume::{Volume, VolumeError};

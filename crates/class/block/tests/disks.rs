@@ -4,7 +4,7 @@
 mod memory;
 
 use memory::{Memory, SECTOR, Shared};
-use outboard_block::disk::{DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
+use outboard_block::disk::{Direction, DiskId, DiskOptions, Disks, Done, Outcome, Refusal, Token};
 use outboard_block::partition::Scheme;
 use outboard_block::{Durability, Operation, Room, UnitId, UnitState};
 use outboard_hw::Instant;
@@ -510,13 +510,14 @@ fn memory_that_the_controller_does_not_reach_is_refused() {
     let mut bench = Bench::simple(64);
     let lent = || SgList::single(SharedMemory::new("lent", 4096).unwrap().into_buffer(), 0..1024);
     assert!(!bench.disks.takes_any_memory(DISK));
-    assert!(bench.disks.takes_lent(DISK, 512, 1024), "by itself it could be");
-    assert!(!bench.disks.takes_memory(DISK, &lent()));
-    assert_eq!(bench.disks.read_lent(DISK, 512, lent(), Token(1)), Err(Refusal::Unsupported));
+    let (read, range) = (Direction::Read, (512, 1024));
+    assert_eq!(bench.disks.lend(DISK, read, range, Token(1), lent), Ok(false));
+    assert!(bench.disks.is_idle());
     // What the disk's own space has made is reached, of course.
     let (space, limits) = bench.disks.space(DISK).unwrap();
     let own = space.allocate(1024, &limits).unwrap();
-    bench.disks.read_lent(DISK, 512, SgList::single(own, 0..1024), Token(2)).unwrap();
+    let own = || SgList::single(own, 0..1024);
+    assert_eq!(bench.disks.lend(DISK, read, range, Token(2), own), Ok(true));
     assert!(matches!(bench.finish().pop().unwrap().result, Ok(Outcome::Lent(1024))));
     assert_eq!(bench.disks.counters(DISK).bytes_lent, 1024);
 }

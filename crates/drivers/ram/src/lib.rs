@@ -23,8 +23,8 @@ use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace};
 pub const SECTOR_BYTES: usize = 512;
 /// Bytes of a page, which is what is best read and written.
 const PAGE_BYTES: u32 = 4096;
-/// The most bytes of a request: what front ends ask for at most.
-const MAX_TRANSFER_BYTES: usize = 4 << 20;
+/// The most sectors of a request: what front ends ask for at most, of 4 MiB.
+const MAX_TRANSFER_SECTORS: u64 = (4 << 20) / SECTOR_BYTES as u64;
 /// Requests that have ended and were not taken yet.
 const DEPTH: u16 = 1024;
 
@@ -52,8 +52,8 @@ impl Ram {
             sector_bytes: SECTOR_BYTES as u32,
             physical_sector_bytes: PAGE_BYTES,
             sectors,
-            max_transfer_sectors: (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u32,
-            max_zero_sectors: (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64,
+            max_transfer_sectors: MAX_TRANSFER_SECTORS as u32,
+            max_zero_sectors: MAX_TRANSFER_SECTORS,
             queue_depth: DEPTH,
             durable_writes: true,
             medium: Medium::SolidState,
@@ -66,28 +66,30 @@ impl Ram {
     }
 
     /// Why a request cannot be carried out.
+    #[inline]
     fn refusal(&self, request: &Request) -> Option<RefusedReason> {
         let Request { operation, lba, sectors, data } = request;
-        let geometry = &self.unit.geometry;
-        let takes_data = matches!(operation, Operation::Read | Operation::Write(_));
-        let most = geometry.max_sectors(*operation);
-        let end = lba.checked_add(*sectors).filter(|end| *end <= geometry.sectors);
-        match operation {
-            _ if self.stopped => Some(RefusedReason::NotReady(UnitState::Stopping)),
-            _ if self.ended.len() >= usize::from(DEPTH) => Some(RefusedReason::QueueFull),
-            Operation::Flush => None,
-            _ if most == 0 => Some(RefusedReason::Unsupported),
-            _ if *sectors > most => Some(RefusedReason::TooLong),
-            _ if *sectors == 0 || end.is_none() => {
-                Some(RefusedReason::OutOfRange { sectors: geometry.sectors })
-            }
-            _ if takes_data && data.bytes() as u64 != sectors * SECTOR_BYTES as u64 => {
-                Some(RefusedReason::BadMemory)
-            }
-            _ => None,
+        let takes_data = match operation {
+            _ if self.stopped => return Some(RefusedReason::NotReady(UnitState::Stopping)),
+            _ if self.ended.len() >= usize::from(DEPTH) => return Some(RefusedReason::QueueFull),
+            Operation::Read | Operation::Write(_) => true,
+            Operation::WriteZeroes(_) => false,
+            Operation::Flush => return None,
+            _ => return Some(RefusedReason::Unsupported),
+        };
+        let all = self.unit.geometry.sectors;
+        if *sectors > MAX_TRANSFER_SECTORS {
+            Some(RefusedReason::TooLong)
+        } else if *sectors == 0 || lba.checked_add(*sectors).is_none_or(|end| end > all) {
+            Some(RefusedReason::OutOfRange { sectors: all })
+        } else if takes_data && data.bytes() as u64 != sectors * SECTOR_BYTES as u64 {
+            Some(RefusedReason::BadMemory)
+        } else {
+            None
         }
     }
 
+    #[inline]
     fn carry_out(&mut self, request: &mut Request) -> Result<(), BlockError> {
         let Request { operation, lba, sectors, data } = request;
         let start = *lba as usize * SECTOR_BYTES;

@@ -140,7 +140,17 @@ impl SgList {
 
     /// Fills all parts with bytes of `from`, from `offset` on; panics if there are not as many.
     #[track_caller]
+    #[inline]
     pub fn copy_from(&mut self, from: &DmaBuffer, offset: usize) {
+        if let (Some(part), None) = (&mut self.first, &self.rest) {
+            let Range { start, end } = part.range();
+            part.buffer.copy_from(start, from, offset..offset + (end - start));
+            return;
+        }
+        self.copy_from_each(from, offset);
+    }
+
+    fn copy_from_each(&mut self, from: &DmaBuffer, offset: usize) {
         let mut at = offset;
         let rest = self.rest.iter_mut().flat_map(|rest| &mut rest.parts);
         for part in self.first.iter_mut().chain(rest) {
@@ -152,7 +162,16 @@ impl SgList {
 
     /// Copies all parts to `into`, from `offset` on; panics if they do not fit.
     #[track_caller]
+    #[inline]
     pub fn copy_to(&self, into: &mut DmaBuffer, offset: usize) {
+        if let (Some(part), None) = (&self.first, &self.rest) {
+            into.copy_from(offset, &part.buffer, part.range());
+            return;
+        }
+        self.copy_to_each(into, offset);
+    }
+
+    fn copy_to_each(&self, into: &mut DmaBuffer, offset: usize) {
         let mut at = offset;
         for part in self.parts() {
             into.copy_from(at, &part.buffer, part.range());

@@ -1,7 +1,6 @@
 //! What a request wants (§5.2.6).
 
 use crate::chain::{Piece, parts, read};
-use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_hw::dma::{DmaBuffer, SgList};
 use outboard_virtio::spec::blk::{
@@ -9,7 +8,7 @@ use outboard_virtio::spec::blk::{
     WRITE_ZEROES,
 };
 use std::ops::Range;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// A request's kind, and the sectors of 512 bytes that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,49 +33,58 @@ pub(crate) struct Layout {
     pub(crate) to_driver: u64,
 }
 
-/// Reads what a request wants; an error if it has no header or no place for its status.
-pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Result<(Command, Layout), Violation> {
-    let readable_pieces = pieces.iter().take_while(|piece| !piece.writable).count();
-    let (readable, writable) = pieces.split_at(readable_pieces);
-    let total =
-        |pieces: &[Piece]| pieces.iter().map(|piece| u64::from(piece.span.bytes)).sum::<u64>();
-    let from_driver = total(readable).checked_sub(HEADER_BYTES as u64);
-    let to_driver = total(writable).checked_sub(1);
-    let (Some(from_driver), Some(to_driver)) = (from_driver, to_driver) else {
-        return Err(Violation::Malformed);
-    };
-    let layout = Layout { readable_pieces, from_driver, to_driver };
-    let mut bytes = [0; HEADER_BYTES];
-    match readable.first() {
-        // It need not lie in one piece, but mostly does.
-        Some(first) if first.span.bytes as usize >= HEADER_BYTES => {
-            memory.read(first.span, &mut bytes);
+/// Reads what a request wants; `None` if it has no header or no place for its status. What the device
+/// reads comes before what it writes.
+#[inline]
+pub(crate) fn parse(memory: &Memory, pieces: &[Piece]) -> Option<(Command, Layout)> {
+    let mut layout = Layout::default();
+    for Piece { span, writable } in pieces {
+        let bytes = u64::from(span.bytes);
+        if *writable {
+            layout.to_driver += bytes;
+        } else {
+            layout.from_driver += bytes;
+            layout.readable_pieces += 1;
         }
-        _ => read(memory, readable, 0, &mut bytes),
     }
-    let header = Header::read_from_bytes(&bytes).map_err(|_| Violation::Malformed)?;
-    let sector = header.sector.get();
-    let segment = || {
-        if from_driver != DISCARD_BYTES as u64 {
-            return None;
-        }
-        let mut bytes = [0; DISCARD_BYTES];
-        read(memory, readable, HEADER_BYTES as u64, &mut bytes);
-        DiscardSegment::read_from_bytes(&bytes).ok()
+    layout.from_driver = layout.from_driver.checked_sub(HEADER_BYTES as u64)?;
+    layout.to_driver = layout.to_driver.checked_sub(1)?;
+    let header = match pieces.first() {
+        // It need not lie in one piece, but mostly does.
+        Some(Piece { span, .. }) if span.bytes as usize >= HEADER_BYTES => memory.value(*span),
+        _ => pieced(memory, &pieces[..layout.readable_pieces], 0),
     };
-    let command = match header.kind.get() {
+    let Header { kind, sector, .. } = header;
+    let sector = sector.get();
+    let command = match kind.get() {
         IN => Command::Read { sector },
         OUT => Command::Write { sector },
         FLUSH => Command::Flush,
         GET_ID => Command::GetId,
-        DISCARD => Command::Discard { segment: segment() },
-        WRITE_ZEROES => Command::WriteZeroes { segment: segment() },
+        DISCARD => Command::Discard { segment: layout.segment(memory, pieces) },
+        WRITE_ZEROES => Command::WriteZeroes { segment: layout.segment(memory, pieces) },
         _ => Command::Unknown,
     };
-    Ok((command, layout))
+    Some((command, layout))
+}
+
+/// Copies a plain value out of some pieces, from byte `from` of them all on.
+#[cold]
+fn pieced<T: FromBytes + IntoBytes>(memory: &Memory, pieces: &[Piece], from: u64) -> T {
+    let mut value = T::new_zeroed();
+    read(memory, pieces, from, value.as_mut_bytes());
+    value
 }
 
 impl Layout {
+    /// What a discard is about, if that is there.
+    #[cold]
+    fn segment(&self, memory: &Memory, pieces: &[Piece]) -> Option<DiscardSegment> {
+        let readable = &pieces[..self.readable_pieces];
+        let fits = self.from_driver == DISCARD_BYTES as u64;
+        fits.then(|| pieced(memory, readable, HEADER_BYTES as u64))
+    }
+
     /// Copies data from the driver, `done` bytes of it being left out, to a device's memory.
     pub(crate) fn copy_out(
         &self,
@@ -106,6 +114,7 @@ impl Layout {
     }
 
     /// The memory of `len` bytes of data that the driver writes, or reads, behind the first `done`.
+    #[inline]
     pub(crate) fn lend(
         &self,
         memory: &Memory,
@@ -116,6 +125,18 @@ impl Layout {
         let (readable, writable) = pieces.split_at(self.readable_pieces);
         let (pieces, start) =
             if to_driver { (writable, done) } else { (readable, done + HEADER_BYTES as u64) };
+        // Nearly always all of it is in one piece.
+        let mut range = start..start + len as u64;
+        for Piece { span, .. } in pieces {
+            let bytes = u64::from(span.bytes);
+            if range.end <= bytes {
+                return memory.lend_one(span.part(range.start as u32, range.end as u32));
+            }
+            if range.start < bytes {
+                break;
+            }
+            range = range.start - bytes..range.end - bytes;
+        }
         let mut list = SgList::EMPTY;
         parts(pieces, start..start + len as u64, |span, _| memory.lend(span, &mut list));
         list
@@ -130,6 +151,7 @@ impl Layout {
     }
 
     /// Writes the status; how many bytes the device could write in all.
+    #[inline]
     pub(crate) fn finish(&self, memory: &Memory, pieces: &[Piece], status: u8) -> u32 {
         if let Some(Piece { span, .. }) = pieces.last() {
             memory.write(span.part(span.bytes - 1, span.bytes), &[status]);

@@ -38,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) reach: Rc<Reach>,
     pub(crate) inflight: Option<Inflight>,
     pub(crate) vrings: Vec<Vring>,
+    /// How many of them, from the first on, the front end has ever named: most never are.
+    pub(crate) named: usize,
     /// The ring that stops once what is under way has ended.
     pub(crate) stopping: Option<usize>,
     /// Where the back end asks.
@@ -60,6 +62,7 @@ impl Client {
             closed: None,
             finishing: false,
             vrings: (0..offer.queues).map(|_| Vring::default()).collect(),
+            named: 0,
             offer,
             features: 0,
             protocol: ProtocolFeatures::empty(),
@@ -87,7 +90,7 @@ impl Client {
 
     /// Answers messages; whether there may be more.
     pub(crate) fn answer_messages(&mut self, device: &mut dyn Device) -> Result<bool, Violation> {
-        let calls = self.vrings.iter().filter_map(|vring| vring.call.as_deref());
+        let calls = self.vrings[..self.named].iter().filter_map(|vring| vring.call.as_deref());
         if calls.into_iter().any(Call::blocks) {
             return Err(Violation::CallBlocks);
         }
@@ -123,7 +126,7 @@ impl Client {
 
     /// Shows the driver what has ended, in all rings.
     pub(crate) fn publish(&mut self) {
-        self.vrings.iter_mut().for_each(Vring::publish);
+        self.vrings[..self.named].iter_mut().for_each(Vring::publish);
     }
 
     /// An error if memory has turned out to be shorter than it was.
@@ -134,7 +137,7 @@ impl Client {
 
     /// Asks the driver to tell when there is something new; whether there is something already.
     pub(crate) fn listen(&mut self) -> bool {
-        let running = self.vrings.iter_mut().filter(|vring| vring.enabled);
+        let running = self.vrings[..self.named].iter_mut().filter(|vring| vring.enabled);
         running.filter_map(|vring| vring.ring.as_mut()).fold(false, |any, ring| ring.listen() | any)
     }
 

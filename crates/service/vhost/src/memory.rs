@@ -191,6 +191,19 @@ impl Memory {
         to.push(self.regions[span.region].lend(span.range()), 0..span.bytes as usize);
     }
 
+    /// A buffer for a span, for a transfer of nothing else.
+    #[inline]
+    pub(crate) fn lend_one(&self, span: Span) -> SgList {
+        SgList::single(self.regions[span.region].lend(span.range()), 0..span.bytes as usize)
+    }
+
+    /// Copies a plain value out of the beginning of a span; panics if that is longer.
+    #[inline]
+    pub(crate) fn value<T: FromBytes + IntoBytes>(&self, span: Span) -> T {
+        let start = span.first(size_of::<T>()).start;
+        self.region(span).borrow().memory().read(start)
+    }
+
     /// Copies the beginning of a span out to ordinary memory; panics if that is longer.
     #[inline]
     pub(crate) fn read(&self, span: Span, into: &mut [u8]) {

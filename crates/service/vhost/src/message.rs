@@ -207,9 +207,12 @@ impl Client {
         self.vrings.iter().any(|vring| vring.ring.is_some())
     }
 
-    fn queue(&self, index: u64) -> Result<usize, Violation> {
+    /// The ring that a front end names.
+    fn queue(&mut self, index: u64) -> Result<usize, Violation> {
         let queue = usize::try_from(index).ok().filter(|queue| *queue < self.vrings.len());
-        queue.ok_or(Violation::NoRing(index))
+        let queue = queue.ok_or(Violation::NoRing(index))?;
+        self.named = self.named.max(queue + 1);
+        Ok(queue)
     }
 
     /// The ring that a number is for, which must not run.
@@ -308,7 +311,7 @@ impl Client {
 
     /// The ring that a descriptor is for, and the descriptor, if one came.
     fn vring_descriptor(
-        &self,
+        &mut self,
         content: &mut Content,
     ) -> Result<(usize, Option<OwnedFd>), Violation> {
         let number = content.number()?;
@@ -318,7 +321,7 @@ impl Client {
     }
 
     /// Likewise, of an `eventfd` that is written.
-    fn event(&self, content: &mut Content) -> Result<(usize, Option<Arc<Call>>), Violation> {
+    fn event(&mut self, content: &mut Content) -> Result<(usize, Option<Arc<Call>>), Violation> {
         let (queue, event) = self.vring_descriptor(content)?;
         Ok((queue, event.map(|event| Call::new(event, queue)).transpose()?))
     }

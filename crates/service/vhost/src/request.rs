@@ -7,22 +7,28 @@ use crate::error::Violation;
 use crate::memory::Memory;
 use crate::ring::Head;
 use outboard_block::disk::{
-    DiskError, DiskId, Disks, JobId, MAX_TRANSFER_BYTES, Outcome, Refusal, Token,
+    Direction, DiskError, DiskId, Disks, JobId, MAX_TRANSFER_BYTES, Outcome, Refusal, Token,
 };
 use outboard_block::{BlockError, Durability, Geometry, Operation, Room};
-use outboard_hw::dma::{DmaBuffer, SgList};
+use outboard_hw::dma::DmaBuffer;
 use outboard_virtio::spec::blk::{
     DiscardSegment, ID_BYTES, SECTOR_BYTES, STATUS_IO_ERROR, STATUS_OK, STATUS_UNSUPPORTED,
 };
 use std::rc::Rc;
 
-/// A request that was taken out of a ring.
+/// A place for a request, whose room for pieces is used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) request: Option<Request>,
+}
+
+/// A request that was taken out of a ring. Its pieces are beside it.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// Which ring.
     pub(crate) queue: usize,
     pub(crate) head: Head,
-    pub(crate) pieces: Vec<Piece>,
     /// As it was when the request was taken; it stays, whatever becomes of the client's.
     memory: Rc<Memory>,
     command: Command,
@@ -49,22 +55,24 @@ pub(crate) enum Step {
     Ended(u8),
 }
 
-impl Request {
-    /// Finds out what a request wants.
-    pub(crate) fn new(
+impl Place {
+    /// Finds out what the request wants whose pieces are here.
+    #[inline]
+    pub(crate) fn begin(
+        &mut self,
         queue: usize,
         head: Head,
-        pieces: Vec<Piece>,
         memory: &Rc<Memory>,
         durability: Durability,
-    ) -> Result<Self, Violation> {
+    ) -> Result<(), Violation> {
+        let Some((command, layout)) = blk::parse(memory, &self.pieces) else {
+            return Err(Violation::Malformed);
+        };
         let memory = memory.clone();
-        let (command, layout) = blk::parse(&memory, &pieces)?;
         let (done, part, is_lent, copies) = (0, 0, false, false);
-        Ok(Self {
+        self.request = Some(Request {
             queue,
             head,
-            pieces,
             memory,
             command,
             layout,
@@ -73,59 +81,69 @@ impl Request {
             part,
             is_lent,
             copies,
-        })
+        });
+        Ok(())
     }
 
+    /// There is none any more.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.request = None;
+        self.pieces.clear();
+    }
+}
+
+impl Request {
     /// Passes the request, or the next part of it, to the disk.
+    #[inline]
     pub(crate) fn step(
         &mut self,
+        pieces: &[Piece],
         disks: &mut Disks,
         disk: DiskId,
         token: Token,
-    ) -> Result<Step, Violation> {
+    ) -> Step {
         match self.command {
             Command::Read { sector } => {
                 let Some(offset) = self.transfer(disks, disk, sector, self.layout.to_driver) else {
-                    return Ok(Step::Ended(STATUS_IO_ERROR));
+                    return Step::Ended(STATUS_IO_ERROR);
                 };
-                if let Some(lent) = self.lend(disks, disk, offset) {
-                    return Ok(refused(disks.read_lent(disk, offset, lent, token)));
-                }
-                Ok(refused(disks.read(disk, offset, self.part, token)))
+                let lent = self.lend(pieces, disks, (disk, offset), Direction::Read, token);
+                lent.unwrap_or_else(|| refused(disks.read(disk, offset, self.part, token)))
             }
             Command::Write { sector } => {
                 let Some(offset) = self.transfer(disks, disk, sector, self.layout.from_driver)
                 else {
-                    return Ok(Step::Ended(STATUS_IO_ERROR));
+                    return Step::Ended(STATUS_IO_ERROR);
                 };
                 let Self { part, durability, done, .. } = *self;
-                if let Some(lent) = self.lend(disks, disk, offset) {
-                    return Ok(refused(disks.write_lent(disk, offset, lent, durability, token)));
+                let way = Direction::Write(durability);
+                if let Some(step) = self.lend(pieces, disks, (disk, offset), way, token) {
+                    return step;
                 }
                 let fill = |into: &mut _, at| {
-                    let (memory, pieces) = (&self.memory, &self.pieces);
-                    self.layout.copy_out(memory, pieces, done, (into, at, part));
+                    self.layout.copy_out(&self.memory, pieces, done, (into, at, part));
                 };
-                Ok(refused(disks.write_with(disk, offset, part, durability, token, fill)))
+                refused(disks.write_with(disk, offset, part, durability, token, fill))
             }
-            Command::Flush => Ok(refused(disks.flush(disk, token))),
-            Command::GetId => self.name(disks, disk),
+            Command::Flush => refused(disks.flush(disk, token)),
+            Command::GetId => self.name(pieces, disks, disk),
             Command::Discard { segment } => {
-                let Some(segment) = segment else { return Ok(Step::Ended(STATUS_IO_ERROR)) };
-                Ok(match discarded(disks, disk, &segment) {
+                let Some(segment) = segment else { return Step::Ended(STATUS_IO_ERROR) };
+                match discarded(disks, disk, &segment) {
                     Ok((_, 0)) => Step::Ended(STATUS_OK),
                     Ok((lba, sectors)) => refused(disks.discard(disk, lba, sectors, token)),
                     Err(status) => Step::Ended(status),
-                })
+                }
             }
             Command::WriteZeroes { segment } => {
                 let segment = segment.filter(|segment| segment.sectors.get() <= MAX_ZEROES);
                 match segment {
-                    Some(segment) => Ok(self.write_zeroes(disks, disk, token, &segment)),
-                    None => Ok(Step::Ended(STATUS_IO_ERROR)),
+                    Some(segment) => self.write_zeroes(disks, disk, token, &segment),
+                    None => Step::Ended(STATUS_IO_ERROR),
                 }
             }
-            Command::Unknown => Ok(Step::Ended(STATUS_UNSUPPORTED)),
+            Command::Unknown => Step::Ended(STATUS_UNSUPPORTED),
         }
     }
 
@@ -161,10 +179,12 @@ impl Request {
 
     /// Where the next part of `total` bytes from `sector` on begins, in bytes; how long it is
     /// becomes [`part`](Self::part). `None` if they are not whole sectors of the disk's.
+    #[inline]
     fn transfer(&mut self, disks: &Disks, disk: DiskId, sector: u64, total: u64) -> Option<u64> {
-        let size = disks.geometry(disk)?.bytes();
         let start = sector.checked_mul(SECTOR_BYTES.into())?;
-        let fits = start.checked_add(total)? <= size;
+        // Of what goes in one part the disk looks by itself whether it fits.
+        let fits = total <= MAX_TRANSFER_BYTES as u64
+            || start.checked_add(total)? <= disks.geometry(disk)?.bytes();
         if !fits || total == 0 || !total.is_multiple_of(SECTOR_BYTES.into()) {
             return None;
         }
@@ -172,43 +192,56 @@ impl Request {
         Some(start + self.done)
     }
 
-    /// The client's memory for the part that is next, if the disk can transfer there.
-    fn lend(&mut self, disks: &Disks, disk: DiskId, offset: u64) -> Option<SgList> {
+    /// Passes the next part to the disk with the client's memory for it; `None` if the disk cannot
+    /// transfer there.
+    #[inline]
+    fn lend(
+        &mut self,
+        pieces: &[Piece],
+        disks: &mut Disks,
+        (disk, offset): (DiskId, u64),
+        direction: Direction,
+        token: Token,
+    ) -> Option<Step> {
         self.is_lent = false;
-        let may = !self.copies && self.memory.is_lendable();
-        if !may || !disks.takes_lent(disk, offset, self.part) {
+        if self.copies || !self.memory.is_lendable() {
             return None;
         }
-        let to_driver = matches!(self.command, Command::Read { .. });
-        let part = (self.done, self.part);
-        let lent = self.layout.lend(&self.memory, &self.pieces, to_driver, part);
-        self.is_lent = disks.takes_memory(disk, &lent);
-        self.is_lent.then_some(lent)
+        let (to_driver, part) = (direction == Direction::Read, (self.done, self.part));
+        let memory = || self.layout.lend(&self.memory, pieces, to_driver, part);
+        match disks.lend(disk, direction, (offset, self.part), token, memory) {
+            Ok(is_lent) => {
+                self.is_lent = is_lent;
+                is_lent.then_some(Step::UnderWay)
+            }
+            Err(refusal) => Some(refused(Err(refusal))),
+        }
     }
 
     /// The disk's serial number.
-    fn name(&self, disks: &Disks, disk: DiskId) -> Result<Step, Violation> {
+    fn name(&self, pieces: &[Piece], disks: &Disks, disk: DiskId) -> Step {
         let mut name = [0; ID_BYTES];
         let serial = disks.info(disk).map(|info| info.identity.serial).unwrap_or_default();
         let bytes = serial.as_bytes();
         let len = bytes.len().min(ID_BYTES);
         name[..len].copy_from_slice(&bytes[..len]);
-        self.layout.write(&self.memory, &self.pieces, &name);
-        Ok(Step::Ended(STATUS_OK))
+        self.layout.write(&self.memory, pieces, &name);
+        Step::Ended(STATUS_OK)
     }
 
     /// Takes note of what the disk did: the status, or `None` if there is more to do.
+    #[inline]
     pub(crate) fn ended(
         &mut self,
+        pieces: &[Piece],
         result: &Result<Outcome, DiskError>,
-    ) -> Result<Option<u8>, Violation> {
+    ) -> Option<u8> {
         let moved = match result {
-            Ok(Outcome::Finished) => return Ok(Some(STATUS_OK)),
+            Ok(Outcome::Finished) => return Some(STATUS_OK),
             Ok(Outcome::Written(bytes) | Outcome::Lent(bytes)) => *bytes,
             Ok(Outcome::Read(data)) => {
                 let (from, range) = data.memory();
-                let (memory, pieces) = (&self.memory, &self.pieces);
-                self.layout.copy_in(memory, pieces, self.done, (from, range));
+                self.layout.copy_in(&self.memory, pieces, self.done, (from, range));
                 range.len()
             }
             // The disk did not look for what was wrong: that takes memory of its own.
@@ -216,12 +249,12 @@ impl Request {
                 if self.is_lent =>
             {
                 self.copies = true;
-                return Ok(None);
+                return None;
             }
             Err(DiskError { error: BlockError::Unsupported, .. }) => {
-                return Ok(Some(STATUS_UNSUPPORTED));
+                return Some(STATUS_UNSUPPORTED);
             }
-            Err(_) => return Ok(Some(STATUS_IO_ERROR)),
+            Err(_) => return Some(STATUS_IO_ERROR),
         };
         self.done += moved as u64;
         let total = match self.command {
@@ -234,14 +267,15 @@ impl Request {
         };
         if moved < self.part {
             // Behind it is a bad sector.
-            return Ok(Some(STATUS_IO_ERROR));
+            return Some(STATUS_IO_ERROR);
         }
-        Ok((self.done >= total).then_some(STATUS_OK))
+        (self.done >= total).then_some(STATUS_OK)
     }
 
     /// Writes the status; how many bytes were written in all.
-    pub(crate) fn finish(&self, status: u8) -> Result<u32, Violation> {
-        Ok(self.layout.finish(&self.memory, &self.pieces, status))
+    #[inline]
+    pub(crate) fn finish(&self, pieces: &[Piece], status: u8) -> u32 {
+        self.layout.finish(&self.memory, pieces, status)
     }
 }
 

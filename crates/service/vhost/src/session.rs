@@ -1,13 +1,12 @@
 //! A client of a disk, from its connection to its end.
 
-use crate::chain::Piece;
 use crate::client::Client;
 use crate::config;
 use crate::device::{Device, Offer};
 use crate::error::Violation;
 use crate::queue::MAX_QUEUES;
 use crate::reach::Reach;
-use crate::request::{Request, Step};
+use crate::request::{Place, Step};
 use outboard_block::disk::{DiskId, DiskInfo, Disks, Done, Outcome, Token};
 use outboard_block::{Durability, Geometry, Identity};
 use outboard_hw::dma::Unreachable;
@@ -30,14 +29,12 @@ pub struct Session {
     client: Client,
     write_cache: bool,
     /// By number; tokens name it.
-    requests: Vec<Option<Request>>,
+    requests: Vec<Place>,
     free: Vec<u32>,
     /// Those that the disk did not take.
     refused: VecDeque<u32>,
     /// How many the disk has.
     submitted: usize,
-    /// Of requests that have ended, to be used again.
-    spare: Vec<Vec<Piece>>,
 }
 
 /// What a disk is known by.
@@ -78,7 +75,6 @@ impl Session {
             free: Vec::new(),
             refused: VecDeque::new(),
             submitted: 0,
-            spare: Vec::new(),
         })
     }
 
@@ -121,9 +117,9 @@ impl Session {
             let mut device = Asked { disks, disk: self.disk, write_cache };
             more |= self.client.answer_messages(&mut device)?;
         }
-        self.try_again(disks)?;
+        self.try_again(disks);
         if !finishing && self.refused.is_empty() {
-            for queue in 0..self.client.vrings.len() {
+            for queue in 0..self.client.named {
                 more |= self.take_requests(queue, disks)?;
             }
         }
@@ -164,27 +160,30 @@ impl Session {
 
     /// Takes requests out of a ring; whether there may be more.
     fn take_requests(&mut self, queue: usize, disks: &mut Disks) -> Result<bool, Violation> {
+        let durability = self.durability();
         for _ in 0..BATCH {
-            let vring = &mut self.client.vrings[queue];
             let stopping = self.client.stopping == Some(queue);
+            let vring = &mut self.client.vrings[queue];
             let Some(ring) = vring.ring.as_mut().filter(|_| vring.enabled && !stopping) else {
                 return Ok(false);
             };
-            let mut pieces = self.spare.pop().unwrap_or_default();
-            let Some(head) = ring.pop(&self.client.memory, &mut pieces)? else {
-                self.spare.push(pieces);
+            let number = match self.free.last() {
+                Some(number) => *number,
+                None => {
+                    self.requests.push(Place::default());
+                    self.free.push(self.requests.len() as u32 - 1);
+                    self.requests.len() as u32 - 1
+                }
+            };
+            let place = &mut self.requests[number as usize];
+            let Some(head) = ring.pop(&self.client.memory, &mut place.pieces)? else {
                 return Ok(false);
             };
             ring.ignore();
             vring.under_way += 1;
-            let durability = self.durability();
-            let request = Request::new(queue, head, pieces, &self.client.memory, durability)?;
-            let number = self.free.pop().unwrap_or_else(|| {
-                self.requests.push(None);
-                self.requests.len() as u32 - 1
-            });
-            self.requests[number as usize] = Some(request);
-            if !self.step(number, disks)? {
+            place.begin(queue, head, &self.client.memory, durability)?;
+            self.free.pop();
+            if !self.step(number, disks) {
                 // Those behind it would only wait as well.
                 return Ok(false);
             }
@@ -193,57 +192,61 @@ impl Session {
     }
 
     /// Passes a request on; whether the disk took it.
-    fn step(&mut self, number: u32, disks: &mut Disks) -> Result<bool, Violation> {
-        let Some(request) = &mut self.requests[number as usize] else { return Ok(true) };
+    #[inline]
+    fn step(&mut self, number: u32, disks: &mut Disks) -> bool {
+        let Place { pieces, request } = &mut self.requests[number as usize];
+        let Some(request) = request else { return true };
         let token = Token(u64::from(self.id) << 32 | u64::from(number));
         let step = match self.known.lost {
             true => Step::Ended(STATUS_IO_ERROR),
-            false => request.step(disks, self.disk, token)?,
+            false => request.step(pieces, disks, self.disk, token),
         };
         match step {
             Step::UnderWay => {
                 self.submitted += 1;
-                Ok(true)
+                true
             }
             Step::Busy => {
                 self.refused.push_back(number);
-                Ok(false)
+                false
             }
-            Step::Ended(status) => self.finish_request(number, status).map(|()| true),
+            Step::Ended(status) => {
+                self.finish_request(number, status);
+                true
+            }
         }
     }
 
     /// Tries what the disk did not take.
-    fn try_again(&mut self, disks: &mut Disks) -> Result<(), Violation> {
+    fn try_again(&mut self, disks: &mut Disks) {
         for _ in 0..self.refused.len() {
             let Some(number) = self.refused.pop_front() else { break };
-            if !self.step(number, disks)? {
+            if !self.step(number, disks) {
                 break;
             }
         }
-        Ok(())
     }
 
-    fn finish_request(&mut self, number: u32, status: u8) -> Result<(), Violation> {
-        let request = self.requests.get_mut(number as usize).and_then(Option::as_mut);
-        let Some(request) = request else { return Ok(()) };
-        let written = request.finish(status)?;
-        if let Some(ring) = &mut self.client.vrings[request.queue].ring {
+    #[inline]
+    fn finish_request(&mut self, number: u32, status: u8) {
+        let Some(place) = self.requests.get_mut(number as usize) else { return };
+        let Some(request) = &place.request else { return };
+        let written = request.finish(&place.pieces, status);
+        let vring = &mut self.client.vrings[request.queue];
+        if let Some(ring) = &mut vring.ring {
             ring.push(request.head, written);
         }
-        let mut pieces = std::mem::take(&mut request.pieces);
-        pieces.clear();
-        self.spare.push(pieces);
-        self.forget(number);
-        Ok(())
+        vring.under_way -= 1;
+        place.clear();
+        self.free.push(number);
     }
 
     /// A request is no longer under way.
     fn forget(&mut self, number: u32) {
         let Some(place) = self.requests.get_mut(number as usize) else { return };
-        let Some(request) = place else { return };
+        let Some(request) = &place.request else { return };
         self.client.vrings[request.queue].under_way -= 1;
-        *place = None;
+        place.clear();
         self.free.push(number);
     }
 
@@ -254,26 +257,22 @@ impl Session {
         if self.client.is_closed() {
             // Nobody waits for it, and its memory is not ours any more.
             self.forget(number);
-        } else if let Err(violation) = self.try_complete(number, &done, disks) {
-            self.forget(number);
-            self.client.close(violation);
+        } else {
+            self.go_on(number, &done, disks);
         }
         if let Ok(Outcome::Read(data)) = done.result {
             disks.recycle(done.disk, data);
         }
     }
 
-    fn try_complete(
-        &mut self,
-        number: u32,
-        done: &Done,
-        disks: &mut Disks,
-    ) -> Result<(), Violation> {
-        let request = self.requests.get_mut(number as usize).and_then(Option::as_mut);
-        let Some(request) = request else { return Ok(()) };
-        match request.ended(&done.result)? {
+    /// Takes note of what the disk did for a request, and asks for more, or ends it.
+    #[inline]
+    fn go_on(&mut self, number: u32, done: &Done, disks: &mut Disks) {
+        let Some(place) = self.requests.get_mut(number as usize) else { return };
+        let Some(request) = &mut place.request else { return };
+        match request.ended(&place.pieces, &done.result) {
             Some(status) => self.finish_request(number, status),
-            None => self.step(number, disks).map(drop),
+            None => drop(self.step(number, disks)),
         }
     }
 

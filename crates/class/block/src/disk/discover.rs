@@ -1,6 +1,7 @@
 //! Disks that come and go.
 
 use super::DiskId;
+use super::lent::Terms;
 use super::locks::Claims;
 use super::set::{Disk, Disks};
 use super::statistics::{DiskCounters, Latencies};
@@ -63,6 +64,7 @@ impl Disks {
                     volumes: Volumes::default(),
                     table: Table::default(),
                     claims: Claims::default(),
+                    terms: Terms::NONE,
                     queue: VecDeque::new(),
                     counters: DiskCounters::default(),
                     latencies: Latencies::default(),

@@ -58,7 +58,8 @@ pub(super) struct Job {
     /// Its memory, while the driver does not have it: the sectors, and behind them, for a write
     /// that merges, room for the old first and last sector.
     pub(super) buffer: Option<DmaBuffer>,
-    /// Memory of whoever asked, instead: exactly the sectors, while the driver does not have it.
+    /// Memory of whoever asked, instead: exactly the sectors, which go in one piece, while the
+    /// driver does not have it.
     pub(super) lent: Option<SgList>,
     pub(super) is_lent: bool,
     pub(super) first_lba: u64,
@@ -130,6 +131,12 @@ impl Job {
     /// What to ask of the driver.
     pub(super) fn request(&mut self) -> Request {
         let lba = self.first_lba;
+        if let Some(data) = self.lent.take() {
+            return match self.kind {
+                Kind::Write(durability) => Request::write(lba, self.sectors, data, durability),
+                _ => Request::read(lba, self.sectors, data),
+            };
+        }
         match (&self.kind, self.phase) {
             (Kind::Flush, _) => Request::flush(),
             (Kind::Manage(what), _) => {
@@ -150,10 +157,7 @@ impl Job {
                 let suspected = self.bad_before.map(|bad| (bad - self.moved).div_ceil(2).max(1));
                 self.piece = suspected.unwrap_or(left).min(left).min(self.max_piece);
                 let start = self.moved as usize * self.sector_bytes;
-                let data = match self.lent.take() {
-                    Some(lent) => lent,
-                    None => self.take(start, self.piece as usize * self.sector_bytes),
-                };
+                let data = self.take(start, self.piece as usize * self.sector_bytes);
                 match durability {
                     Some(durability) => {
                         Request::write(lba + self.moved, self.piece, data, durability)
@@ -184,6 +188,20 @@ impl Job {
             1 => (self.skip != 0 || tail, false),
             _ => (self.skip != 0, tail),
         }
+    }
+
+    /// Has its sectors to itself, as far as it needs to.
+    pub(super) fn claimed(&mut self) {
+        self.phase = match (&self.kind, self.partial()) {
+            (Kind::Write(_), (true, _)) => Phase::ReadFirst,
+            (Kind::Write(_), (false, true)) => Phase::ReadLast,
+            _ => Phase::Transfer,
+        };
+    }
+
+    /// Whether it claims its sectors before it goes on, and gives them up when it has ended.
+    pub(super) const fn claims(&self) -> bool {
+        matches!(self.kind, Kind::Write(_) | Kind::Clear(_))
     }
 
     /// Fills what is not written of the first or last sector with what was there.
@@ -221,7 +239,18 @@ impl Job {
     }
 
     /// Takes note of what the driver did.
+    #[inline]
     pub(super) fn completed(&mut self, result: Result<(), BlockError>) -> Next {
+        if self.is_lent {
+            return Next::Ended(match result {
+                Ok(()) => Ok(Outcome::Lent(self.len)),
+                Err(error) => Err(DiskError { error, lba: None }),
+            });
+        }
+        self.completed_part(result)
+    }
+
+    fn completed_part(&mut self, result: Result<(), BlockError>) -> Next {
         match self.phase {
             Phase::ReadFirst | Phase::ReadLast => {
                 let last = self.phase == Phase::ReadLast;
@@ -256,7 +285,7 @@ impl Job {
     /// A piece has failed: looks for the sector in smaller ones, or ends.
     fn narrow(&mut self, error: BlockError) -> Next {
         let searchable = matches!(error, BlockError::Media { .. } | BlockError::Aborted);
-        if !searchable || self.is_lent || !matches!(self.kind, Kind::Read | Kind::Write(_)) {
+        if !searchable || !matches!(self.kind, Kind::Read | Kind::Write(_)) {
             return Next::Ended(self.end_early(error, None));
         }
         let lba = self.first_lba + self.moved;
@@ -291,7 +320,6 @@ impl Job {
         let moved = self.moved as usize * self.sector_bytes;
         let len = self.len.min(moved.saturating_sub(self.skip));
         Ok(match self.kind {
-            Kind::Read | Kind::Write(_) if self.is_lent => Outcome::Lent(len),
             Kind::Read => match self.buffer.take() {
                 Some(buffer) => {
                     Outcome::Read(ReadData { buffer, range: self.skip..self.skip + len })

@@ -27,16 +27,31 @@ pub(super) struct Claims {
     /// In the order in which they came. One that waits is waited for by those after it, so that
     /// none waits for ever.
     waiting: VecDeque<Claim>,
+    /// How many of them all nobody else may write in: without any, there are no conflicts.
+    exclusive: usize,
 }
 
 impl Claims {
     /// Takes a claim, or lets it wait. Whether it was taken.
     pub(super) fn take(&mut self, claim: Claim) -> bool {
-        let free = !self.held.iter().chain(&self.waiting).any(|other| other.conflicts(&claim));
-        if free {
-            self.held.push(claim);
-        } else {
+        let free = self.take_at_once(claim);
+        if !free {
+            self.exclusive += usize::from(claim.exclusive);
             self.waiting.push_back(claim);
+        }
+        free
+    }
+
+    /// Takes a claim unless it would have to wait. Whether it was taken.
+    #[inline]
+    pub(super) fn take_at_once(&mut self, claim: Claim) -> bool {
+        let free = !claim.exclusive && self.exclusive == 0 || {
+            let mut others = self.held.iter().chain(&self.waiting);
+            !others.any(|other| other.conflicts(&claim))
+        };
+        if free {
+            self.exclusive += usize::from(claim.exclusive);
+            self.held.push(claim);
         }
         free
     }
@@ -45,9 +60,16 @@ impl Claims {
     /// claim is taken now.
     pub(super) fn give_up(&mut self, job: u32, mut taken: impl FnMut(u32)) {
         if let Some(index) = self.held.iter().position(|claim| claim.job == job) {
-            self.held.swap_remove(index);
+            self.exclusive -= usize::from(self.held.swap_remove(index).exclusive);
         }
-        self.waiting.retain(|claim| claim.job != job);
+        if self.waiting.is_empty() {
+            return;
+        }
+        let exclusive = &mut self.exclusive;
+        self.waiting.retain(|claim| {
+            *exclusive -= usize::from(claim.job == job && claim.exclusive);
+            claim.job != job
+        });
         let mut index = 0;
         while let Some(claim) = self.waiting.get(index).copied() {
             let before = self.waiting.iter().take(index);

@@ -1,7 +1,7 @@
 //! What disks are asked and told beside their data.
 
 use super::job::{JobId, Kind};
-use super::set::Disks;
+use super::set::{Disk, Disks};
 use super::{DiskId, Refusal, Token};
 use crate::manage::{Features, Health, Management, PASSWORD_BYTES};
 use crate::unit::{Unit, UnitState};
@@ -63,9 +63,21 @@ impl Disks {
         self.drivers.get(disk.driver)?.driver.health(disk.unit)
     }
 
-    /// Whether a disk takes a job of this kind now.
-    pub(super) fn check(&self, disk: DiskId, unit: &Unit, kind: &Kind) -> Result<(), Refusal> {
-        if self.disks.get(usize::from(disk.0)).is_some_and(|disk| disk.exclusive.is_some()) {
+    /// A request beside the data has ended, well or not.
+    pub(super) fn managed(&mut self, disk: DiskId, what: Management) {
+        if is_exclusive(what) {
+            // There may be nothing left of the partitions. If it is locked now, it is looked at
+            // when it is unlocked.
+            let _ = self.rescan(disk, None);
+        }
+    }
+}
+
+impl Disk {
+    /// Whether it takes a job of this kind now.
+    #[inline]
+    pub(super) fn check(&self, unit: &Unit, kind: &Kind) -> Result<(), Refusal> {
+        if self.exclusive.is_some() {
             return Err(Refusal::InUse);
         }
         match (unit.state, kind) {
@@ -74,15 +86,6 @@ impl Disks {
             (UnitState::Locked, _) => Err(Refusal::Locked),
             (UnitState::Empty, _) => Err(Refusal::NoMedium),
             _ => Ok(()),
-        }
-    }
-
-    /// A request beside the data has ended, well or not.
-    pub(super) fn managed(&mut self, disk: DiskId, what: Management) {
-        if is_exclusive(what) {
-            // There may be nothing left of the partitions. If it is locked now, it is looked at
-            // when it is unlocked.
-            let _ = self.rescan(disk, None);
         }
     }
 }

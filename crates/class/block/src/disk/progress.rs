@@ -4,21 +4,21 @@ use super::job::{Admitted, Job, JobId, Kind, Next, Phase};
 use super::locks::Claim;
 use super::set::{Disk, Disks, MAX_JOBS, MAX_TRANSFER_BYTES, Place};
 use super::{DiskError, DiskId, Done, Outcome, Refusal, Token};
-use crate::driver::{BlockError, Completion, Refused, RefusedReason, Tag};
+use crate::driver::{BlockError, Completion, Refused, RefusedReason, Request, Tag};
 use crate::manage::PASSWORD_BYTES;
 use crate::partition::Step;
 use crate::unit::{Unit, UnitId};
 use alloc::vec;
-use alloc::vec::Vec;
 use outboard_hw::dma::DmaBuffer;
 
 impl Disks {
     /// Looks whether there can be another job of this kind; what it is for.
     #[inline]
     pub(super) fn admit(&self, disk: DiskId, kind: &Kind) -> Result<Admitted, Refusal> {
+        let place = self.disks.get(usize::from(disk.0)).ok_or(Refusal::NoDisk)?;
         let unit = self.unit(disk).ok_or(Refusal::NoDisk)?;
-        self.check(disk, unit, kind)?;
-        if self.jobs.len() - self.free.len() >= MAX_JOBS {
+        place.check(unit, kind)?;
+        if self.under_way() >= MAX_JOBS {
             return Err(Refusal::Busy);
         }
         let Unit { geometry, generation, .. } = unit;
@@ -78,8 +78,8 @@ impl Disks {
         let id = JobId { index, generation: place.generation };
         let disk = &mut self.disks[usize::from(job.disk)];
         disk.counters.begin();
+        let job = place.job.insert(job);
         if job.phase != Phase::Claiming {
-            place.job = Some(job);
             disk.queue.push_back(index);
             return id;
         }
@@ -90,24 +90,13 @@ impl Disks {
             last: job.first_lba + job.sectors.max(1) - 1,
             exclusive: matches!(job.kind, Kind::Write(_)) && (head || tail),
         };
-        place.job = Some(job);
         if disk.claims.take(claim) {
-            self.claimed(index);
+            job.claimed();
+            disk.queue.push_back(index);
         } else {
             disk.counters.waits += 1;
         }
         id
-    }
-
-    /// A job has its sectors to itself, as far as it needs to.
-    fn claimed(&mut self, index: u32) {
-        let Some(job) = &mut self.jobs[index as usize].job else { return };
-        job.phase = match (&job.kind, job.partial()) {
-            (Kind::Write(_), (true, _)) => Phase::ReadFirst,
-            (Kind::Write(_), (false, true)) => Phase::ReadLast,
-            _ => Phase::Transfer,
-        };
-        self.disks[usize::from(job.disk)].queue.push_back(index);
     }
 
     /// Submits what a disk's jobs want, as far as the driver takes it.
@@ -125,21 +114,30 @@ impl Disks {
                 continue;
             }
             let request = job.request();
-            match self.drivers[driver].driver.submit(unit, Tag(index.into()), request) {
-                Ok(()) => {
-                    job.submitted = true;
-                    self.disks[disk].queue.pop_front();
+            if !self.submit(index, request) {
+                return;
+            }
+            self.disks[disk].queue.pop_front();
+        }
+    }
+
+    /// Submits what a job wants; whether the driver had room for it. A job that the driver does not
+    /// want has gone on, or ended.
+    #[inline]
+    fn submit(&mut self, index: u32, request: Request) -> bool {
+        let Some(job) = &mut self.jobs[index as usize].job else { return true };
+        let Disk { driver, unit, .. } = self.disks[usize::from(job.disk)];
+        match self.drivers[driver].driver.submit(unit, Tag(index.into()), request) {
+            Ok(()) => job.submitted = true,
+            Err(Refused { reason, request }) => {
+                job.take_back(request.data);
+                if reason == RefusedReason::QueueFull {
+                    return false;
                 }
-                Err(Refused { reason, request }) => {
-                    job.take_back(request.data);
-                    if reason == RefusedReason::QueueFull {
-                        return;
-                    }
-                    self.disks[disk].queue.pop_front();
-                    self.advance(index, Err(reason.into()));
-                }
+                self.advance(index, Err(reason.into()));
             }
         }
+        true
     }
 
     /// A unit's generation, and what becomes of jobs that were accepted for an earlier one.
@@ -150,13 +148,16 @@ impl Disks {
         }
     }
 
+    #[inline]
     pub(super) fn complete(&mut self, driver: usize, completion: Completion) {
         let Completion { tag, result, data, .. } = completion;
         let index = tag.0 as u32;
         match self.jobs.get_mut(index as usize).and_then(|place| place.job.as_mut()) {
             Some(job) if job.submitted => {
                 job.submitted = false;
-                job.take_back(data);
+                if !job.is_lent {
+                    job.take_back(data);
+                }
                 self.advance(index, result);
             }
             // No driver of ours completes what was not submitted; the memory is kept all the same.
@@ -165,15 +166,16 @@ impl Disks {
     }
 
     /// Lets a job go on after the driver is done with its last request.
+    #[inline]
     fn advance(&mut self, index: u32, result: Result<(), BlockError>) {
         let Some(job) = &mut self.jobs[index as usize].job else { return };
         let disk = usize::from(job.disk);
         match job.completed(result) {
             Next::Again => self.disks[disk].queue.push_back(index),
-            Next::Ended(result) if matches!(job.kind, Kind::Scan(_)) => {
-                self.scanned(index, result.is_ok());
-            }
-            Next::Ended(result) => self.end(index, result),
+            Next::Ended(result) => match job.kind {
+                Kind::Scan(_) => self.scanned(index, result.is_ok()),
+                _ => self.end(index, result),
+            },
         }
     }
 
@@ -240,33 +242,28 @@ impl Disks {
     fn end(&mut self, index: u32, result: Result<Outcome, DiskError>) {
         let Some(job) = &self.jobs[index as usize].job else { return };
         let (id, token, sector_bytes) = (DiskId(job.disk), job.token, job.sector_bytes as u64);
-        let taken = self.now.since(job.since);
-        let Disk { counters, latencies, .. } = &mut self.disks[usize::from(job.disk)];
+        let disk = &mut self.disks[usize::from(job.disk)];
         match job.kind {
-            Kind::Read => latencies.reads.record(taken),
-            Kind::Write(_) => latencies.writes.record(taken),
-            Kind::Flush => latencies.flushes.record(taken),
+            Kind::Read => disk.took(false, self.now, job.since),
+            Kind::Write(_) => disk.took(true, self.now, job.since),
+            Kind::Flush => disk.latencies.flushes.record(job.since, self.now),
             Kind::Clear(_) | Kind::Scan(_) | Kind::Manage(_) => {}
         }
         match &result {
             Ok(Outcome::Read(data)) => {
-                counters.bytes_read += data.len() as u64;
-                counters.short += u64::from(data.len() < job.len);
+                disk.moved(false, data.len());
+                disk.counters.short += u64::from(data.len() < job.len);
             }
             Ok(Outcome::Written(bytes)) => {
-                counters.bytes_written += *bytes as u64;
-                counters.short += u64::from(*bytes < job.len);
+                disk.moved(true, *bytes);
+                disk.counters.short += u64::from(*bytes < job.len);
             }
             Ok(Outcome::Lent(bytes)) => {
-                let bytes = *bytes as u64;
-                counters.bytes_lent += bytes;
-                *match job.kind {
-                    Kind::Read => &mut counters.bytes_read,
-                    _ => &mut counters.bytes_written,
-                } += bytes;
+                disk.moved(matches!(job.kind, Kind::Write(_)), *bytes);
+                disk.counters.bytes_lent += *bytes as u64;
             }
             Ok(Outcome::Finished) => {}
-            Err(error) => counters.failed(error.error),
+            Err(error) => disk.counters.failed(error.error),
         }
         let managed = if let Kind::Manage(what) = job.kind { Some(what) } else { None };
         self.retire(index);
@@ -296,14 +293,29 @@ impl Disks {
             }
             self.buffers.give(disk.driver, buffer);
         }
+        let claims = job.claims();
         *place = None;
         self.free.push(index);
         disk.counters.active -= 1;
         if disk.exclusive == Some(index) {
             disk.exclusive = None;
         }
-        let mut taken = Vec::new();
-        disk.claims.give_up(index, |job| taken.push(job));
-        taken.into_iter().for_each(|job| self.claimed(job));
+        if claims {
+            disk.give_up(index, &mut self.jobs);
+        }
+    }
+}
+
+impl Disk {
+    /// Gives up what a job, or a transfer that was passed on, has claimed; jobs that wait for it go on.
+    #[inline]
+    pub(super) fn give_up(&mut self, index: u32, jobs: &mut [Place]) {
+        let Self { claims, queue, .. } = self;
+        claims.give_up(index, |index| {
+            if let Some(job) = &mut jobs[index as usize].job {
+                job.claimed();
+                queue.push_back(index);
+            }
+        });
     }
 }

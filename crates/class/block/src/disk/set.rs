@@ -2,6 +2,7 @@
 
 use super::buffers::Buffers;
 use super::job::{Job, JobId, Kind, Phase};
+use super::lent::{Ending, PassedOn, Terms};
 use super::locks::Claims;
 use super::statistics::{DiskCounters, Latencies};
 use super::volume::{Volume, VolumeError, Volumes};
@@ -42,9 +43,13 @@ pub struct Disks {
     pub(super) disks: Vec<Disk>,
     pub(super) jobs: Vec<Place>,
     pub(super) free: Vec<u32>,
+    /// What is with a driver and needs no job.
+    pub(super) passed: PassedOn,
     pub(super) done: VecDeque<Done>,
     /// Reused between polls.
     pub(super) completions: Vec<Completion>,
+    /// Grows whenever drivers are called that may find their units changed.
+    pub(super) turn: u64,
     /// When the last [`kick`](Self::kick) or [`poll`](Self::poll) was.
     pub(super) now: Instant,
 }
@@ -70,6 +75,8 @@ pub(super) struct Disk {
     pub(super) volumes: Volumes,
     pub(super) table: Table,
     pub(super) claims: Claims,
+    /// Of transfers in memory of others.
+    pub(super) terms: Terms,
     /// Jobs that want something of the driver, in order.
     pub(super) queue: VecDeque<u32>,
     pub(super) counters: DiskCounters,
@@ -82,6 +89,31 @@ pub(super) struct Disk {
     pub(super) known: Option<(Identity, u64)>,
     /// The job that has the disk to itself.
     pub(super) exclusive: Option<u32>,
+}
+
+impl Disk {
+    /// What a unit can do, as it is presented.
+    pub(super) fn geometry(&self, unit: &Unit) -> Geometry {
+        let (options, device) = (self.options, unit.geometry);
+        let read_only = device.read_only || options.read_only;
+        let sector_bytes = options.sector_bytes.unwrap_or(device.sector_bytes);
+        if sector_bytes == device.sector_bytes {
+            let physical_sector_bytes = device.physical_sector_bytes.max(sector_bytes);
+            return Geometry { physical_sector_bytes, read_only, ..device };
+        }
+        let factor = u64::from(sector_bytes / device.sector_bytes.max(1)).max(1);
+        Geometry {
+            sector_bytes,
+            physical_sector_bytes: device.physical_sector_bytes.max(sector_bytes),
+            sectors: device.sectors / factor,
+            max_transfer_sectors: device.max_transfer_sectors / factor as u32,
+            max_discard_sectors: device.max_discard_sectors / factor,
+            max_zero_sectors: device.max_zero_sectors / factor,
+            max_erase_sectors: device.max_erase_sectors / factor,
+            read_only,
+            ..device
+        }
+    }
 }
 
 pub(super) struct Place {
@@ -173,28 +205,11 @@ impl Disks {
 
     /// What a disk can do, as it is presented.
     pub fn geometry(&self, disk: DiskId) -> Option<Geometry> {
-        let options = self.disks.get(usize::from(disk.0))?.options;
-        let device = self.unit(disk)?.geometry;
-        let read_only = device.read_only || options.read_only;
-        let sector_bytes = options.sector_bytes.unwrap_or(device.sector_bytes);
-        if sector_bytes == device.sector_bytes {
-            let physical_sector_bytes = device.physical_sector_bytes.max(sector_bytes);
-            return Some(Geometry { physical_sector_bytes, read_only, ..device });
-        }
-        let factor = u64::from(sector_bytes / device.sector_bytes.max(1)).max(1);
-        Some(Geometry {
-            sector_bytes,
-            physical_sector_bytes: device.physical_sector_bytes.max(sector_bytes),
-            sectors: device.sectors / factor,
-            max_transfer_sectors: device.max_transfer_sectors / factor as u32,
-            max_discard_sectors: device.max_discard_sectors / factor,
-            max_zero_sectors: device.max_zero_sectors / factor,
-            max_erase_sectors: device.max_erase_sectors / factor,
-            read_only,
-            ..device
-        })
+        let place = self.disks.get(usize::from(disk.0))?;
+        Some(place.geometry(self.unit(disk)?))
     }
 
+    #[inline]
     pub(super) fn unit(&self, disk: DiskId) -> Option<&Unit> {
         let disk = self.disks.get(usize::from(disk.0))?;
         self.drivers.get(disk.driver)?.driver.unit(disk.unit)
@@ -406,6 +421,7 @@ impl Disks {
     /// Passes new requests on to the drivers, with one doorbell for all.
     pub fn kick(&mut self, now: Instant) {
         self.now = now;
+        self.turn += 1;
         for disk in 0..self.disks.len() {
             self.pump(disk);
         }
@@ -417,8 +433,13 @@ impl Disks {
         self.now = now;
         let mut completions = core::mem::take(&mut self.completions);
         for index in 0..self.drivers.len() {
-            let driver = &mut self.drivers[index].driver;
-            driver.poll(now, &mut |completion| completions.push(completion));
+            let Self { drivers, passed, disks, jobs, done, .. } = self;
+            let mut ending = Ending { passed, disks, jobs, done, now };
+            drivers[index].driver.poll(now, &mut |completion| {
+                if !ending.take(&completion) {
+                    completions.push(completion);
+                }
+            });
             for completion in completions.drain(..) {
                 self.complete(index, completion);
             }
@@ -450,11 +471,18 @@ impl Disks {
 
     /// Whether no request is under way.
     pub fn is_idle(&self) -> bool {
-        self.jobs.len() == self.free.len()
+        self.under_way() == 0
+    }
+
+    /// How many requests are under way.
+    #[inline]
+    pub(super) fn under_way(&self) -> usize {
+        self.jobs.len() - self.free.len() + self.passed.len()
     }
 
     /// Begins to shut the drivers down, once nothing is under way.
     pub fn stop(&mut self) {
+        self.turn += 1;
         self.drivers.iter_mut().for_each(|hosted| hosted.driver.stop());
     }
 
@@ -468,7 +496,7 @@ impl fmt::Debug for Disks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disks")
             .field("disks", &self.disks.len())
-            .field("jobs", &(self.jobs.len() - self.free.len()))
+            .field("jobs", &self.under_way())
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,9 @@
 //! What was done to a disk, in numbers, and how long it took.
 
+use super::set::Disk;
 use super::{DiskId, Disks};
 use crate::driver::BlockError;
-use core::time::Duration;
+use outboard_hw::Instant;
 
 /// What was done to a disk, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,8 +137,10 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub(super) fn record(&mut self, taken: Duration) {
-        let us = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX);
+    /// Takes note of one.
+    #[inline]
+    pub(super) fn record(&mut self, since: Instant, until: Instant) {
+        let us = until.as_nanos().saturating_sub(since.as_nanos()) / 1000;
         let bucket = &mut self.buckets[bucket(us)];
         *bucket = bucket.saturating_add(1);
         self.count += 1;
@@ -191,6 +194,23 @@ const fn last_of(bucket: usize) -> u64 {
     (((next % STEPS + STEPS) as u64) << (next / STEPS - 1)) - 1
 }
 
+impl Disk {
+    /// A read, or a write, has ended.
+    #[inline]
+    pub(super) fn took(&mut self, writes: bool, until: Instant, since: Instant) {
+        let Latencies { reads, writes: of_writes, .. } = &mut self.latencies;
+        (if writes { of_writes } else { reads }).record(since, until);
+    }
+
+    /// So many bytes were read, or written.
+    #[inline]
+    pub(super) const fn moved(&mut self, writes: bool, bytes: usize) {
+        let counters = &mut self.counters;
+        *(if writes { &mut counters.bytes_written } else { &mut counters.bytes_read }) +=
+            bytes as u64;
+    }
+}
+
 impl Disks {
     /// What was done to a disk.
     pub fn counters(&self, disk: DiskId) -> DiskCounters {
@@ -225,7 +245,7 @@ mod tests {
     fn percentiles_are_close_and_the_longest_is_exact() {
         let mut histogram = Histogram::default();
         assert_eq!((histogram.percentile_us(50), histogram.max_us()), (None, None));
-        (1..=1000).for_each(|us| histogram.record(Duration::from_micros(us)));
+        (1..=1000).for_each(|us| histogram.record(Instant::ORIGIN, Instant::from_nanos(us * 1000)));
         let found: Vec<_> =
             [50, 99, 100].into_iter().map(|p| histogram.percentile_us(p).unwrap()).collect();
         assert!((500..=562).contains(&found[0]) && (990..=1000).contains(&found[1]), "{found:?}");

@@ -12,6 +12,7 @@ use outboard_hw::dma::{Constraints, DmaSpace};
 impl Disks {
     /// Begins to shut one driver down; see [`BlockDriver::stop`].
     pub fn stop_driver(&mut self, driver: usize) {
+        self.turn += 1;
         if let Some(hosted) = self.drivers.get_mut(driver) {
             hosted.driver.stop();
         }
@@ -25,6 +26,7 @@ impl Disks {
     /// Drops a driver, and with it its device. Its disks are no longer there, and its index is not
     /// given to another one. It has to be at rest: what it has not completed never ends.
     pub fn withdraw(&mut self, driver: usize) {
+        self.turn += 1;
         if let Some(hosted) = self.drivers.get_mut(driver) {
             let former = &hosted.driver;
             hosted.driver = Box::new(Withdrawn {

@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) exchange: Option<Vec<u8>>,
     /// Nothing completes.
     pub(crate) frozen: bool,
+    /// The driver takes requests with any memory.
+    pub(crate) takes_any_memory: bool,
     /// Units that the driver is to have from its next poll on.
     pub(crate) edits: Vec<(u16, Unit)>,
     /// What the driver was told beside data, with the password.
@@ -204,6 +206,9 @@ impl BlockDriver for Memory {
     }
     fn dma(&self) -> Arc<dyn DmaSpace> {
         self.space.clone()
+    }
+    fn takes_any_memory(&self) -> bool {
+        self.shared.lock().unwrap().takes_any_memory
     }
     fn submit(&mut self, unit: UnitId, tag: Tag, request: Request) -> Result<(), Refused> {
         let Unit { geometry, state, .. } = self.units[usize::from(unit.0)];
