@@ -21,6 +21,12 @@ pub enum Reaping {
 const LONGEST: Duration = Duration::from_micros(250);
 /// The shortest one; shrinking below it, looking stops.
 const SHORTEST: Duration = Duration::from_micros(10);
+/// The longest time that is looked for requests while none are under way, where these end at once: to
+/// sleep, to be told by the client, and to be woken costs the two as much of a processor's time. Where
+/// requests take longer than that, it is as long as they do: rests are worth no more than they are.
+const LONGEST_REST: Duration = Duration::from_micros(10);
+/// The shortest one; shrinking below it, looking stops.
+const SHORTEST_REST: Duration = Duration::from_micros(1);
 
 /// Decides whether to look or to sleep, from how long requests have taken of late.
 ///
@@ -29,10 +35,18 @@ const SHORTEST: Duration = Duration::from_micros(10);
 /// Somebody who was woken after less than the longest time would better have looked: twice that
 /// time is looked from then on. So a disk in solid state is looked at while it is busy; one with
 /// platters is left to interrupts, and an idle one too.
+///
+/// While no requests are under way it looks whether there are new ones, for another time that is
+/// found in the same way, and is no longer than requests take: a client that asks again at once is
+/// looked at, and one that thinks, or has to be woken first for what was done in no time, is waited for.
 #[derive(Debug)]
 pub struct Pace {
     reaping: Reaping,
     window: Duration,
+    /// The same while none are under way.
+    rest: Duration,
+    /// The most that it may be.
+    longest_rest: Duration,
     looking: bool,
     /// Whether requests were under way when it was last asked.
     busy: bool,
@@ -43,7 +57,15 @@ pub struct Pace {
 impl Pace {
     /// The pace of somebody with nothing to do yet.
     pub const fn new(reaping: Reaping) -> Self {
-        Self { reaping, window: LONGEST, looking: false, busy: false, since: Instant::ORIGIN }
+        Self {
+            reaping,
+            window: LONGEST,
+            rest: LONGEST_REST,
+            longest_rest: LONGEST_REST,
+            looking: false,
+            busy: false,
+            since: Instant::ORIGIN,
+        }
     }
 
     /// Whether to look now, rather than to sleep. To be asked in each turn of a loop, after what has
@@ -60,29 +82,50 @@ impl Pace {
     }
 
     fn adapt(&mut self, now: Instant, busy: bool, ended: bool) -> bool {
+        let waited = now.since(self.since);
+        if !self.busy && (busy || ended) {
+            // The first after a rest.
+            let limits = (SHORTEST_REST, self.longest_rest);
+            self.rest = found(self.rest, self.looking, waited, limits);
+        }
         if busy && !self.busy && !ended {
             // What nobody had asked for could not end.
             self.since = now;
             return !self.window.is_zero();
         }
-        let waited = now.since(self.since);
         if ended {
-            if !self.looking && waited <= LONGEST {
-                self.window = (waited * 2).clamp(SHORTEST, LONGEST);
+            if self.busy {
+                self.window = found(self.window, self.looking, waited, (SHORTEST, LONGEST));
             }
+            let taken = if self.busy { waited } else { Duration::ZERO };
+            self.longest_rest = taken.clamp(LONGEST_REST, LONGEST);
+            self.rest = self.rest.min(self.longest_rest);
             self.since = now;
-            return !self.window.is_zero();
+            // Those of a disk that is left to interrupts are far between.
+            return !self.window.is_zero() && (busy || !self.rest.is_zero());
         }
-        if self.looking {
-            let goes_on = waited < self.window;
-            if !goes_on && busy {
-                let half = self.window / 2;
-                self.window = if half < SHORTEST { Duration::ZERO } else { half };
-            }
-            return goes_on;
+        if !self.looking {
+            return false;
         }
-        false
+        let (time, shortest) =
+            if busy { (&mut self.window, SHORTEST) } else { (&mut self.rest, SHORTEST_REST) };
+        let goes_on = waited < *time;
+        if !goes_on {
+            let half = *time / 2;
+            *time = if half < shortest { Duration::ZERO } else { half };
+        }
+        goes_on
     }
+}
+
+/// For how long to look from now on, if what is looked for came after so long.
+fn found(
+    time: Duration,
+    looking: bool,
+    waited: Duration,
+    (shortest, longest): (Duration, Duration),
+) -> Duration {
+    if looking || waited > longest { time } else { time.max(waited * 2).clamp(shortest, longest) }
 }
 
 #[cfg(test)]
@@ -137,8 +180,8 @@ mod tests {
         let mut pace = Pace::new(Reaping::Adaptive);
         run(&mut pace, 0, 30, 10);
         assert!(pace.looks(at(300), false, true));
-        assert!(pace.looks(at(350), false, false));
-        assert!(!pace.looks(at(600), false, false));
+        assert!(pace.looks(at(305), false, false));
+        assert!(!pace.looks(at(350), false, false));
         // A second later there is a request again.
         assert!(pace.looks(at(1_000_400), true, false));
         assert!(pace.looks(at(1_000_480), true, false));
@@ -170,6 +213,44 @@ mod tests {
         pace.looks(at(1_000_500), false, false);
         assert!(pace.looks(at(2_000_000), true, false));
         assert!(pace.looks(at(2_000_060), true, false));
+    }
+
+    /// Requests that end at once, so many microseconds apart; how long it was looked for them in all.
+    fn run_at_once(pace: &mut Pace, start: u64, apart: u64, count: u64) -> u64 {
+        let mut looked = 0;
+        for number in 0..count {
+            let begin = start + number * apart;
+            looked += u64::from(pace.looks(at(begin), false, true));
+            looked += (1..apart).map(|at| begin + at).fold(0, |looked, micros| {
+                looked + u64::from(pace.looking && pace.looks(at(micros), false, false))
+            });
+        }
+        looked
+    }
+
+    #[test]
+    fn clients_that_ask_again_at_once_are_looked_at_and_others_waited_for() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        assert_eq!(run_at_once(&mut pace, 0, 4, 100), 400);
+        assert!(run_at_once(&mut pace, 1000, 100, 100) < 100);
+        // One that is told of what it asked for, and comes back in time, is looked at again.
+        assert!(run_at_once(&mut pace, 20_000, 5, 100) > 450);
+    }
+
+    #[test]
+    fn where_requests_take_longer_so_may_rests() {
+        let mut pace = Pace::new(Reaping::Adaptive);
+        let (mut looked, mut now) = (0, 0);
+        for _ in 0..20 {
+            // A disk that takes 80 µs, and a client that needs 50 to ask again.
+            (0..80).for_each(|step| assert!(pace.looks(at(now + step), true, false)));
+            let ended = now + 80;
+            looked = u64::from(pace.looks(at(ended), false, true));
+            looked +=
+                (1..50).filter(|step| pace.looks(at(ended + step), false, false)).count() as u64;
+            now = ended + 50;
+        }
+        assert_eq!(looked, 50);
     }
 
     #[test]

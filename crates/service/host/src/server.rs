@@ -41,8 +41,8 @@ const START_TIME: Duration = Duration::from_secs(150);
 const STOP_TIME: Duration = Duration::from_secs(75);
 /// How long clients may take to fetch their last answers.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often the drivers are looked at before clients are, while they are looked at at all: to ask
-/// the system about clients costs as much as some looks.
+/// How often everything is looked at before the system is asked what else is ready, while it is
+/// looked at at all: to ask costs as much as some looks.
 const LOOKS: usize = 8;
 /// Session number of the server's own requests.
 pub(crate) const OWN_SESSION: u32 = u32::MAX - 1;
@@ -154,8 +154,11 @@ pub struct Server<P> {
     pub(crate) leaving: Vec<Leaving>,
     pub(crate) events: EventLog,
     pace: Pace,
-    /// Whether the drivers are looked at rather than waited for, and their interrupts masked.
+    /// Whether the drivers, and the rings of virtual machines, are looked at rather than waited for,
+    /// and the drivers' interrupts masked.
     looking: bool,
+    /// How often that is done before the system is asked again.
+    looks: usize,
     /// Reused between turns.
     ready: Vec<(u64, bool)>,
 }
@@ -224,6 +227,7 @@ impl<P: Platform> Server<P> {
             events: EventLog::default(),
             pace: Pace::new(Reaping::default()),
             looking: false,
+            looks: 0,
             ready: Vec::new(),
         })
     }
@@ -300,25 +304,12 @@ impl<P: Platform> Server<P> {
 
     /// One turn of the loop: waits, passes on what is ready, lets everybody do what is due.
     pub(crate) fn turn(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
-        let deadline = earlier(deadline, self.tree.disks().next_deadline());
-        let deadline = earlier(earlier(deadline, self.accept_again), self.exports.deadline());
-        let deadline = earlier(deadline, self.cards.deadline());
-        let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
-        let unfinished = self.connections.values().any(Connection::is_unfinished);
-        // Those who are looked at need not tell.
-        let awake = self.exports.is_awake() | self.cards.is_awake();
-        let at_once = unfinished || self.looking || awake;
-        let deadline = if at_once { Some(Instant::ORIGIN) } else { deadline };
-        if self.looking {
-            self.look();
+        if self.looking && self.looks > 0 {
+            self.looks -= 1;
+        } else {
+            self.wait(deadline)?;
+            self.looks = LOOKS;
         }
-        self.cards.look();
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
-        for (number, gone) in ready.drain(..) {
-            self.serve(Ready::of(number), gone);
-        }
-        self.ready = ready;
         let clients = self.connections.len();
         let mut ended = self.work();
         // What a driver does at once is passed on before the system is asked for more.
@@ -338,15 +329,24 @@ impl<P: Platform> Server<P> {
         Ok(())
     }
 
-    /// Looks at the drivers until something has ended, for a moment.
-    fn look(&mut self) {
-        let disks = self.tree.disks();
-        for _ in 0..LOOKS {
-            disks.poll(now());
-            if disks.has_done() {
-                return;
-            }
+    /// Waits until something is ready or due, unless it is looked for, and passes on what is ready.
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), ServerError> {
+        let deadline = earlier(deadline, self.tree.disks().next_deadline());
+        let deadline = earlier(earlier(deadline, self.accept_again), self.exports.deadline());
+        let deadline = earlier(deadline, self.cards.deadline());
+        let deadline = self.leaving.iter().fold(deadline, |at, one| earlier(at, one.deadline()));
+        let unfinished = self.connections.values().any(Connection::is_unfinished);
+        // Those who are looked at need not tell.
+        let awake = self.looking || self.exports.is_awake() | self.cards.is_awake();
+        let deadline = if unfinished || awake { Some(Instant::ORIGIN) } else { deadline };
+        self.cards.look();
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.extend(self.poller.wait(deadline).map_err(system("epoll"))?);
+        for (number, gone) in ready.drain(..) {
+            self.serve(Ready::of(number), gone);
         }
+        self.ready = ready;
+        Ok(())
     }
 
     /// Decides whether to look or to sleep from here on.
