@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 /// Bytes before a frame that has come, as a card over virtio leaves them.
 const BEFORE: usize = 12;
-/// Frames and buffers that each queue takes.
+/// Frames and buffers that each queue takes, if that is not said.
 const DEPTH: u16 = 64;
 
 /// What the driver and the test share.
@@ -70,6 +70,13 @@ impl Mirror {
         }
     }
 
+    /// The same, with queues that take so many frames and buffers.
+    #[allow(dead_code, reason = "not every test needs short ones")]
+    pub(crate) const fn with_depth(mut self, depth: u16) -> Self {
+        (self.interface.shape.receive_depth, self.interface.shape.transmit_depth) = (depth, depth);
+        self
+    }
+
     pub(crate) fn shared(&self) -> Arc<Mutex<Shared>> {
         self.shared.clone()
     }
@@ -112,7 +119,9 @@ impl Mirror {
             () if bytes > most && frame.work.segmentation.is_none() => {
                 Err(RefusedReason::BadLength { most })
             }
-            () if self.sending.len() >= DEPTH.into() => Err(RefusedReason::QueueFull),
+            () if self.sending.len() >= self.interface.shape.transmit_depth.into() => {
+                Err(RefusedReason::QueueFull)
+            }
             () => Ok(()),
         }
     }
@@ -157,7 +166,7 @@ impl NetDriver for Mirror {
         buffers: &mut VecDeque<Box<Posted>>,
     ) -> Result<(), RefusedReason> {
         let posted = &mut self.posted[usize::from(queue)];
-        let room = usize::from(DEPTH) - posted.len();
+        let room = usize::from(self.interface.shape.receive_depth) - posted.len();
         posted.extend(buffers.drain(..room.min(buffers.len())));
         if buffers.is_empty() { Ok(()) } else { Err(RefusedReason::QueueFull) }
     }

@@ -159,7 +159,9 @@ impl Card {
         let large = shape.headroom + MAX_SEGMENTED_BYTES;
         // By their length, which is their tag, the one kind is told from the other.
         if capabilities.transmit.intersects(segments) && large > small {
-            self.large = frames(take(large, LARGE_BUFFERS)?);
+            // The card takes no more frames at once.
+            let most: usize = pairs.iter().map(|pair: &Pair| pair.free.len()).sum();
+            self.large = frames(take(large, LARGE_BUFFERS.min(most))?);
             self.large_bytes = large;
         }
         (self.small_bytes, self.pairs) = (small, pairs);
