@@ -9,7 +9,7 @@
 
 use crate::input::{ADVANCE_MS, Input, MAX_POLLS, MAX_STEPS};
 use crate::virtio::model::Handle;
-use crate::virtio::{HANDLE, MAX_LAST_POLLS};
+use crate::virtio::{HANDLE, MAX_LAST_POLLS, RESET_TIME};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaSpace, SgList};
 use outboard_net::{
@@ -50,7 +50,7 @@ pub fn net(input: &[u8]) {
         without_net: NetFeatures::empty(),
         send_time: Duration::from_secs(2),
         command_time: Duration::from_secs(2),
-        reset_time: Duration::from_secs(1),
+        reset_time: RESET_TIME,
         ..NetConfig::default()
     };
     let Ok(driver) = Net::new(handle.clone(), config) else { return };

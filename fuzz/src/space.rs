@@ -21,6 +21,21 @@ impl Space {
     }
 }
 
+/// Whether `bytes` at a device address are allocated, without a copy of them.
+pub(crate) fn is_allocated(view: &DeviceView, address: u64, bytes: u64) -> bool {
+    // What is allocated is allocated by pages.
+    const PAGE: u64 = 4096;
+    let Some(end) = address.checked_add(bytes) else { return false };
+    let mut at = address;
+    while at < end {
+        if view.read(at, &mut [0]).is_err() {
+            return false;
+        }
+        at = (at / PAGE + 1) * PAGE;
+    }
+    true
+}
+
 impl DmaSpace for Space {
     fn allocate(&self, len: usize, constraints: &Constraints) -> Result<DmaBuffer, DmaError> {
         if self.exhausted.load(Ordering::Relaxed) {

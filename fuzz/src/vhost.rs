@@ -15,6 +15,7 @@ use crate::memory::Memory;
 use crate::mirror::{self, Mirror};
 use outboard_block::disk::Disks;
 use outboard_hw::Instant;
+use outboard_hw::dma::{Arena, DmaSpace};
 use outboard_linux::{EventFd, SharedMemory};
 use outboard_net::{
     Arrival, Capabilities, Checksum, ChecksumState, Offloads, Segmentation, SegmentationKind,
@@ -31,7 +32,7 @@ use rustix::net::{
 };
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use zerocopy::IntoBytes;
 
 /// The client's memory; rings are in the first page, requests' memory behind it.
@@ -45,6 +46,18 @@ const MAX_LAST_TURNS: usize = 2000;
 
 /// Where the second ring is, behind the first.
 const RING_BYTES: u64 = 512;
+
+/// Memory of disks and of cards, for all inputs: to make it, and to touch it for the first time, takes
+/// longer than all else.
+static DISK: LazyLock<Arena> = LazyLock::new(|| arena("disk", 128 << 10));
+static CARD: LazyLock<Arena> = LazyLock::new(|| arena("card", 1 << 20));
+/// Frames and buffers that a card takes: few, since all of their memory is zeroed for each input, and so
+/// that a client can use them up.
+const CARD_DEPTH: u16 = 4;
+
+fn arena(name: &str, bytes: usize) -> Arena {
+    SharedMemory::for_model(name, bytes).expect("memory for the fuzzer").1
+}
 
 struct Bench {
     socket: OwnedFd,
@@ -113,9 +126,8 @@ impl Served {
 pub fn vhost(input: &[u8]) {
     let mut input = Input(input);
     let (socket, theirs) = pair();
-    let (_, arena) = SharedMemory::for_model("disk", 128 << 10).unwrap();
     let mut disks = Disks::new();
-    let driver = Memory::new(vec![0; 16 << 10], 4, 8, &arena);
+    let driver = Memory::new(vec![0; 16 << 10], 4, 8, &DISK);
     disks.add_driver(Box::new(driver), Vec::new(), 128 << 10);
     while !disks.is_settled() {
         disks.poll(Instant::ORIGIN);
@@ -129,10 +141,9 @@ pub fn vhost(input: &[u8]) {
 /// comes with those that the card receives.
 pub(crate) fn card(mut input: Input<'_>) {
     let (socket, theirs) = pair();
-    let (_, arena) = SharedMemory::for_model("card", 4 << 20).unwrap();
     let able = Offloads::all().difference(Offloads::VLAN);
     let able = Capabilities { transmit: able, receive: able, ..Capabilities::NONE };
-    let mirror = Mirror::new(1, able, &arena);
+    let mirror = Mirror::new(1, able, &CARD).with_depth(CARD_DEPTH);
     let shared = mirror.shared();
     let mut card = Card::new(Box::new(mirror));
     card.poll(Instant::ORIGIN);
@@ -183,6 +194,9 @@ fn run(input: &mut Input<'_>, socket: OwnedFd, served: Served) {
         bench.step(input);
     }
     bench.end();
+    for arena in [&*DISK, &*CARD] {
+        assert_eq!(arena.statistics().buffers, 0, "memory was lost");
+    }
 }
 
 impl Bench {

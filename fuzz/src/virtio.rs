@@ -30,6 +30,9 @@ const ARENA_BYTES: usize = 8 << 20;
 /// Polls until a driver that was told to stop must have stopped.
 pub(crate) const MAX_LAST_POLLS: u32 = 20_000;
 
+/// What a reset may take: some tens of looks at the device, which is what its steps can make it last.
+pub(crate) const RESET_TIME: Duration = Duration::from_millis(50);
+
 /// One device and its memory, for all inputs.
 pub(crate) static HANDLE: LazyLock<Handle> = LazyLock::new(|| {
     let (space, view) = Space::new(ARENA_BYTES);
@@ -88,7 +91,7 @@ impl Setup {
             segments: 6,
             without: if general & 0x10 == 0 { Features::empty() } else { Features::INDIRECT },
             request_time: Duration::from_secs(2),
-            reset_time: Duration::from_secs(1),
+            reset_time: RESET_TIME,
         };
         let end = match general >> 6 {
             0 => End::Healed,

@@ -5,6 +5,7 @@
 //! access memory.
 
 use super::disk::Disk;
+use crate::space::is_allocated;
 use outboard_ahci::spec::ata::command;
 use outboard_ahci::spec::fis::{
     RECEIVED_BYTES, RECEIVED_REGISTER, RECEIVED_SET_DEVICE_BITS, RegisterH2d, kind,
@@ -376,15 +377,8 @@ impl Model {
 
     fn check_mapped(&self, address: u64, bytes: u64) {
         assert!(self.bus_master, "memory was handed over to an HBA that is off the bus");
-        const PAGE: u64 = 4096;
-        let end = address.checked_add(bytes).expect("an end of memory");
-        // What is allocated is allocated by pages.
-        let mut at = address;
-        while at < end {
-            let allocated = self.view.read(at, &mut [0]);
-            assert!(allocated.is_ok(), "{bytes} bytes at {address:#x} are not allocated");
-            at = (at / PAGE + 1) * PAGE;
-        }
+        let allocated = is_allocated(&self.view, address, bytes);
+        assert!(allocated, "{bytes} bytes at {address:#x} are not allocated");
     }
 
     fn load<T: FromBytes + IntoBytes>(&self, address: u64) -> Option<T> {

@@ -1,6 +1,6 @@
 //! The fuzzed device as the driver sees it: a transport.
 
-use super::rings::Ring;
+use super::rings::{Piece, Ring};
 use crate::input::Input;
 use crate::space::Space;
 use outboard_hw::dma::{DeviceView, DmaSpace};
@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MAX_ACCESSES: u32 = 5000;
 const CONFIG_BYTES: usize = 64;
 const QUEUES: usize = 6;
+/// A queue that is as long as the device says has no more than two to this power, unless a step says so:
+/// longer ones cost time, and show nothing that these do not.
+const MAX_LOG_ENTRIES: u8 = 6;
 
 /// A handle to the device.
 #[derive(Clone)]
@@ -62,6 +65,8 @@ pub(crate) struct Model {
     restless: bool,
     entries: u16,
     rings: [Option<Ring>; QUEUES],
+    /// Room for a request's pieces.
+    pieces: Vec<Piece>,
     pub(crate) legacy: bool,
     pub(crate) one_vector: bool,
     pub(crate) removed: bool,
@@ -87,6 +92,7 @@ impl Model {
             restless: false,
             entries: 0,
             rings: [const { None }; QUEUES],
+            pieces: Vec::new(),
             legacy: false,
             one_vector: false,
             removed: false,
@@ -120,7 +126,7 @@ impl Model {
         let (view, config) = (self.view.clone(), [0; CONFIG_BYTES]);
         *self = Self { config, ..Self::new(view) };
         self.features = features.bits() | disks.bits();
-        self.entries = 1 << (rings >> 4);
+        self.entries = 1 << (rings >> 4).min(MAX_LOG_ENTRIES);
         self.set(CAPACITY, &u64::from(capacity).wrapping_mul(8).to_le_bytes());
         self.set(SIZE_MAX, &(512u32 << (sizes & 7)).to_le_bytes());
         self.set(SEG_MAX, &u32::from(segments & 0xf).to_le_bytes());
@@ -157,7 +163,7 @@ impl Model {
         let (view, config) = (self.view.clone(), [0; CONFIG_BYTES]);
         *self = Self { config, ..Self::new(view) };
         self.features = features.bits() | cards.bits();
-        self.entries = 1 << (rings >> 4);
+        self.entries = 1 << (rings >> 4).min(MAX_LOG_ENTRIES);
         self.set(MAC, &[2, 0, 0, 0, 0, more]);
         self.set(STATUS, &[more >> 2 & 3, 0]);
         self.set(MAX_PAIRS, &[1 + (more >> 4 & 1), 0]);
@@ -185,8 +191,10 @@ impl Model {
     /// Does all that it has, with this status; how many vectors to fire.
     pub(crate) fn serve(&mut self, status: u8) -> u16 {
         if !self.removed {
-            let (view, honest) = (&self.view, self.honest);
-            self.rings.iter_mut().flatten().for_each(|ring| ring.serve(view, status, honest));
+            let (view, honest, pieces) = (&self.view, self.honest, &mut self.pieces);
+            for ring in self.rings.iter_mut().flatten() {
+                ring.serve(view, status, honest, pieces);
+            }
         }
         QUEUES as u16 + 1
     }

@@ -1,5 +1,6 @@
 //! The device's side of a ring, in either layout, which does what the driver asks for.
 
+use crate::space::is_allocated;
 use outboard_hw::dma::DeviceView;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::packed;
@@ -23,7 +24,7 @@ pub(super) struct Ring {
 
 /// A piece of a request.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     address: u64,
     bytes: u32,
     flags: u16,
@@ -50,12 +51,25 @@ impl Ring {
     }
 
     /// Does all that is available, with this status. An `honest` device finds nothing in the ring but
-    /// what the driver has written.
-    pub(super) fn serve(&mut self, view: &DeviceView, status: u8, honest: bool) {
+    /// what the driver has written. `pieces` is room for those of a request.
+    pub(super) fn serve(
+        &mut self,
+        view: &DeviceView,
+        status: u8,
+        honest: bool,
+        pieces: &mut Vec<Piece>,
+    ) {
         for _ in 0..self.areas.entries {
+            pieces.clear();
+            let taken = match self.packed {
+                true => self.take_packed(view, pieces),
+                false => self.take_split(view, pieces),
+            };
+            let Some((id, count)) = taken else { return };
+            let bytes = fulfil(view, pieces, status, honest);
             let done = match self.packed {
-                true => self.serve_packed(view, status, honest),
-                false => self.serve_split(view, status, honest),
+                true => self.put_packed(view, id, count, bytes),
+                false => self.put_split(view, id, bytes),
             };
             if done.is_none() {
                 return;
@@ -63,8 +77,9 @@ impl Ring {
         }
     }
 
-    fn serve_split(&mut self, view: &DeviceView, status: u8, honest: bool) -> Option<()> {
-        let Areas { entries, driver, device, .. } = self.areas;
+    /// The next request: its first descriptor, and how many of the ring's places it takes.
+    fn take_split(&mut self, view: &DeviceView, pieces: &mut Vec<Piece>) -> Option<(u16, u16)> {
+        let Areas { entries, driver, .. } = self.areas;
         let index = word(view, driver.bits() + AVAILABLE_INDEX as u64)?;
         if index == self.next {
             return None;
@@ -72,28 +87,34 @@ impl Ring {
         let place = u64::from(self.next & (entries - 1));
         let head = word(view, driver.bits() + AVAILABLE_RING as u64 + 2 * place)?;
         let table = self.areas.descriptors.bits();
-        let (mut pieces, mut at) = (Vec::new(), head);
+        let mut at = head;
         loop {
             let piece = piece(view, table + 16 * u64::from(at))?;
             let last = piece.flags & split::Descriptor::NEXT == 0;
             at = piece.next;
-            gather(view, piece, &mut pieces)?;
+            gather(view, piece, pieces)?;
             if last || pieces.len() > MAX_PIECES {
                 break;
             }
         }
-        let bytes = fulfil(view, &pieces, status, honest);
+        self.next = self.next.wrapping_add(1);
+        Some((head, 1))
+    }
+
+    fn put_split(&mut self, view: &DeviceView, head: u16, bytes: u32) -> Option<()> {
+        let Areas { entries, device, .. } = self.areas;
         let place = u64::from(self.used & (entries - 1));
-        let element = [u32::from(head).to_le_bytes(), bytes.to_le_bytes()].concat();
-        view.write(device.bits() + USED_RING as u64 + 8 * place, &element).ok()?;
-        (self.next, self.used) = (self.next.wrapping_add(1), self.used.wrapping_add(1));
+        let element = u64::from(head) | u64::from(bytes) << 32;
+        view.write(device.bits() + USED_RING as u64 + 8 * place, &element.to_le_bytes()).ok()?;
+        self.used = self.used.wrapping_add(1);
         view.write(device.bits() + USED_INDEX as u64, &self.used.to_le_bytes()).ok()
     }
 
-    fn serve_packed(&mut self, view: &DeviceView, status: u8, honest: bool) -> Option<()> {
+    /// The next request: its buffer ID, and how many descriptors it takes.
+    fn take_packed(&mut self, view: &DeviceView, pieces: &mut Vec<Piece>) -> Option<(u16, u16)> {
         let table = self.areas.descriptors.bits();
-        let (mut pieces, mut count) = (Vec::new(), 0);
-        let id = loop {
+        let mut count = 0;
+        loop {
             let at = table + 16 * u64::from(self.next);
             let flags = word(view, at + packed::Descriptor::FLAGS as u64)?;
             let available = (flags & packed::Descriptor::AVAILABLE != 0) == self.wrap
@@ -109,13 +130,15 @@ impl Ring {
             if self.next >= self.areas.entries {
                 (self.next, self.wrap) = (0, !self.wrap);
             }
-            gather(view, found, &mut pieces)?;
+            gather(view, found, pieces)?;
             if found.flags & split::Descriptor::NEXT == 0 {
-                break found.next;
+                return Some((found.next, count));
             }
-        };
-        let bytes = fulfil(view, &pieces, status, honest);
-        let at = table + 16 * u64::from(self.used);
+        }
+    }
+
+    fn put_packed(&mut self, view: &DeviceView, id: u16, count: u16, bytes: u32) -> Option<()> {
+        let at = self.areas.descriptors.bits() + 16 * u64::from(self.used);
         let both = packed::Descriptor::AVAILABLE | packed::Descriptor::USED;
         let flags = if self.used_wrap { both } else { 0 };
         let [b0, b1, b2, b3] = bytes.to_le_bytes();
@@ -179,8 +202,8 @@ fn receive(view: &DeviceView, pieces: &[Piece], status: u8) -> u32 {
 /// Writes the status where the last piece is, if it is one byte; how many bytes were written.
 fn fulfil(view: &DeviceView, pieces: &[Piece], status: u8, honest: bool) -> u32 {
     for piece in pieces.iter().filter(|_| honest) {
-        let mut bytes = vec![0; piece.bytes as usize];
-        view.read(piece.address, &mut bytes).expect("a descriptor names memory that is allocated");
+        let allocated = is_allocated(view, piece.address, piece.bytes.into());
+        assert!(allocated, "a descriptor names memory that is not allocated");
     }
     let Some(last) = pieces.last() else { return 0 };
     if last.bytes > 1 && last.flags & split::Descriptor::WRITE != 0 {
