@@ -24,7 +24,7 @@ const SHORTEST: Duration = Duration::from_micros(10);
 /// The longest time that is looked for requests while none are under way, where these end at once: to
 /// sleep, to be told by the client, and to be woken costs the two as much of a processor's time. Where
 /// requests take longer than that, it is as long as they do: rests are worth no more than they are.
-const LONGEST_REST: Duration = Duration::from_micros(10);
+const LONGEST_REST: Duration = Duration::from_micros(4);
 /// The shortest one; shrinking below it, looking stops.
 const SHORTEST_REST: Duration = Duration::from_micros(1);
 
@@ -180,7 +180,7 @@ mod tests {
         let mut pace = Pace::new(Reaping::Adaptive);
         run(&mut pace, 0, 30, 10);
         assert!(pace.looks(at(300), false, true));
-        assert!(pace.looks(at(305), false, false));
+        assert!(pace.looks(at(303), false, false));
         assert!(!pace.looks(at(350), false, false));
         // A second later there is a request again.
         assert!(pace.looks(at(1_000_400), true, false));
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(run_at_once(&mut pace, 0, 4, 100), 400);
         assert!(run_at_once(&mut pace, 1000, 100, 100) < 100);
         // One that is told of what it asked for, and comes back in time, is looked at again.
-        assert!(run_at_once(&mut pace, 20_000, 5, 100) > 450);
+        assert!(run_at_once(&mut pace, 20_000, 3, 100) > 270);
     }
 
     #[test]
