@@ -32,12 +32,12 @@ enum Way {
 /// The cases: name, whether rings are packed, which way, and the most instructions that each frame
 /// may take.
 const CASES: [(&str, bool, Way, u64); 6] = [
-    ("virtio-net: send, split", false, Way::Out, 260),
-    ("virtio-net: send, split, header apart", false, Way::OutApart, 303),
-    ("virtio-net: receive, split", false, Way::In, 250),
-    ("virtio-net: send, packed", true, Way::Out, 288),
-    ("virtio-net: send, packed, header apart", true, Way::OutApart, 326),
-    ("virtio-net: receive, packed", true, Way::In, 279),
+    ("virtio-net: send, split", false, Way::Out, 205),
+    ("virtio-net: send, split, header apart", false, Way::OutApart, 236),
+    ("virtio-net: receive, split", false, Way::In, 231),
+    ("virtio-net: send, packed", true, Way::Out, 218),
+    ("virtio-net: send, packed, header apart", true, Way::OutApart, 248),
+    ("virtio-net: receive, packed", true, Way::In, 237),
 ];
 
 /// Frames of 64 bytes, 32 at a time, either way, in both layouts.

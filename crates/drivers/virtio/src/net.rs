@@ -44,7 +44,7 @@ pub struct NetConfig {
     pub queues: u16,
     /// The most entries of each queue.
     pub queue_entries: u16,
-    /// The most segments of a frame that is sent.
+    /// The most segments of a frame that is sent, of which there may be 64.
     pub segments: u16,
     /// What a card may do to frames before they are received: whoever reads them has to know of it.
     pub receive: Offloads,

@@ -26,17 +26,30 @@ pub struct Piece {
 
 /// A request that the device has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Used {
-    /// The name under which it was added.
-    pub token: u16,
+pub struct Used<T = u16> {
+    /// What it was added with.
+    pub token: T,
     /// Bytes that the device says it has written; no more than it could.
     pub bytes: u32,
 }
 
-/// There are fewer free descriptors than a request needs.
+/// What a request is added with.
+pub trait Token {
+    /// Whether descriptors that have become free are used after all others, and not before them. Where
+    /// requests take one each and end in their order, the rings then say the same in each turn, what is
+    /// there already is not written again, and the device finds it in its caches.
+    const IN_TURN: bool;
+}
+
+/// A name. Requests that are known by names need not end in their order.
+impl Token for u16 {
+    const IN_TURN: bool = false;
+}
+
+/// There are fewer free descriptors than a request needs, with which it would have been added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the queue is full")]
-pub struct Full;
+pub struct Full<T = u16>(pub T);
 
 /// The device has said something of a queue that cannot be. Only a reset helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
@@ -69,14 +82,14 @@ pub struct Areas {
 }
 
 /// What is kept of a descriptor (split) or of a buffer ID (packed), out of the device's reach.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shadow {
-    /// Of the request that begins with it: its name.
-    token: u16,
-    /// Its descriptors in the ring; 0 if there is no such request.
-    descriptors: u16,
+#[derive(Debug)]
+struct Shadow<T> {
+    /// Of the request that begins with it: what it was added with.
+    token: Option<T>,
     /// Bytes that the device may write of it.
     writable_bytes: u32,
+    /// Its descriptors in the ring.
+    descriptors: u16,
     /// Which one comes behind, in a chain or among the free ones.
     next: u16,
 }
@@ -91,11 +104,17 @@ struct Batch {
     bytes: u32,
 }
 
-impl Shadow {
+impl<T> Shadow<T> {
+    /// One that is free.
+    const fn free(next: u16) -> Self {
+        Self { token: None, writable_bytes: 0, descriptors: 0, next }
+    }
+
     /// Notes the request that begins here.
-    #[inline]
-    const fn begin(&mut self, token: u16, descriptors: u16, writable_bytes: u32) {
-        self.token = token;
+    #[inline(always)]
+    fn begin(&mut self, token: T, descriptors: u16, writable_bytes: u32) {
+        // The one before was taken out when it ended: nothing of it is left to be freed.
+        core::mem::forget(self.token.replace(token));
         self.descriptors = descriptors;
         self.writable_bytes = writable_bytes;
     }
@@ -103,7 +122,7 @@ impl Shadow {
     /// Checks what the device says of the request that begins here.
     #[inline]
     const fn check(&self, bytes: u32) -> Result<(), Broken> {
-        if self.descriptors == 0 {
+        if self.token.is_none() {
             return Err(Broken::Unknown);
         }
         if bytes > self.writable_bytes {
@@ -112,52 +131,58 @@ impl Shadow {
         Ok(())
     }
 
-    /// Forgets the request that begins here: its name, descriptors, and bytes.
-    const fn end(&mut self) -> (u16, u16, u32) {
-        let Self { token, descriptors, writable_bytes, .. } = *self;
-        self.begin(0, 0, 0);
-        (token, descriptors, writable_bytes)
+    /// Forgets the request that begins here, of which the device says that it has written so many bytes:
+    /// what it was added with, and its descriptors.
+    #[inline(always)]
+    fn end(&mut self, bytes: u32) -> Result<(T, u16), Broken> {
+        let Some(token) = self.token.take() else { return Err(Broken::Unknown) };
+        if bytes > self.writable_bytes {
+            self.token = Some(token);
+            return Err(Broken::TooLong);
+        }
+        Ok((token, self.descriptors))
     }
 }
 
 /// A virtqueue in either layout, from the driver's side.
 ///
 /// [`add`](Self::add) writes descriptors, [`publish`](Self::publish) shows the device all that were
-/// added, [`take`](Self::take) gives back what it has done.
+/// added, [`take`](Self::take) gives back what it has done. Each request is added with something of the
+/// driver's, such as a name or its memory, which the queue has until the request ends.
 #[derive(Debug)]
-pub struct Queue(Layout);
+pub struct Queue<T = u16>(Layout<T>);
 
 /// A queue in the layout that it has.
 #[derive(Debug)]
-pub(crate) enum Layout {
-    Split(SplitQueue),
-    Packed(PackedQueue),
+pub(crate) enum Layout<T> {
+    Split(SplitQueue<T>),
+    Packed(PackedQueue<T>),
 }
 
 /// What is done to a queue over and over, whose layout is then asked for only once: see the
 /// functions of [`Queue`] that have these names.
-pub(crate) trait Ring {
+pub(crate) trait Ring<T> {
     fn free(&self) -> u16;
 
     fn next_name(&self) -> u16;
 
     fn add(
         &mut self,
-        token: u16,
+        token: T,
         count: u16,
         pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Full>;
+    ) -> Result<(), Full<T>>;
 
     /// [`add`](Self::add) for pieces that are few and there already.
-    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full>;
+    fn add_short<const N: usize>(&mut self, token: T, pieces: [Piece; N]) -> Result<(), Full<T>>;
 
     fn add_table(
         &mut self,
-        token: u16,
+        token: T,
         table: DeviceAddress,
         count: u16,
         writable_bytes: u32,
-    ) -> Result<(), Full>;
+    ) -> Result<(), Full<T>>;
 
     fn write_table(
         memory: &mut DmaBuffer,
@@ -171,7 +196,7 @@ pub(crate) trait Ring {
         pieces: [Piece; N],
     );
 
-    fn take(&mut self) -> Option<Result<Used, Broken>>;
+    fn take(&mut self) -> Option<Result<Used<T>, Broken>>;
 }
 
 /// Calls a function of whichever layout it is.
@@ -184,7 +209,7 @@ macro_rules! either {
     };
 }
 
-impl Queue {
+impl<T: Token> Queue<T> {
     /// A queue of `entries`, a power of two, laid out as `features` say.
     pub fn new(dma: &dyn DmaSpace, entries: u16, features: Features) -> Result<Self, DmaError> {
         Ok(Self(if features.contains(Features::PACKED) {
@@ -198,14 +223,14 @@ impl Queue {
     #[inline]
     pub(crate) fn add_short<const N: usize>(
         &mut self,
-        token: u16,
+        token: T,
         pieces: [Piece; N],
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         either!(&mut self.0, add_short(token, pieces))
     }
 
     /// The same queue, to whoever does the same over and over.
-    pub(crate) const fn layout(&mut self) -> &mut Layout {
+    pub(crate) const fn layout(&mut self) -> &mut Layout<T> {
         &mut self.0
     }
 
@@ -229,6 +254,16 @@ impl Queue {
         either!(&mut self.0, reset());
     }
 
+    /// Gives back what requests were added with that the device has, which must have been reset. The
+    /// queue is [`reset`](Self::reset) before it is used again.
+    pub(crate) fn take_back(&mut self) -> impl Iterator<Item = T> {
+        let shadow = match &mut self.0 {
+            Layout::Split(queue) => queue.shadow_mut(),
+            Layout::Packed(queue) => queue.shadow_mut(),
+        };
+        shadow.iter_mut().filter_map(|shadow| shadow.token.take())
+    }
+
     /// Free descriptors.
     #[inline]
     pub fn free(&self) -> u16 {
@@ -236,8 +271,8 @@ impl Queue {
     }
 
     /// The descriptor, or the buffer ID, that the next request begins with: a number below that of the
-    /// entries which no request has now, unless the queue is full. Who names requests so needs no
-    /// list of names that are free.
+    /// entries which no request has now, unless the queue is full. Memory that a request needs beside
+    /// its own is found by it.
     #[inline]
     pub(crate) fn next_name(&self) -> u16 {
         either!(&self.0, next_name())
@@ -247,10 +282,10 @@ impl Queue {
     #[inline]
     pub fn add(
         &mut self,
-        token: u16,
+        token: T,
         count: u16,
         pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         either!(&mut self.0, add(token, count, pieces))
     }
 
@@ -259,11 +294,11 @@ impl Queue {
     #[inline]
     pub fn add_table(
         &mut self,
-        token: u16,
+        token: T,
         table: DeviceAddress,
         count: u16,
         writable_bytes: u32,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         either!(&mut self.0, add_table(token, table, count, writable_bytes))
     }
 
@@ -277,8 +312,8 @@ impl Queue {
         pieces: impl Iterator<Item = Piece>,
     ) -> (u16, u32) {
         match &self.0 {
-            Layout::Split(_) => SplitQueue::write_table(memory, offset, pieces),
-            Layout::Packed(_) => PackedQueue::write_table(memory, offset, pieces),
+            Layout::Split(_) => SplitQueue::<T>::write_table(memory, offset, pieces),
+            Layout::Packed(_) => PackedQueue::<T>::write_table(memory, offset, pieces),
         }
     }
 
@@ -309,7 +344,7 @@ impl Queue {
 
     /// The next request that the device has done.
     #[inline]
-    pub fn take(&mut self) -> Option<Result<Used, Broken>> {
+    pub fn take(&mut self) -> Option<Result<Used<T>, Broken>> {
         either!(&mut self.0, take())
     }
 
@@ -326,6 +361,6 @@ impl Queue {
 }
 
 /// No requests, with all free, each leading to the next, and the last one to the first.
-fn all_free(entries: u16) -> Box<[Shadow]> {
-    (1..entries).chain([0]).map(|next| Shadow { next, ..Shadow::default() }).collect()
+fn all_free<T>(entries: u16) -> Box<[Shadow<T>]> {
+    (1..entries).chain([0]).map(Shadow::free).collect()
 }

@@ -1,7 +1,7 @@
 //! Setting a device up, of whatever kind it is (§3.1.1).
 
 use crate::VirtioError;
-use crate::queue::Queue;
+use crate::queue::{Queue, Token};
 use crate::spec::features::Features;
 use crate::spec::split::MAX_ENTRIES;
 use crate::spec::status::Status;
@@ -50,13 +50,13 @@ pub(crate) fn negotiate<T: Transport>(
 
 /// Makes a queue with as many entries as the device has for it, and at most so many where that can
 /// be chosen.
-pub(crate) fn make_queue<T: Transport>(
-    transport: &mut T,
+pub(crate) fn make_queue<T: Token>(
+    transport: &mut impl Transport,
     dma: &dyn DmaSpace,
     number: u16,
     most: u16,
     features: u64,
-) -> Result<Queue, VirtioError> {
+) -> Result<Queue<T>, VirtioError> {
     let limit = transport.queue_limit(number).min(MAX_ENTRIES);
     let legacy = transport.is_legacy();
     // Entries are a power of two; a limit of a packed ring need not be (§2.8.10.1).
@@ -69,10 +69,10 @@ pub(crate) fn make_queue<T: Transport>(
 }
 
 /// Makes sure that a device which was reset has as much room as it had for a queue.
-pub(crate) fn check_queue<T: Transport>(
-    transport: &mut T,
+pub(crate) fn check_queue<T: Token>(
+    transport: &mut impl Transport,
     number: u16,
-    queue: &Queue,
+    queue: &Queue<T>,
 ) -> Result<(), VirtioError> {
     match transport.queue_limit(number) < queue.areas().entries {
         true => Err(VirtioError::NoQueue(number)),

@@ -3,10 +3,10 @@
 mod support;
 
 use outboard_hw::Instant;
-use outboard_hw::dma::{Constraints, DmaBuffer, SgList};
+use outboard_hw::dma::{Constraints, DmaBuffer, DmaPool, SgList};
 use outboard_net::{
     Arrival, Completions, FailedReason, Frame, InterfaceState, NetDriver, Offloads, Posted,
-    ReceiveMode, RefusedReason, Settings, SettingsState, Tag,
+    ReceiveMode, RefusedReason, Settings, SettingsState, Tag, Work,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::net::{
@@ -202,6 +202,66 @@ const LAYOUTS: [Features; 2] = [Features::empty(), Features::PACKED];
 fn usual() -> NetFeatures {
     NetFeatures::all()
         .difference(NetFeatures::MQ | NetFeatures::CTRL_RX_EXTRA | NetFeatures::SPEED_DUPLEX)
+}
+
+#[test]
+fn bursts_are_taken_in_order_up_to_what_is_refused() {
+    for layout in LAYOUTS {
+        let mut rig = Rig::new(usual().difference(NetFeatures::HOST_UFO), layout);
+        let pool = DmaPool::new(&*rig.driver.dma(), 2048, 64, &Constraints::NONE).unwrap();
+        let frame = |tag: u64, bytes: usize, pieces: usize| {
+            let mut data = SgList::EMPTY;
+            for piece in noise(tag, bytes).chunks(bytes.div_ceil(pieces)) {
+                let mut buffer = pool.allocate().unwrap();
+                buffer.write_bytes(64, piece);
+                data.push(buffer, 64..64 + piece.len());
+            }
+            Box::new(Frame::plain(Tag(tag), data))
+        };
+        let tagged = Work { vlan_tag: Some(1), ..Work::NONE };
+        let mut burst: VecDeque<_> = [(80, 1), (90, 3), (13, 1), (70, 1), (60, 1)]
+            .into_iter()
+            .zip(1..)
+            .map(|((bytes, pieces), tag)| frame(tag, bytes, pieces))
+            .collect();
+        burst[3].work = tagged;
+        let mut submit = |burst: &mut VecDeque<_>| rig.driver.submit(0, burst);
+        assert_eq!(submit(&mut burst), Err(RefusedReason::BadLength { most: 1518 }));
+        assert_eq!(burst.pop_front().map(|frame| frame.tag), Some(Tag(3)));
+        assert_eq!(submit(&mut burst), Err(RefusedReason::BadWork));
+        assert_eq!(burst.pop_front().map(|frame| frame.tag), Some(Tag(4)));
+        assert_eq!((submit(&mut burst), burst.len()), (Ok(()), 0));
+        // A frame in three pieces takes four descriptors here.
+        burst.extend((6..30).map(|tag| frame(tag, 60, 1)));
+        assert_eq!(submit(&mut burst), Err(RefusedReason::QueueFull));
+        let left = burst.len();
+        assert_eq!((left, burst[0].tag), (24 - 10, Tag(6 + 10)));
+        rig.driver.kick(rig.now);
+        let sent = rig.device.card().drain(TRANSMIT);
+        let expected = [(1, 80), (2, 90), (5, 60)].into_iter().chain((6..16).map(|tag| (tag, 60)));
+        assert!(sent.iter().map(|sent| &sent[12..]).eq(expected.map(|(tag, len)| noise(tag, len))));
+        let mut done = Completions::new();
+        rig.driver.poll(rig.now, &mut done);
+        assert_eq!(done.sent.len(), 13);
+        assert_eq!((rig.driver.submit(0, &mut burst), burst.len()), (Ok(()), 0));
+    }
+}
+
+#[test]
+fn buffers_are_taken_up_to_one_that_is_too_short() {
+    let mut rig = Rig::new(usual(), Features::empty());
+    let dma = rig.driver.dma();
+    let posted = |(tag, bytes)| {
+        let buffer = dma.allocate(bytes, &Constraints::NONE).unwrap();
+        Box::new(Posted { tag: Tag(tag), buffer })
+    };
+    let mut burst: VecDeque<_> = [(1, 2048), (2, 1500), (3, 2048)].map(posted).into();
+    assert_eq!(rig.driver.post(0, &mut burst), Err(RefusedReason::BadMemory));
+    assert_eq!(burst.iter().map(|posted| posted.tag.0).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(rig.driver.post(1, &mut burst), Err(RefusedReason::NoQueue { queues: 1 }));
+    assert_eq!(rig.driver.post(1, &mut VecDeque::new()), Ok(()), "of nothing, nothing is wrong");
+    rig.driver.stop();
+    assert!(matches!(rig.driver.post(0, &mut burst), Err(RefusedReason::NotReady(_))));
 }
 
 #[test]

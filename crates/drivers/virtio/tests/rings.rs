@@ -4,7 +4,7 @@ mod support;
 
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace, Segment};
 use outboard_linux::SharedMemory;
-use outboard_virtio::queue::{Broken, Piece, Queue, Used};
+use outboard_virtio::queue::{Areas, Broken, Piece, Queue, Used};
 use outboard_virtio::spec::features::Features;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -347,6 +347,22 @@ fn a_queue_that_was_reset_begins_anew() {
         (0..1000).for_each(|_| again.round());
         again.drain();
         assert!(again.answered > 100);
+    }
+}
+
+#[test]
+fn what_a_device_scribbles_over_is_written_again() {
+    // What is there already is not written once more; what is not, is.
+    for features in combinations().filter(|features| !features.contains(Features::PACKED)) {
+        let mut rig = Rig::new(17, 8, features);
+        for round in 0..40 {
+            rig.round();
+            rig.drain();
+            let Areas { entries, descriptors, .. } = rig.queue.areas();
+            let scribbled = vec![round; 16 * usize::from(entries)];
+            rig.memory.write_slice(&scribbled, GuestAddress(descriptors.bits())).unwrap();
+        }
+        assert!(rig.answered > 40, "{features:?}");
     }
 }
 

@@ -104,6 +104,17 @@ impl<const BYTES: usize> DmaBlock<'_, BYTES> {
         // SAFETY: the value lies within the piece, which is valid by S1, and at a word of it.
         unsafe { copy::copy_in_words(value.as_bytes(), self.cpu.wrapping_add(AT)) }
     }
+
+    /// Copies a plain value to `AT`, a multiple of 8, unless it is there: who else reads it finds it
+    /// in its cache then. What is there decides nothing else, as the device may change it at any time.
+    #[inline(always)]
+    pub fn update<const AT: usize, T: IntoBytes + Immutable>(&mut self, value: &T) {
+        const { assert!(AT <= BYTES && size_of::<T>() <= BYTES - AT, "it lies in the piece") };
+        // SAFETY: the value lies within the piece, which is valid by S1.
+        if !unsafe { copy::is_there(value.as_bytes(), self.cpu.wrapping_add(AT)) } {
+            self.write::<AT, T>(value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +140,16 @@ mod tests {
         assert_eq!((bytes[0], bytes[8], bytes[16], bytes[17]), (1, 2, 3, 0));
         assert_eq!(blocks.read::<16, u8>(1), Some(3));
         assert_eq!(blocks.read::<0, u64>(0), Some(0));
+    }
+
+    #[test]
+    fn what_is_there_is_left_and_what_is_not_is_written() {
+        let mut blocks = blocks::<16>(32, 16);
+        for value in [[1u64, 2], [1, 2], [3, 2], [3, 4], [0, 0]] {
+            blocks.block(1).unwrap().update::<0, _>(&value);
+            assert_eq!(blocks.read::<0, [u64; 2]>(1), Some(value));
+        }
+        assert_eq!(blocks.read::<0, [u64; 2]>(0), Some([0, 0]));
     }
 
     #[test]

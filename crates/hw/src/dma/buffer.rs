@@ -181,6 +181,19 @@ impl DmaBuffer {
         self.write_bytes(offset, value.as_bytes());
     }
 
+    /// Copies a plain value in, unless it is there: who else reads it finds it in its cache then. What
+    /// is there decides nothing else, as the device may change it at any time.
+    #[track_caller]
+    #[inline(always)]
+    pub fn update<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) {
+        let into = self.check(offset, size_of::<T>());
+        // SAFETY: `check` keeps the range within the buffer, which is valid by S1.
+        if !unsafe { copy::is_there(value.as_bytes(), into) } {
+            // SAFETY: likewise (S1).
+            unsafe { copy::copy_in(value.as_bytes(), into) }
+        }
+    }
+
     /// Reads a naturally aligned little-endian word in one access. Whatever the device wrote
     /// before that word is visible afterwards (acquire).
     #[track_caller]

@@ -86,6 +86,39 @@ pub(super) unsafe fn copy_in(from: &[u8], into: *mut u8) {
     unsafe { copy_in_bytes(rest, into) };
 }
 
+/// Whether `bytes` are in DMA memory.
+///
+/// # Safety
+/// `at` is valid for reads of `bytes.len()` bytes (S1).
+#[inline(always)]
+pub(super) unsafe fn is_there(bytes: &[u8], at: *const u8) -> bool {
+    let mut at = at;
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    for word in words {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        if unsafe { at.cast::<Anywhere<u64>>().read_volatile() }.0 != u64::from_ne_bytes(*word) {
+            return false;
+        }
+        at = at.wrapping_add(WORD);
+    }
+    let (halves, rest) = rest.as_chunks::<HALF>();
+    for half in halves {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        if unsafe { at.cast::<Anywhere<u32>>().read_volatile() }.0 != u32::from_ne_bytes(*half) {
+            return false;
+        }
+        at = at.wrapping_add(HALF);
+    }
+    for byte in rest {
+        // SAFETY: within the bytes that the caller vouches for (S1).
+        if unsafe { at.read_volatile() } != *byte {
+            return false;
+        }
+        at = at.wrapping_add(1);
+    }
+    true
+}
+
 /// Copies `from` to where a word begins.
 ///
 /// # Safety

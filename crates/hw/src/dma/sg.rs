@@ -192,16 +192,17 @@ impl SgList {
     }
 
     /// Writes a plain value right before the bytes of a list with a single part, if there is room for
-    /// it in the buffer; makes both visible to the device, and says where both are.
-    #[inline]
+    /// it in the buffer and it is not there yet; makes both visible to the device, and says where both
+    /// are.
+    #[inline(always)]
     pub fn prepend<T: IntoBytes + Immutable>(&mut self, value: &T) -> Option<Segment> {
         let part = self.first.as_mut().filter(|_| self.rest.is_none())?;
-        let Range { start, end } = part.range();
-        let start = start.checked_sub(size_of::<T>())?;
-        part.buffer.write(start, value);
-        part.buffer.sync_for_device(start..end);
-        let address = part.start() - size_of::<T>() as u64;
-        Some(Segment { address: DeviceAddress::new(address), bytes: (end - start) as u64 })
+        let start = part.start.checked_sub(size_of::<T>() as u32)?;
+        part.buffer.update(start as usize, value);
+        let bytes = size_of::<T>() + part.bytes();
+        part.buffer.sync_for_device(start as usize..start as usize + bytes);
+        let address = DeviceAddress::new(part.buffer.address().bits() + u64::from(start));
+        Some(Segment { address, bytes: bytes as u64 })
     }
 
     /// Takes the buffers out, in order.

@@ -211,7 +211,7 @@ struct Way {
 }
 
 /// Adds requests to a ring as far as there is room; how many.
-fn place<R: Ring>(
+fn place<R: Ring<u16>>(
     ring: &mut R,
     waiting: &[u16],
     slots: &mut Slots,
@@ -242,7 +242,7 @@ fn place<R: Ring>(
 /// Adds a plain request. What is the same in all reads, or in all writes, is computed when the program
 /// is compiled.
 #[inline(always)]
-fn add<R: Ring>(
+fn add<R: Ring<u16>>(
     ring: &mut R,
     slot: u16,
     mut block: Block<'_>,
@@ -262,7 +262,7 @@ fn add<R: Ring>(
 
 /// Adds any other request.
 #[inline(never)]
-fn add_any<R: Ring>(
+fn add_any<R: Ring<u16>>(
     ring: &mut R,
     slot: u16,
     mut memory: SlotMemory<'_>,
@@ -286,7 +286,7 @@ fn add_any<R: Ring>(
     let asks = kind == GET_LIFETIME;
     let count = segments + EXTRA_PIECES + u16::from(clears || asks);
     if ring.free() < if way.is_indirect { 1 } else { count } {
-        return Err(Full);
+        return Err(Full(slot));
     }
     // What is cleared is named by a segment of its own, a flush names nothing.
     let sector = if matches!(kind, IN | OUT) { request.lba * way.factor } else { 0 };

@@ -226,7 +226,7 @@ impl<T: Transport> Blk<T> {
 
 /// See [`Blk::reap_plain`].
 #[inline]
-fn reap<R: Ring>(
+fn reap<R: Ring<u16>>(
     ring: &mut R,
     slots: &mut Slots,
     counters: &mut Counters,

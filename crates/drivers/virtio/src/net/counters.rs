@@ -6,6 +6,7 @@ pub(super) struct Counters {
     pub(super) frames_received: u64,
     pub(super) bytes_received: u64,
     pub(super) frames_sent: u64,
+    /// Those of frames that the device has are among them.
     pub(super) bytes_sent: u64,
     /// Batches shown to the device, of either direction.
     pub(super) kicks: u64,

@@ -127,24 +127,26 @@ impl<T: Transport> Net<T> {
             header_bytes,
             shares_descriptor: self.any_layout,
             indirect: self.is_indirect(),
-            segments: self.config.segments.max(1),
+            segments: self.config.segments.clamp(1, transmit::MOST_SEGMENTS),
         };
         let dma = self.transport.dma();
         let (features, entries) = (self.features, self.config.queue_entries);
         let has_control = self.has(NetFeatures::CTRL_VQ);
-        let mut make = |number| make_queue(&mut self.transport, &*dma, number, entries, features);
+        let transport = &mut self.transport;
         let mut pairs = Vec::new();
         for number in 0..said.pairs.min(self.config.queues).max(1) {
-            let queue = make(receive_queue(number))?;
+            let place = receive_queue(number);
+            let queue = make_queue(transport, &*dma, place, entries, features)?;
             let receive = Receive::new(number, queue, receive);
-            let queue = make(transmit_queue(number))?;
+            let place = transmit_queue(number);
+            let queue = make_queue(transport, &*dma, place, entries, features)?;
             let transmit = Transmit::new(&*dma, number, queue, transmit)?;
             pairs.push(Pair { receive, transmit });
         }
         if has_control {
             // It comes behind all pairs that there are, whether they are used or not (§5.1.2).
             let number = said.pairs.checked_mul(2).ok_or(VirtioError::NoQueue(u16::MAX))?;
-            let queue = make(number)?;
+            let queue = make_queue(transport, &*dma, number, entries, features)?;
             if queue.areas().entries < COMMAND_PIECES {
                 return Err(VirtioError::NoQueue(number));
             }
@@ -152,7 +154,7 @@ impl<T: Transport> Net<T> {
         }
         // No frame has more descriptors than its queue, in a table neither (§2.7.5.3.1).
         let most = pairs.iter().map(|pair: &Pair| pair.transmit.queue.areas().entries - 1).min();
-        let most = self.config.segments.min(most.unwrap_or(1)).max(1);
+        let most = self.config.segments.min(most.unwrap_or(1)).clamp(1, transmit::MOST_SEGMENTS);
         self.constraints = Constraints {
             max_segments: most.into(),
             // Its bytes, with the header's, have to fit into 32 bits.

@@ -1,7 +1,8 @@
 //! Accepting buffers and frames, and showing them to the device.
 
+use super::counters::Counters;
 use super::{Net, not_ready};
-use crate::queue::{Full, Queue};
+use crate::queue::{Queue, Token};
 use crate::recovery::CHECK_STEP;
 use crate::spec::net::{receive_queue, transmit_queue};
 use crate::transport::Transport;
@@ -40,12 +41,30 @@ impl<T: Transport> Net<T> {
             self.check_ready(queue)?;
             let most = self.interface.shape.max_frame_bytes();
             let transmit = &mut self.pairs[usize::from(queue)].transmit;
-            transmit.put_plain(frames, most);
-            let Some(frame) = frames.front() else { break };
-            self.check(frame)?;
-            let transmit = &mut self.pairs[usize::from(queue)].transmit;
-            transmit.put(frames, &self.constraints).map_err(|Full| RefusedReason::QueueFull)?;
+            self.counters.bytes_sent += transmit.put_plain(frames, most);
+            let Some(frame) = frames.pop_front() else { break };
+            if let Err((reason, frame)) = self.take_any(queue, frame) {
+                frames.push_front(frame);
+                return Err(reason);
+            }
         }
+        Ok(())
+    }
+
+    /// Takes a frame that may be special.
+    fn take_any(
+        &mut self,
+        queue: u16,
+        frame: Box<Frame>,
+    ) -> Result<(), (RefusedReason, Box<Frame>)> {
+        if let Err(reason) = self.check(&frame) {
+            return Err((reason, frame));
+        }
+        let bytes = frame.data.bytes() as u64;
+        let transmit = &mut self.pairs[usize::from(queue)].transmit;
+        let put = transmit.put(frame, &self.constraints);
+        put.map_err(|frame| (RefusedReason::QueueFull, frame))?;
+        self.counters.bytes_sent += bytes;
         Ok(())
     }
 
@@ -89,20 +108,14 @@ impl<T: Transport> Net<T> {
         }
         let mut any = false;
         for (number, pair) in (0..).zip(&mut self.pairs) {
-            let mut publish = |number: u16, queue: &mut Queue| {
-                self.counters.kicks += 1;
-                if queue.publish() {
-                    self.counters.notifications += 1;
-                    self.transport.notify(number, queue.next_entry());
-                }
-            };
+            let (transport, counters) = (&mut self.transport, &mut self.counters);
             if pair.receive.queue.has_new() {
                 any = true;
-                publish(receive_queue(number), &mut pair.receive.queue);
+                publish(transport, receive_queue(number), &mut pair.receive.queue, counters);
             }
             if pair.transmit.queue.has_new() {
                 any = true;
-                publish(transmit_queue(number), &mut pair.transmit.queue);
+                publish(transport, transmit_queue(number), &mut pair.transmit.queue, counters);
                 pair.transmit.since.get_or_insert(now);
                 if !self.masked {
                     self.look_again |= pair.transmit.listen_if_full();
@@ -113,5 +126,19 @@ impl<T: Transport> Net<T> {
         if any && self.check_at.is_none() {
             self.check_at = Some(now + CHECK_STEP);
         }
+    }
+}
+
+/// Shows the device what was added to a queue, and tells it, if it wants to be told.
+fn publish<T: Token>(
+    transport: &mut impl Transport,
+    number: u16,
+    queue: &mut Queue<T>,
+    counters: &mut Counters,
+) {
+    counters.kicks += 1;
+    if queue.publish() {
+        counters.notifications += 1;
+        transport.notify(number, queue.next_entry());
     }
 }

@@ -85,12 +85,11 @@ impl<T: Transport> Net<T> {
         done: &mut Completions,
     ) -> Result<(), ResetCause> {
         let transmit = &mut self.pairs[number].transmit;
-        let (frames, bytes) = transmit.reap(transmit.held(), done).map_err(ResetCause::Broken)?;
+        let frames = transmit.reap(done).map_err(ResetCause::Broken)?;
         if frames > 0 {
             transmit.since = (transmit.held() > 0).then_some(now);
             transmit.ignore_if_roomy();
             self.counters.frames_sent += frames as u64;
-            self.counters.bytes_sent += bytes as u64;
             self.resets = 0;
         }
         Ok(())

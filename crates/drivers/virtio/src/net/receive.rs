@@ -1,26 +1,31 @@
 //! A queue of buffers for frames to come.
 
-use super::header::{is_plain, plain};
-use crate::queue::{Full, Layout as Rings, Piece, Queue, Ring, Used};
+use super::header::{self, is_plain, plain};
+use crate::queue::{Full, Layout as Rings, Piece, Queue, Ring, Token, Used};
 use crate::recovery::ResetCause;
-use crate::spec::net::Header;
+use crate::spec::net::{Header, WHOLE_FRAME_BYTES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use outboard_hw::dma::{DmaBuffer, Segment};
+use core::ops::Range;
+use outboard_hw::dma::Segment;
 use outboard_net::{
-    Completions, ETHERNET_HEADER_BYTES, Offloads, Posted, Received, RefusedReason, Returned,
+    Arrival, Completions, ETHERNET_HEADER_BYTES, Offloads, Posted, Received, RefusedReason,
+    Returned,
 };
+use zerocopy::IntoBytes;
 
 /// The most buffers that a frame may take.
 pub(super) const MOST_PIECES: usize = 48;
 /// The least bytes of a buffer, where a frame may take several: as many of these hold the longest.
 pub(super) const LEAST_BYTES: usize = 1536;
-/// What is wrong with a device that names a buffer which it was not given.
-const UNKNOWN: &str = "gives back a buffer that it does not have";
 /// The most bytes of a buffer that the device is told of.
 const MOST_BYTES: usize = 1 << 20;
 
-const _: () = assert!(MOST_PIECES * LEAST_BYTES > crate::spec::net::WHOLE_FRAME_BYTES);
+const _: () = assert!(MOST_PIECES * LEAST_BYTES > WHOLE_FRAME_BYTES);
+
+impl Token for Box<Posted> {
+    const IN_TURN: bool = true;
+}
 
 /// How frames lie in buffers.
 #[derive(Debug, Clone, Copy)]
@@ -69,42 +74,42 @@ impl Reaped {
 /// The queue, and what is in it.
 #[derive(Debug)]
 pub(super) struct Receive {
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Box<Posted>>,
     buffers: Buffers,
 }
 
-/// The buffers that the device has.
+/// What is known of the buffers that were posted.
 #[derive(Debug)]
 struct Buffers {
-    /// By the name under which the queue has them, which is the queue's choice.
-    all: Box<[Option<Box<Posted>>]>,
-    held: usize,
     /// Of which queue they are.
     queue: u16,
     layout: Layout,
+    /// How many there are, with those that are not the device's any more.
+    held: usize,
     /// What begins the frame of which more has to come.
     header: Header,
-    /// Its slots so far, and how many bytes are in each.
-    pieces: heapless::Vec<(u16, u32), MOST_PIECES>,
+    /// Its buffers so far, and how many bytes are in each.
+    pieces: heapless::Vec<(Box<Posted>, u32), MOST_PIECES>,
+    /// The one of which the device has said what cannot be, until it was reset.
+    kept: Option<Box<Posted>>,
 }
 
 impl Receive {
-    pub(super) fn new(number: u16, queue: Queue, layout: Layout) -> Self {
-        let entries = queue.areas().entries;
+    pub(super) fn new(number: u16, queue: Queue<Box<Posted>>, layout: Layout) -> Self {
         let buffers = Buffers {
-            all: (0..entries).map(|_| None).collect(),
-            held: 0,
             queue: number,
             layout,
+            held: 0,
             header: Header::default(),
             pieces: heapless::Vec::new(),
+            kept: None,
         };
         Self { queue, buffers }
     }
 
     /// How many buffers it takes.
-    pub(super) const fn depth(&self) -> u16 {
-        let entries = self.buffers.all.len() as u16;
+    pub(super) fn depth(&self) -> u16 {
+        let entries = self.queue.areas().entries;
         if self.buffers.layout.shares_descriptor { entries } else { entries / 2 }
     }
 
@@ -140,9 +145,8 @@ impl Receive {
 
     /// Forgets what the device had of it, and shows it all buffers again, once that is published.
     pub(super) fn restart(&mut self) {
+        let mut all = self.take_back().collect();
         self.queue.reset();
-        self.buffers.pieces.clear();
-        let mut all = self.buffers.all.iter_mut().filter_map(Option::take).collect();
         self.buffers.held = 0;
         // There was room for as many before, and they were long enough.
         let _ = self.post(&mut all, 0);
@@ -151,50 +155,61 @@ impl Receive {
 
     /// Gives all buffers back; the device reaches none of them any more.
     pub(super) fn give_back(&mut self, done: &mut Completions) {
-        let buffers = &mut self.buffers;
-        buffers.pieces.clear();
-        for slot in 0..buffers.all.len() as u16 {
-            if let Some(posted) = buffers.take_out(slot) {
-                done.returned.push(Returned { queue: buffers.queue, posted });
-            }
-        }
+        let queue = self.buffers.queue;
+        done.returned.extend(self.take_back().map(|posted| Returned { queue, posted }));
+        self.buffers.held = 0;
+    }
+
+    fn take_back(&mut self) -> impl Iterator<Item = Box<Posted>> {
+        let pieces = core::mem::take(&mut self.buffers.pieces);
+        let pieces = pieces.into_iter().map(|(posted, _)| posted);
+        self.queue.take_back().chain(pieces).chain(self.buffers.kept.take())
     }
 }
 
 impl Buffers {
     /// See [`Receive::post`].
-    fn post<R: Ring>(
+    fn post<R: Ring<Box<Posted>>>(
         &mut self,
         ring: &mut R,
         burst: &mut VecDeque<Box<Posted>>,
         least_bytes: usize,
     ) -> Result<(), RefusedReason> {
-        while let Some(Posted { buffer, .. }) = burst.front().map(|posted| &**posted) {
-            if buffer.len() < least_bytes {
-                return Err(RefusedReason::BadMemory);
-            }
-            let slot = ring.next_name();
-            buffer.sync_for_device(0..buffer.len());
-            add(ring, self.layout, slot, buffer).map_err(|Full| RefusedReason::QueueFull)?;
-            if let Some(place) = self.all.get_mut(usize::from(slot)) {
-                // The buffer of before was taken out when it came back: nothing of it is left to be
-                // freed.
-                core::mem::forget(core::mem::replace(place, burst.pop_front()));
-                self.held += 1;
-            }
+        let before = burst.len();
+        let mut result = Ok(());
+        while let Some(posted) = burst.pop_front() {
+            let (posted, reason) = if posted.buffer.len() < least_bytes {
+                (posted, RefusedReason::BadMemory)
+            } else {
+                posted.buffer.sync_for_device(0..posted.buffer.len());
+                let Err(Full(posted)) = add(ring, self.layout, posted) else { continue };
+                (posted, RefusedReason::QueueFull)
+            };
+            burst.push_front(posted);
+            result = Err(reason);
+            break;
         }
-        Ok(())
-    }
-
-    #[inline]
-    fn take_out(&mut self, slot: u16) -> Option<Box<Posted>> {
-        let posted = self.all.get_mut(usize::from(slot))?.take()?;
-        self.held -= 1;
-        Some(posted)
+        self.held += before - burst.len();
+        result
     }
 
     /// See [`Receive::reap`].
-    fn reap<R: Ring>(
+    fn reap<R: Ring<Box<Posted>>>(
+        &mut self,
+        ring: &mut R,
+        most: usize,
+        done: &mut Completions,
+        reaped: &mut Reaped,
+    ) -> Result<(), ResetCause> {
+        // Counted beside memory.
+        let mut counted = *reaped;
+        let result = self.reap_each(ring, most, done, &mut counted);
+        *reaped = counted;
+        result
+    }
+
+    #[inline(always)]
+    fn reap_each<R: Ring<Box<Posted>>>(
         &mut self,
         ring: &mut R,
         most: usize,
@@ -204,13 +219,15 @@ impl Buffers {
         while reaped.buffers < most
             && let Some(used) = ring.take()
         {
-            let Used { token, bytes } = used.map_err(ResetCause::Broken)?;
+            let Used { token: posted, bytes } = used.map_err(ResetCause::Broken)?;
             reaped.buffers += 1;
-            if let Some(bytes) = self.arrived_plainly(token, bytes, done) {
-                reaped.frame(bytes);
+            if let Some(frame_bytes) = self.is_plain(&posted, bytes) {
+                reaped.frame(frame_bytes);
+                let arrival = plain(frame_bytes);
+                self.pass_on(posted, Header::BYTES..bytes as usize, arrival, 0, done);
                 continue;
             }
-            match self.arrived(token, bytes, done).map_err(ResetCause::Nonsense)? {
+            match self.arrived(posted, bytes, done).map_err(ResetCause::Nonsense)? {
                 Outcome::Frame(bytes) => reaped.frame(bytes),
                 Outcome::Incomplete => {}
                 Outcome::Malformed => reaped.malformed += 1,
@@ -219,14 +236,11 @@ impl Buffers {
         Ok(())
     }
 
-    /// Passes on a frame in a buffer in which there are so many bytes, if it is all that is in it, and
-    /// nothing special is said of it, as of most; else it is for [`arrived`](Self::arrived). How many
-    /// bytes it has.
-    #[inline]
-    fn arrived_plainly(&mut self, slot: u16, bytes: u32, done: &mut Completions) -> Option<u32> {
+    /// Whether a buffer in which there are so many bytes has all of a frame of which nothing special is
+    /// said, as of most; how many bytes that has. Any other is for [`arrived`](Self::arrived).
+    #[inline(always)]
+    fn is_plain(&self, posted: &Posted, bytes: u32) -> Option<u32> {
         let Layout { header_bytes, merges, .. } = self.layout;
-        let place = self.all.get_mut(usize::from(slot))?;
-        let buffer = &place.as_ref()?.buffer;
         let frame_bytes = bytes.checked_sub(Header::BYTES as u32)?;
         if header_bytes != Header::BYTES
             || frame_bytes < ETHERNET_HEADER_BYTES as u32
@@ -234,112 +248,130 @@ impl Buffers {
         {
             return None;
         }
-        buffer.sync_for_cpu(0..bytes as usize);
-        let header: Header = buffer.read(0);
-        if !is_plain(&header) || merges && header.buffers.get() != 1 {
-            return None;
-        }
-        let posted = place.take()?;
+        posted.buffer.sync_for_cpu(0..bytes as usize);
+        let header: Header = posted.buffer.read(0);
+        let whole = is_plain(&header) && (!merges || header.buffers.get() == 1);
+        whole.then_some(frame_bytes)
+    }
+
+    /// Passes a frame on, or a piece of one.
+    #[inline(always)]
+    fn pass_on(
+        &mut self,
+        posted: Box<Posted>,
+        bytes: Range<usize>,
+        arrival: Arrival,
+        more: u16,
+        done: &mut Completions,
+    ) {
         self.held -= 1;
-        done.received.push(Received {
-            posted,
-            bytes: Header::BYTES..bytes as usize,
-            arrival: plain(frame_bytes),
-            queue: self.queue,
-            more: 0,
-        });
-        Some(frame_bytes)
+        done.received.push(Received { posted, bytes, arrival, queue: self.queue, more });
+    }
+
+    /// Gives a buffer back in which there is nothing.
+    fn return_empty(&mut self, posted: Box<Posted>, done: &mut Completions) {
+        self.held -= 1;
+        done.returned.push(Returned { queue: self.queue, posted });
     }
 
     /// Takes note of a buffer in which there are so many bytes, and passes the frame on once all of
-    /// it is there; or says what is wrong with the device.
+    /// it is there; or says what is wrong with the device, and keeps the buffer.
     #[inline(never)]
     fn arrived(
         &mut self,
-        slot: u16,
+        posted: Box<Posted>,
         bytes: u32,
         done: &mut Completions,
     ) -> Result<Outcome, &'static str> {
-        let Layout { header_bytes, merges, .. } = self.layout;
+        let header_bytes = self.layout.header_bytes;
         if !self.pieces.is_empty() {
-            return self.continued(slot, bytes, done);
+            return self.continued(posted, bytes, done);
         }
-        let place = self.all.get(usize::from(slot));
-        let Some(posted) = place.and_then(Option::as_ref) else { return Err(UNKNOWN) };
         if bytes < header_bytes as u32 {
+            self.kept = Some(posted);
             return Err("gives back a buffer without what stands before a frame");
         }
         posted.buffer.sync_for_cpu(0..bytes as usize);
-        let header: Header = if header_bytes == Header::BYTES {
-            posted.buffer.read(0)
-        } else {
-            let mut header = Header::default();
-            let short: [u8; Header::SHORT_BYTES] = posted.buffer.read(0);
-            zerocopy::IntoBytes::as_mut_bytes(&mut header)[..Header::SHORT_BYTES]
-                .copy_from_slice(&short);
-            header
-        };
-        if merges && header.buffers.get() != 1 {
-            return self.begin(header, slot, bytes);
+        let header = self.read_header(&posted);
+        if self.layout.merges && header.buffers.get() != 1 {
+            return self.begin(header, posted, bytes);
         }
         let frame_bytes = bytes - header_bytes as u32;
-        let arrival = crate::net::header::arrival(&header, frame_bytes, self.layout.agreed)
+        let arrival = header::arrival(&header, frame_bytes, self.layout.agreed)
             .filter(|_| frame_bytes as usize >= ETHERNET_HEADER_BYTES);
-        let (queue, bytes) = (self.queue, header_bytes..bytes as usize);
-        let Some(posted) = self.take_out(slot) else { return Err(UNKNOWN) };
         let Some(arrival) = arrival else {
-            done.returned.push(Returned { queue, posted });
+            self.return_empty(posted, done);
             return Ok(Outcome::Malformed);
         };
-        done.received.push(Received { posted, bytes, arrival, queue, more: 0 });
+        self.pass_on(posted, header_bytes..bytes as usize, arrival, 0, done);
         Ok(Outcome::Frame(frame_bytes))
     }
 
+    /// What stands before a frame.
+    fn read_header(&self, posted: &Posted) -> Header {
+        if self.layout.header_bytes == Header::BYTES {
+            return posted.buffer.read(0);
+        }
+        let mut header = Header::default();
+        let short: [u8; Header::SHORT_BYTES] = posted.buffer.read(0);
+        header.as_mut_bytes()[..Header::SHORT_BYTES].copy_from_slice(&short);
+        header
+    }
+
     #[cold]
-    fn begin(&mut self, header: Header, slot: u16, bytes: u32) -> Result<Outcome, &'static str> {
+    fn begin(
+        &mut self,
+        header: Header,
+        posted: Box<Posted>,
+        bytes: u32,
+    ) -> Result<Outcome, &'static str> {
         let count = usize::from(header.buffers.get());
         if count == 0 || count > MOST_PIECES || count > self.held {
+            self.kept = Some(posted);
             return Err("says that a frame takes more buffers than there are, or none");
         }
         self.header = header;
-        self.pieces.push((slot, bytes)).map_err(|_| "is lost in a frame")?;
+        self.keep(posted, bytes)?;
         Ok(Outcome::Incomplete)
+    }
+
+    /// Keeps a piece of a frame until all of it is there.
+    fn keep(&mut self, posted: Box<Posted>, bytes: u32) -> Result<(), &'static str> {
+        self.pieces.push((posted, bytes)).map_err(|(posted, _)| {
+            self.kept = Some(posted);
+            "is lost in a frame"
+        })
     }
 
     fn continued(
         &mut self,
-        slot: u16,
+        posted: Box<Posted>,
         bytes: u32,
         done: &mut Completions,
     ) -> Result<Outcome, &'static str> {
-        let place = self.all.get(usize::from(slot));
-        let Some(posted) = place.and_then(Option::as_ref) else { return Err(UNKNOWN) };
         if bytes == 0 {
+            self.kept = Some(posted);
             return Err("gives back an empty buffer as a piece of a frame");
         }
         posted.buffer.sync_for_cpu(0..bytes as usize);
-        self.pieces.push((slot, bytes)).map_err(|_| "is lost in a frame")?;
+        self.keep(posted, bytes)?;
         if self.pieces.len() < self.header.buffers.get().into() {
             return Ok(Outcome::Incomplete);
         }
         let pieces = core::mem::take(&mut self.pieces);
         let sum = pieces.iter().fold(0u32, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let frame_bytes = sum - self.layout.header_bytes as u32;
-        let arrival = crate::net::header::arrival(&self.header, frame_bytes, self.layout.agreed)
+        let arrival = header::arrival(&self.header, frame_bytes, self.layout.agreed)
             .filter(|_| frame_bytes as usize >= ETHERNET_HEADER_BYTES)
-            .filter(|_| frame_bytes as usize <= crate::spec::net::WHOLE_FRAME_BYTES);
-        let (queue, mut start) = (self.queue, self.layout.header_bytes);
-        for (place, (slot, bytes)) in pieces.iter().enumerate() {
-            let Some(posted) = self.take_out(*slot) else { continue };
+            .filter(|_| frame_bytes as usize <= WHOLE_FRAME_BYTES);
+        let (mut more, mut start) = (pieces.len() as u16, self.layout.header_bytes);
+        for (posted, bytes) in pieces {
+            more -= 1;
             match arrival {
-                None => done.returned.push(Returned { queue, posted }),
-                Some(arrival) => done.received.push(Received {
-                    posted,
-                    bytes: start..*bytes as usize,
-                    arrival,
-                    queue,
-                    more: (pieces.len() - 1 - place) as u16,
-                }),
+                None => self.return_empty(posted, done),
+                Some(arrival) => {
+                    self.pass_on(posted, start..bytes as usize, arrival, more, done);
+                }
             }
             start = 0;
         }
@@ -348,17 +380,24 @@ impl Buffers {
 }
 
 /// Adds a buffer to a queue.
-#[inline]
-fn add<R: Ring>(ring: &mut R, layout: Layout, slot: u16, buffer: &DmaBuffer) -> Result<(), Full> {
+#[inline(always)]
+fn add<R: Ring<Box<Posted>>>(
+    ring: &mut R,
+    layout: Layout,
+    posted: Box<Posted>,
+) -> Result<(), Full<Box<Posted>>> {
+    let buffer = &posted.buffer;
     let bytes = buffer.len().min(MOST_BYTES);
     let piece = |address, bytes: usize| Piece {
         segment: Segment { address, bytes: bytes as u64 },
         writable: true,
     };
     if layout.shares_descriptor {
-        return ring.add_short(slot, [piece(buffer.address(), bytes)]);
+        let whole = piece(buffer.address(), bytes);
+        return ring.add_short(posted, [whole]);
     }
     let header = layout.header_bytes;
-    let behind = buffer.address_of(header);
-    ring.add_short(slot, [piece(buffer.address(), header), piece(behind, bytes - header)])
+    let pieces =
+        [piece(buffer.address(), header), piece(buffer.address_of(header), bytes - header)];
+    ring.add_short(posted, pieces)
 }

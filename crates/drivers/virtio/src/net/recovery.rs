@@ -121,7 +121,9 @@ impl<T: Transport> Net<T> {
     /// Gives back the frames that the device had: it was reset.
     fn lose(&mut self, done: &mut Completions) {
         for pair in &mut self.pairs {
-            self.counters.lost += pair.transmit.lose(done);
+            let (frames, bytes) = pair.transmit.lose(done);
+            self.counters.lost += frames;
+            self.counters.bytes_sent -= bytes;
         }
     }
 

@@ -1,11 +1,12 @@
 //! A queue of frames on their way out.
 
 use super::header::describe;
-use crate::queue::{Broken, Full, Layout as Rings, Piece, Queue, Ring};
+use crate::queue::{Broken, Full, Layout as Rings, Piece, Queue, Ring, Token};
 use crate::spec::net::Header;
 use crate::spec::split::Descriptor;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DeviceAddress, DmaBlocks, DmaError, DmaSpace, Segment};
 use outboard_net::{Completions, ETHERNET_HEADER_BYTES, Frame, NetError, Sent};
@@ -13,6 +14,17 @@ use zerocopy::IntoBytes;
 
 /// Where a slot's table of descriptors is, behind what stands before the frame.
 const TABLE: usize = 16;
+
+/// The most segments of a frame.
+pub(super) const MOST_SEGMENTS: u16 = 64;
+/// The most pieces, with the header.
+const MOST_PIECES: usize = MOST_SEGMENTS as usize + 1;
+
+type Pieces = heapless::Vec<Piece, MOST_PIECES>;
+
+impl Token for Box<Frame> {
+    const IN_TURN: bool = true;
+}
 
 /// How frames are laid out for the device.
 #[derive(Debug, Clone, Copy)]
@@ -34,51 +46,17 @@ impl Layout {
     }
 }
 
-/// The frames that the device has.
-#[derive(Debug)]
-struct Frames {
-    /// By the name under which the queue has them, which is the queue's choice.
-    all: Box<[Option<Box<Frame>>]>,
-    held: usize,
-    /// Of which queue they are.
-    queue: u16,
-}
-
-impl Frames {
-    /// Gives a frame back; how many bytes it has.
-    #[inline]
-    fn end(
-        &mut self,
-        slot: u16,
-        result: Result<(), NetError>,
-        done: &mut Completions,
-    ) -> Option<usize> {
-        let frame = self.all.get_mut(usize::from(slot))?.take()?;
-        let bytes = frame.data.bytes();
-        self.held -= 1;
-        done.sent.push(Sent { frame, queue: self.queue, result });
-        Some(bytes)
-    }
-
-    /// Takes the frame that is the first of a burst.
-    #[inline]
-    fn begin(&mut self, slot: u16, burst: &mut VecDeque<Box<Frame>>) {
-        if let Some(place) = self.all.get_mut(usize::from(slot)) {
-            // The frame of before was taken out when it ended: nothing of it is left to be freed.
-            core::mem::forget(core::mem::replace(place, burst.pop_front()));
-            self.held += 1;
-        }
-    }
-}
-
 /// The queue, and what is in it.
 #[derive(Debug)]
 pub(super) struct Transmit {
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Box<Frame>>,
+    /// The pair's number.
+    number: u16,
     layout: Layout,
-    /// Headers and tables, by slot.
+    /// Headers and tables, by the descriptor or the buffer ID that a frame begins with.
     memory: DmaBlocks<TABLE>,
-    frames: Frames,
+    /// How many frames the device has.
+    held: usize,
     /// Since when the device has not sent anything of what it has.
     pub(super) since: Option<Instant>,
     /// Whether an interrupt comes when the next frame was sent.
@@ -89,53 +67,53 @@ impl Transmit {
     pub(super) fn new(
         dma: &dyn DmaSpace,
         number: u16,
-        queue: Queue,
+        queue: Queue<Box<Frame>>,
         layout: Layout,
     ) -> Result<Self, DmaError> {
         let count = queue.areas().entries;
         let stride = TABLE + Descriptor::BYTES * (usize::from(layout.segments) + 1);
         let memory = dma.allocate(stride * usize::from(count), &Constraints::NONE.aligned(16))?;
-        Ok(Self {
-            queue,
-            layout,
-            memory: DmaBlocks::new(memory, stride),
-            frames: Frames { all: (0..count).map(|_| None).collect(), held: 0, queue: number },
-            since: None,
-            listens: false,
-        })
+        let memory = DmaBlocks::new(memory, stride);
+        Ok(Self { queue, number, layout, memory, held: 0, since: None, listens: false })
     }
 
     /// Frames that it has.
     #[inline]
     pub(super) const fn held(&self) -> usize {
-        self.frames.held
+        self.held
     }
 
     /// Takes those frames from the front of a burst on that are in one piece and have nothing special to
-    /// them, as most are, as far as there is room: those with which nothing is wrong.
-    pub(super) fn put_plain(&mut self, burst: &mut VecDeque<Box<Frame>>, most_bytes: usize) {
-        let Self { queue, layout, memory, frames, .. } = self;
-        match queue.layout() {
-            Rings::Split(ring) => put_plain(ring, layout, memory, frames, burst, most_bytes),
-            Rings::Packed(ring) => put_plain(ring, layout, memory, frames, burst, most_bytes),
-        }
+    /// them, as most are, as far as there is room: those with which nothing is wrong. How many bytes
+    /// they have.
+    pub(super) fn put_plain(&mut self, burst: &mut VecDeque<Box<Frame>>, most_bytes: usize) -> u64 {
+        let Self { queue, layout, memory, held, .. } = self;
+        let before = burst.len();
+        let bytes = match queue.layout() {
+            Rings::Split(ring) => put_plain(ring, layout, memory, burst, most_bytes),
+            Rings::Packed(ring) => put_plain(ring, layout, memory, burst, most_bytes),
+        };
+        *held += before - burst.len();
+        bytes
     }
 
-    /// Takes the frame that is the first of a burst and was checked, if there is room.
+    /// Takes a frame that was checked; gives it back if there is no room.
     pub(super) fn put(
         &mut self,
-        burst: &mut VecDeque<Box<Frame>>,
+        frame: Box<Frame>,
         limits: &Constraints,
-    ) -> Result<(), Full> {
-        let Some(frame) = burst.front_mut() else { return Ok(()) };
-        let slot = self.queue.next_name();
-        self.add_any(slot, frame, limits)?;
-        self.frames.begin(slot, burst);
+    ) -> Result<(), Box<Frame>> {
+        self.add_any(frame, limits).map_err(|Full(frame)| frame)?;
+        self.held += 1;
         Ok(())
     }
 
     /// Adds a frame with something special to it.
-    fn add_any(&mut self, slot: u16, frame: &mut Frame, limits: &Constraints) -> Result<(), Full> {
+    fn add_any(
+        &mut self,
+        mut frame: Box<Frame>,
+        limits: &Constraints,
+    ) -> Result<(), Full<Box<Frame>>> {
         let header = describe(&frame.work);
         let whole = match self.layout.header_bytes {
             _ if !self.layout.shares_descriptor => None,
@@ -143,37 +121,40 @@ impl Transmit {
             _ => frame.data.prepend(&short(&header)),
         };
         match whole {
-            Some(segment) => self.queue.add_short(slot, [Piece { segment, writable: false }]),
-            None => self.add_apart(slot, &header, frame, limits),
+            Some(segment) => self.queue.add_short(frame, [Piece { segment, writable: false }]),
+            None => self.add_apart(&header, frame, limits),
         }
     }
 
-    /// Adds a frame whose header is in the slot's memory.
+    /// Adds a frame whose header is in memory beside the queue.
     fn add_apart(
         &mut self,
-        slot: u16,
         header: &Header,
-        frame: &Frame,
+        frame: Box<Frame>,
         limits: &Constraints,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<Box<Frame>>> {
         frame.data.sync_for_device();
-        let at = self.memory.offset_of(slot.into());
+        let at = self.memory.offset_of(self.queue.next_name().into());
         let memory = self.memory.buffer_mut();
-        memory.write(at, header);
-        let bytes = self.layout.header_bytes as u64;
-        let header = Segment { address: memory.address_of(at), bytes };
-        let data = || frame.data.segments(limits);
-        let count = 1 + data().count();
-        if !self.layout.indirect || count <= 2 {
-            return self.queue.add(slot, count as u16, read(header, data()));
+        let address = memory.address_of(at);
+        let header_piece = Segment { address, bytes: self.layout.header_bytes as u64 };
+        let pieces = core::iter::once(header_piece).chain(frame.data.segments(limits));
+        // It was checked that there are no more.
+        let pieces: Pieces =
+            pieces.map(|segment| Piece { segment, writable: false }).take(MOST_PIECES).collect();
+        let count = pieces.len() as u16;
+        let indirect = self.layout.indirect && count > 2;
+        if self.queue.free() < if indirect { 1 } else { count } {
+            return Err(Full(frame));
         }
-        if self.queue.free() == 0 {
-            return Err(Full);
+        memory.write(at, header);
+        if !indirect {
+            return self.queue.add(frame, count, pieces.into_iter());
         }
         let at = at + TABLE;
         let table: DeviceAddress = memory.address_of(at);
-        let (count, _) = self.queue.write_table(memory, at, read(header, data()));
-        self.queue.add_table(slot, table, count, 0)
+        let (count, _) = self.queue.write_table(memory, at, pieces.into_iter());
+        self.queue.add_table(frame, table, count, 0)
     }
 
     /// Asks for an interrupt if hardly any room is left; whether something was sent already.
@@ -199,84 +180,99 @@ impl Transmit {
         }
     }
 
-    /// Gives back the frames that were sent, at most so many: how many they are, and how many bytes.
-    pub(super) fn reap(
-        &mut self,
-        most: usize,
-        done: &mut Completions,
-    ) -> Result<(usize, usize), Broken> {
-        match self.queue.layout() {
-            Rings::Split(ring) => reap(ring, &mut self.frames, most, done),
-            Rings::Packed(ring) => reap(ring, &mut self.frames, most, done),
-        }
+    /// Gives back the frames that were sent; how many they are.
+    pub(super) fn reap(&mut self, done: &mut Completions) -> Result<usize, Broken> {
+        let (number, sent) = (self.number, &mut done.sent);
+        let before = sent.len();
+        let result = match self.queue.layout() {
+            Rings::Split(ring) => reap(ring, number, sent),
+            Rings::Packed(ring) => reap(ring, number, sent),
+        };
+        let count = sent.len() - before;
+        self.held -= count;
+        result.map(|()| count)
     }
 
-    /// Gives all frames back that the device had, which reaches none of them any more; how many.
-    pub(super) fn lose(&mut self, done: &mut Completions) -> u64 {
-        let slots = 0..self.frames.all.len() as u16;
-        (self.since, self.listens) = (None, false);
-        let lost = slots.filter_map(|slot| self.frames.end(slot, Err(NetError::Lost), done));
-        lost.count() as u64
+    /// Gives all frames back that the device had, which reaches none of them any more; how many, and
+    /// how many bytes they have.
+    pub(super) fn lose(&mut self, done: &mut Completions) -> (u64, u64) {
+        (self.since, self.listens, self.held) = (None, false, 0);
+        let (mut frames, mut bytes) = (0, 0);
+        for frame in self.queue.take_back() {
+            (frames, bytes) = (frames + 1, bytes + frame.data.bytes() as u64);
+            done.sent.push(Sent { frame, queue: self.number, result: Err(NetError::Lost) });
+        }
+        (frames, bytes)
     }
 }
 
 /// See [`Transmit::put_plain`].
-fn put_plain<R: Ring>(
+fn put_plain<R: Ring<Box<Frame>>>(
     ring: &mut R,
     layout: &Layout,
     memory: &mut DmaBlocks<TABLE>,
-    frames: &mut Frames,
     burst: &mut VecDeque<Box<Frame>>,
     most_bytes: usize,
-) {
-    let is_plain = layout.is_plain();
-    let lengths = ETHERNET_HEADER_BYTES as u64..=most_bytes as u64;
-    while let Some(frame) = burst.front_mut()
-        && frame.work.is_none()
-        && let Some(data) = frame.data.single_segment()
-        && lengths.contains(&data.bytes)
-    {
-        let (slot, header) = (ring.next_name(), Header::default());
-        let whole = if is_plain { frame.data.prepend(&header) } else { None };
-        let added = match whole {
-            Some(segment) => ring.add_short(slot, [Piece { segment, writable: false }]),
-            None => {
-                frame.data.sync_for_device();
-                let Some(mut block) = memory.block(slot.into()) else { return };
-                block.write::<0, _>(&header);
-                let bytes = layout.header_bytes as u64;
-                let header = Segment { address: block.address_of::<0>(), bytes };
-                let pieces = [header, data].map(|segment| Piece { segment, writable: false });
-                ring.add_short(slot, pieces)
+) -> u64 {
+    let mut sum = 0;
+    while let Some(frame) = burst.pop_front() {
+        match add_plain(ring, layout, memory, frame, most_bytes) {
+            Ok(bytes) => sum += bytes,
+            Err(Full(frame)) => {
+                burst.push_front(frame);
+                break;
             }
-        };
-        if added.is_err() {
-            return;
         }
-        frames.begin(slot, burst);
     }
+    sum
 }
 
-/// See [`Transmit::reap`].
-fn reap<R: Ring>(
+/// Adds a frame in one piece that has nothing special to it, if there is room; how many bytes it has.
+#[inline(always)]
+fn add_plain<R: Ring<Box<Frame>>>(
     ring: &mut R,
-    frames: &mut Frames,
-    most: usize,
-    done: &mut Completions,
-) -> Result<(usize, usize), Broken> {
-    let (mut count, mut bytes) = (0, 0);
-    while count < most
-        && let Some(used) = ring.take()
-    {
-        bytes += frames.end(used?.token, Ok(()), done).unwrap_or(0);
-        count += 1;
+    layout: &Layout,
+    memory: &mut DmaBlocks<TABLE>,
+    mut frame: Box<Frame>,
+    most_bytes: usize,
+) -> Result<u64, Full<Box<Frame>>> {
+    const HEADER: Header = Header::PLAIN;
+    let lengths = ETHERNET_HEADER_BYTES as u64..=most_bytes as u64;
+    if !frame.work.is_none() {
+        return Err(Full(frame));
     }
-    Ok((count, bytes))
+    if layout.is_plain()
+        && let Some(segment) = frame.data.prepend(&HEADER)
+    {
+        let bytes = segment.bytes - Header::BYTES as u64;
+        if !lengths.contains(&bytes) {
+            return Err(Full(frame));
+        }
+        ring.add_short(frame, [Piece { segment, writable: false }])?;
+        return Ok(bytes);
+    }
+    let segment = frame.data.single_segment().filter(|segment| lengths.contains(&segment.bytes));
+    let (Some(segment), Some(mut block)) = (segment, memory.block(ring.next_name().into())) else {
+        return Err(Full(frame));
+    };
+    if ring.free() < 2 {
+        return Err(Full(frame));
+    }
+    frame.data.sync_for_device();
+    block.update::<0, _>(&HEADER);
+    let bytes = layout.header_bytes as u64;
+    let header = Segment { address: block.address_of::<0>(), bytes };
+    let pieces = [header, segment].map(|segment| Piece { segment, writable: false });
+    ring.add_short(frame, pieces)?;
+    Ok(segment.bytes)
 }
 
-/// The pieces of a frame behind its header.
-fn read(header: Segment, data: impl Iterator<Item = Segment>) -> impl Iterator<Item = Piece> {
-    core::iter::once(header).chain(data).map(|segment| Piece { segment, writable: false })
+/// See [`Transmit::reap`]. There is an end to it, as nothing is added meanwhile.
+fn reap<R: Ring<Box<Frame>>>(ring: &mut R, queue: u16, sent: &mut Vec<Sent>) -> Result<(), Broken> {
+    while let Some(used) = ring.take() {
+        sent.push(Sent { frame: used?.token, queue, result: Ok(()) });
+    }
+    Ok(())
 }
 
 /// As much of a header as legacy devices know.

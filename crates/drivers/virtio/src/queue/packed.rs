@@ -14,7 +14,7 @@ use outboard_hw::dma::{
 const EVENT_ALIGNMENT: usize = 64;
 
 #[derive(Debug)]
-pub(crate) struct PackedQueue {
+pub(crate) struct PackedQueue<T> {
     /// Descriptors, and the rest of the queue behind them.
     memory: DmaBlocks<{ Descriptor::BYTES }>,
     entries: u16,
@@ -23,7 +23,7 @@ pub(crate) struct PackedQueue {
     /// is behind the free ones.
     in_order: bool,
     /// By buffer ID.
-    shadow: Box<[Shadow]>,
+    shadow: Box<[Shadow<T>]>,
     first_free: u16,
     free: u16,
     /// In order: the buffer ID of the oldest request, and what is done of those behind it.
@@ -42,7 +42,7 @@ pub(crate) struct PackedQueue {
     listening: Option<Place>,
 }
 
-impl PackedQueue {
+impl<T> PackedQueue<T> {
     pub(super) fn new(
         dma: &dyn DmaSpace,
         entries: u16,
@@ -106,6 +106,10 @@ impl PackedQueue {
         self.ignore();
     }
 
+    pub(super) fn shadow_mut(&mut self) -> &mut [Shadow<T>] {
+        &mut self.shadow
+    }
+
     pub(super) const fn next_used(&self) -> u16 {
         self.next_used.event()
     }
@@ -139,7 +143,7 @@ impl PackedQueue {
     }
 
     #[inline(always)]
-    fn note(&mut self, id: u16, token: u16, count: u16, writable_bytes: u32) {
+    fn note(&mut self, id: u16, token: T, count: u16, writable_bytes: u32) {
         let shadow = &mut self.shadow[usize::from(id)];
         shadow.begin(token, count, writable_bytes);
         (self.first_free, self.free) = (shadow.next, self.free - count);
@@ -182,9 +186,9 @@ impl PackedQueue {
 
     /// Takes the oldest request, if the device is done with it.
     #[inline(never)]
-    fn take_in_order(&mut self) -> Option<Result<Used, Broken>> {
+    fn take_in_order(&mut self) -> Option<Result<Used<T>, Broken>> {
         if let Some(batch) = self.batch {
-            return Some(Ok(self.take_oldest(batch)));
+            return Some(self.take_oldest(batch));
         }
         if self.free == self.entries || !self.is_used() {
             return None;
@@ -195,18 +199,19 @@ impl PackedQueue {
         };
         let bytes = written(shadow, bytes);
         // All that are in flight follow each other, so the oldest one leads to it.
-        Some(shadow.check(bytes).map(|()| self.take_oldest(Batch { last, bytes })))
+        Some(shadow.check(bytes).and_then(|()| self.take_oldest(Batch { last, bytes })))
     }
 
-    fn take_oldest(&mut self, batch: Batch) -> Used {
+    fn take_oldest(&mut self, batch: Batch) -> Result<Used<T>, Broken> {
         let id = self.oldest;
         let shadow = &mut self.shadow[usize::from(id)];
-        let (token, descriptors, writable_bytes) = shadow.end();
+        let writable_bytes = shadow.writable_bytes;
+        let (token, descriptors) = shadow.end(0)?;
         let is_last = id == batch.last;
         self.batch = if is_last { None } else { Some(batch) };
         (self.oldest, self.free) = (shadow.next, self.free + descriptors);
         self.next_used = self.next_used.after(descriptors, self.entries);
-        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
+        Ok(Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } })
     }
 
     #[inline]
@@ -225,7 +230,7 @@ impl PackedQueue {
     }
 }
 
-impl Ring for PackedQueue {
+impl<T> Ring<T> for PackedQueue<T> {
     #[inline]
     fn free(&self) -> u16 {
         self.free
@@ -239,12 +244,12 @@ impl Ring for PackedQueue {
     #[inline]
     fn add(
         &mut self,
-        token: u16,
+        token: T,
         count: u16,
         pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         if count == 0 || count > self.free {
-            return Err(Full);
+            return Err(Full(token));
         }
         let id = self.first_free;
         let (mut left, mut writable_bytes) = (count, 0u32);
@@ -263,9 +268,9 @@ impl Ring for PackedQueue {
     }
 
     #[inline(always)]
-    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full> {
+    fn add_short<const N: usize>(&mut self, token: T, pieces: [Piece; N]) -> Result<(), Full<T>> {
         if usize::from(self.free) < N {
-            return Err(Full);
+            return Err(Full(token));
         }
         let (id, mut writable_bytes) = (self.first_free, 0u32);
         for (place, piece) in pieces.into_iter().enumerate() {
@@ -283,13 +288,13 @@ impl Ring for PackedQueue {
     #[inline(always)]
     fn add_table(
         &mut self,
-        token: u16,
+        token: T,
         table: DeviceAddress,
         count: u16,
         writable_bytes: u32,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         if self.free == 0 {
-            return Err(Full);
+            return Err(Full(token));
         }
         let id = self.first_free;
         self.put(Descriptor {
@@ -327,7 +332,7 @@ impl Ring for PackedQueue {
     }
 
     #[inline(always)]
-    fn take(&mut self) -> Option<Result<Used, Broken>> {
+    fn take(&mut self) -> Option<Result<Used<T>, Broken>> {
         if self.in_order {
             return self.take_in_order();
         }
@@ -340,11 +345,11 @@ impl Ring for PackedQueue {
             return Some(Err(Broken::Unknown));
         };
         let bytes = written(shadow, bytes);
-        if let Err(why) = shadow.check(bytes) {
-            return Some(Err(why));
-        }
-        let Shadow { token, descriptors, .. } = *shadow;
-        (shadow.descriptors, shadow.next) = (0, self.first_free);
+        let (token, descriptors) = match shadow.end(bytes) {
+            Ok(ended) => ended,
+            Err(why) => return Some(Err(why)),
+        };
+        shadow.next = self.first_free;
         (self.first_free, self.free) = (id, self.free + descriptors);
         self.next_used = self.next_used.after(descriptors, self.entries);
         Some(Ok(Used { token, bytes }))
@@ -374,6 +379,6 @@ fn table<const N: usize>(pieces: [Piece; N]) -> [Descriptor; N] {
 /// How many bytes the device has written, of which it says `said`. Where nothing can be written, that
 /// field is reserved (§2.8.4); DPDK's back end leaves what the driver has put there.
 #[inline]
-const fn written(shadow: &Shadow, said: u32) -> u32 {
+const fn written<T>(shadow: &Shadow<T>, said: u32) -> u32 {
     if shadow.writable_bytes == 0 { 0 } else { said }
 }

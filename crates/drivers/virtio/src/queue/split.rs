@@ -1,7 +1,7 @@
 //! Rings in the split layout (§2.7).
 
 use super::handshake::Split;
-use super::{Areas, Batch, Broken, Full, Piece, Ring, Shadow, Used, all_free};
+use super::{Areas, Batch, Broken, Full, Piece, Ring, Shadow, Token, Used, all_free};
 use crate::spec::features::Features;
 use crate::spec::split::{
     AVAILABLE_RING, Descriptor, USED_BYTES, USED_INDEX, USED_RING, UsedElement,
@@ -19,7 +19,7 @@ const USED_ALIGNMENT: usize = 4096;
 const HIGHEST_ADDRESS: u64 = (1 << 44) - 1;
 
 #[derive(Debug)]
-pub(crate) struct SplitQueue {
+pub(crate) struct SplitQueue<T> {
     /// Descriptors, and the rest of the queue behind them.
     memory: DmaBlocks<{ Descriptor::BYTES }>,
     entries: u16,
@@ -34,8 +34,11 @@ pub(crate) struct SplitQueue {
     /// oldest request are behind the free ones.
     in_order: bool,
     /// By descriptor.
-    shadow: Box<[Shadow]>,
+    shadow: Box<[Shadow<T>]>,
+    /// What each entry of the available ring says.
+    offered: Box<[u16]>,
     first_free: u16,
+    last_free: u16,
     free: u16,
     /// In order: the first descriptor of the oldest request, and what is done of those behind it.
     oldest: u16,
@@ -50,7 +53,7 @@ pub(crate) struct SplitQueue {
     listening: Option<u16>,
 }
 
-impl SplitQueue {
+impl<T: Token> SplitQueue<T> {
     pub(super) fn new(
         dma: &dyn DmaSpace,
         entries: u16,
@@ -80,7 +83,9 @@ impl SplitQueue {
             },
             in_order: features.contains(Features::IN_ORDER),
             shadow: all_free(entries),
+            offered: (0..entries).map(|_| 0).collect(),
             first_free: 0,
+            last_free: entries - 1,
             free: entries,
             oldest: 0,
             batch: None,
@@ -107,11 +112,16 @@ impl SplitQueue {
         let memory = self.memory.buffer_mut();
         memory.fill(0..memory.len(), 0);
         self.shadow = all_free(self.entries);
-        (self.first_free, self.free) = (0, self.entries);
+        self.offered.fill(0);
+        (self.first_free, self.last_free, self.free) = (0, self.entries - 1, self.entries);
         (self.oldest, self.batch) = (0, None);
         (self.next_available, self.published) = (0, 0);
         (self.next_used, self.seen_used) = (0, 0);
         self.ignore();
+    }
+
+    pub(super) fn shadow_mut(&mut self) -> &mut [Shadow<T>] {
+        &mut self.shadow
     }
 
     pub(super) const fn next_used(&self) -> u16 {
@@ -126,12 +136,24 @@ impl SplitQueue {
         }
     }
 
-    /// Puts a chain into the available ring.
+    /// Writes one of the ring's descriptors, if another one is there: the device's copy of the line
+    /// stays good where memory comes again in the same order.
+    #[inline(always)]
+    fn update(&mut self, at: u16, descriptor: &Descriptor) {
+        if let Some(mut block) = self.memory.block(at.into()) {
+            block.update::<0, _>(descriptor);
+        }
+    }
+
+    /// Puts a chain into the available ring, unless it is what was put there in the turn before.
     #[inline(always)]
     fn offer(&mut self, head: u16) {
         let place = usize::from(self.next_available & self.mask);
-        self.memory.buffer_mut().store_u16(self.available as usize + 2 * place, head);
         self.next_available = self.next_available.wrapping_add(1);
+        if T::IN_TURN && core::mem::replace(&mut self.offered[place], head) == head {
+            return;
+        }
+        self.memory.buffer_mut().store_u16(self.available as usize + 2 * place, head);
     }
 
     pub(super) const fn has_new(&self) -> bool {
@@ -155,7 +177,7 @@ impl SplitQueue {
 
     /// Looks how far the device has gone; if it has not, or cannot have, that is the answer.
     #[inline(always)]
-    fn look(&mut self) -> Option<Option<Result<Used, Broken>>> {
+    fn look(&mut self) -> Option<Option<Result<Used<T>, Broken>>> {
         self.seen_used = self.memory.buffer().load_u16(self.words.used + USED_INDEX);
         if self.next_used == self.seen_used {
             return Some(None);
@@ -177,9 +199,9 @@ impl SplitQueue {
 
     /// Takes the oldest request, if the device is done with it.
     #[inline(never)]
-    fn take_in_order(&mut self) -> Option<Result<Used, Broken>> {
+    fn take_in_order(&mut self) -> Option<Result<Used<T>, Broken>> {
         if let Some(batch) = self.batch {
-            return Some(Ok(self.take_oldest(batch)));
+            return Some(self.take_oldest(batch));
         }
         if self.next_used == self.seen_used
             && let Some(nothing) = self.look()
@@ -194,7 +216,7 @@ impl SplitQueue {
 
     /// Takes the oldest of all requests up to the one that begins at `last`, if the used index has
     /// come that far.
-    fn take_up_to(&mut self, last: u16, bytes: u32) -> Result<Used, Broken> {
+    fn take_up_to(&mut self, last: u16, bytes: u32) -> Result<Used<T>, Broken> {
         let (mut head, mut left) = (self.oldest, self.seen_used.wrapping_sub(self.next_used));
         while head != last {
             left -= 1;
@@ -203,7 +225,7 @@ impl SplitQueue {
             }
             head = self.behind(head);
         }
-        Ok(self.take_oldest(Batch { last, bytes }))
+        self.take_oldest(Batch { last, bytes })
     }
 
     /// The first descriptor behind those of the request that begins at `head`, in order.
@@ -212,24 +234,37 @@ impl SplitQueue {
         head.wrapping_add(count) & self.mask
     }
 
-    fn take_oldest(&mut self, batch: Batch) -> Used {
+    fn take_oldest(&mut self, batch: Batch) -> Result<Used<T>, Broken> {
         let (head, behind) = (self.oldest, self.behind(self.oldest));
-        let (token, descriptors, writable_bytes) = self.shadow[usize::from(head)].end();
+        let shadow = &mut self.shadow[usize::from(head)];
+        let writable_bytes = shadow.writable_bytes;
+        let (token, descriptors) = shadow.end(0)?;
         let is_last = head == batch.last;
         self.batch = if is_last { None } else { Some(batch) };
         (self.oldest, self.free) = (behind, self.free + descriptors);
         self.next_used = self.next_used.wrapping_add(1);
-        Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } }
+        Ok(Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } })
     }
 
-    /// Puts a chain before the free descriptors.
-    #[inline]
-    fn free_behind(&mut self, head: u16, count: u16) {
-        let mut last = head;
-        for _ in 1..count {
-            last = self.shadow[usize::from(last)].next;
+    /// Puts a chain before the free descriptors, or behind them.
+    #[inline(always)]
+    fn give_back(&mut self, head: u16, count: u16) {
+        let last = if count == 1 { head } else { self.last_of(head, count) };
+        if !T::IN_TURN {
+            self.shadow[usize::from(last)].next = self.first_free;
+            self.first_free = head;
+        } else if self.free == 0 {
+            (self.first_free, self.last_free) = (head, last);
+        } else {
+            self.shadow[usize::from(self.last_free)].next = head;
+            self.last_free = last;
         }
-        self.shadow[usize::from(last)].next = self.first_free;
+        self.free += count;
+    }
+
+    /// The last descriptor of a chain.
+    fn last_of(&self, head: u16, count: u16) -> u16 {
+        (1..count).fold(head, |at, _| self.shadow[usize::from(at)].next)
     }
 
     #[inline]
@@ -247,7 +282,7 @@ impl SplitQueue {
     }
 }
 
-impl Ring for SplitQueue {
+impl<T: Token> Ring<T> for SplitQueue<T> {
     #[inline]
     fn free(&self) -> u16 {
         self.free
@@ -261,12 +296,12 @@ impl Ring for SplitQueue {
     #[inline]
     fn add(
         &mut self,
-        token: u16,
+        token: T,
         count: u16,
         pieces: impl Iterator<Item = Piece>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         if count == 0 || count > self.free {
-            return Err(Full);
+            return Err(Full(token));
         }
         let head = self.first_free;
         let (mut at, mut left, mut writable_bytes) = (head, count, 0u32);
@@ -286,9 +321,9 @@ impl Ring for SplitQueue {
     }
 
     #[inline(always)]
-    fn add_short<const N: usize>(&mut self, token: u16, pieces: [Piece; N]) -> Result<(), Full> {
+    fn add_short<const N: usize>(&mut self, token: T, pieces: [Piece; N]) -> Result<(), Full<T>> {
         if usize::from(self.free) < N {
-            return Err(Full);
+            return Err(Full(token));
         }
         let head = self.first_free;
         let (mut at, mut writable_bytes) = (head, 0u32);
@@ -296,7 +331,11 @@ impl Ring for SplitQueue {
             let next = self.shadow[usize::from(at)].next;
             let (descriptor, writable) = describe(piece, (place + 1 < N).then_some(next));
             writable_bytes = writable_bytes.saturating_add(writable);
-            self.write(at, &descriptor);
+            if N == 1 {
+                self.update(at, &descriptor);
+            } else {
+                self.write(at, &descriptor);
+            }
             at = next;
         }
         self.shadow[usize::from(head)].begin(token, N as u16, writable_bytes);
@@ -308,13 +347,13 @@ impl Ring for SplitQueue {
     #[inline(always)]
     fn add_table(
         &mut self,
-        token: u16,
+        token: T,
         table: DeviceAddress,
         count: u16,
         writable_bytes: u32,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Full<T>> {
         if self.free == 0 {
-            return Err(Full);
+            return Err(Full(token));
         }
         let head = self.first_free;
         let descriptor = Descriptor {
@@ -366,7 +405,7 @@ impl Ring for SplitQueue {
     }
 
     #[inline(always)]
-    fn take(&mut self) -> Option<Result<Used, Broken>> {
+    fn take(&mut self) -> Option<Result<Used<T>, Broken>> {
         if self.in_order {
             return self.take_in_order();
         }
@@ -379,17 +418,11 @@ impl Ring for SplitQueue {
         let Some(shadow) = self.shadow.get_mut(head as usize) else {
             return Some(Err(Broken::Unknown));
         };
-        if let Err(why) = shadow.check(bytes) {
-            return Some(Err(why));
-        }
-        let Shadow { token, descriptors, .. } = *shadow;
-        shadow.descriptors = 0;
-        if descriptors == 1 {
-            shadow.next = self.first_free;
-        } else {
-            self.free_behind(head as u16, descriptors);
-        }
-        (self.first_free, self.free) = (head as u16, self.free + descriptors);
+        let (token, descriptors) = match shadow.end(bytes) {
+            Ok(ended) => ended,
+            Err(why) => return Some(Err(why)),
+        };
+        self.give_back(head as u16, descriptors);
         self.next_used = self.next_used.wrapping_add(1);
         Some(Ok(Used { token, bytes }))
     }

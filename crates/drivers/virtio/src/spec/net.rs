@@ -121,6 +121,16 @@ impl Header {
     pub const BYTES: usize = 12;
     /// Bytes of one without the number of buffers.
     pub const SHORT_BYTES: usize = 10;
+    /// What stands before a frame that is to be sent as it is.
+    pub const PLAIN: Self = Self {
+        flags: 0,
+        gso_kind: GSO_NONE,
+        header_bytes: U16::ZERO,
+        gso_bytes: U16::ZERO,
+        checksum_start: U16::ZERO,
+        checksum_offset: U16::ZERO,
+        buffers: U16::ZERO,
+    };
 }
 
 const _: () = assert!(size_of::<Header>() == Header::BYTES);
