@@ -133,6 +133,7 @@ fn back(socket: &str, time: Duration, is_source: bool) {
     let mut session = NetSession::new(socket.into(), 1, &card).expect("a session");
     let frames = |session: &NetSession| [session.traffic().received, session.traffic().sent];
     while frames(&session) == [0, 0] && !session.is_over() {
+        session.receive();
         turn(&mut session, &mut card);
     }
     let mut count = Count::new();
@@ -145,8 +146,8 @@ fn back(socket: &str, time: Duration, is_source: bool) {
     count.print(frames(&session));
 }
 
+/// As the server has them, which looks for messages only now and then.
 fn turn(session: &mut NetSession, card: &mut Card) {
-    session.receive();
     card.poll(now());
     session.work(card);
     card.kick(now());
