@@ -19,6 +19,34 @@ pub(crate) struct Piece {
     pub(crate) writable: bool,
 }
 
+/// Adds the memory of a request that has a single descriptor.
+#[inline(always)]
+pub(crate) fn add_single(
+    pieces: &mut Vec<Piece>,
+    memory: &Memory,
+    (guest, bytes, flags): (u64, u32, u16),
+) -> Result<(), Violation> {
+    if bytes == 0 {
+        return Err(Violation::Malformed);
+    }
+    add(pieces, memory, (guest, bytes), flags & Descriptor::WRITE != 0)
+}
+
+/// Adds memory, if it is there.
+#[inline(always)]
+fn add(
+    pieces: &mut Vec<Piece>,
+    memory: &Memory,
+    (guest, bytes): (u64, u32),
+    writable: bool,
+) -> Result<(), Violation> {
+    let Some(span) = memory.span(guest, bytes) else {
+        return memory.spans(guest, bytes, &mut |span| pieces.push(Piece { span, writable }));
+    };
+    pieces.push(Piece { span, writable });
+    Ok(())
+}
+
 /// A chain of descriptors that is being followed. What they name is put behind what is in a list.
 pub(crate) struct Chain<'a> {
     memory: &'a Memory,
@@ -38,7 +66,7 @@ impl<'a> Chain<'a> {
 
     /// Adds a descriptor's memory, if it may be there: not empty, in the memory, and what the device
     /// reads before what it writes (§2.7.4.2).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, (guest, bytes, flags): (u64, u32, u16)) -> Result<(), Violation> {
         let writable = flags & Descriptor::WRITE != 0;
         if bytes == 0 || self.writable && !writable {
@@ -48,11 +76,11 @@ impl<'a> Chain<'a> {
             return Err(Violation::Endless);
         }
         self.writable = writable;
-        self.memory.find(guest, bytes, |span| self.pieces.push(Piece { span, writable }))
+        add(self.pieces, self.memory, (guest, bytes), writable)
     }
 
-    /// Adds what a table of a split ring names, from its first descriptor on.
-    pub(crate) fn add_split_table(&mut self, guest: u64, bytes: u32) -> Result<(), Violation> {
+    /// Adds what a table of a split ring names, from its first descriptor on, and ends with it.
+    pub(crate) fn add_split_table(mut self, guest: u64, bytes: u32) -> Result<(), Violation> {
         let table = Table::find(self.memory, guest, bytes)?;
         let mut index = 0;
         for _ in 0..table.entries {
@@ -73,8 +101,8 @@ impl<'a> Chain<'a> {
         Err(Violation::Endless)
     }
 
-    /// Adds what a table of a packed ring names: all of it, in order (§2.8.7).
-    pub(crate) fn add_packed_table(&mut self, guest: u64, bytes: u32) -> Result<(), Violation> {
+    /// Adds what a table of a packed ring names, and ends with it: all of it, in order (§2.8.7).
+    pub(crate) fn add_packed_table(mut self, guest: u64, bytes: u32) -> Result<(), Violation> {
         let table = Table::find(self.memory, guest, bytes)?;
         for index in 0..table.entries {
             let found: packed::Descriptor = table.read(index)?;
@@ -133,9 +161,10 @@ impl<'a> Table<'a> {
         if count > MAX_PIECES {
             return Err(Violation::Endless);
         }
-        let mut span = None;
-        memory
-            .find(guest, bytes, |found| span = Some(found).filter(|found| found.bytes == bytes))?;
+        let span = memory.span(guest, bytes);
+        if span.is_none() {
+            memory.spans(guest, bytes, &mut |_| {})?;
+        }
         Ok(Self { memory, guest, span, entries: count as u16 })
     }
 
@@ -159,7 +188,8 @@ impl<'a> Table<'a> {
     #[cold]
     fn read_split(&self, at: u32, into: &mut [u8]) -> Result<(), Violation> {
         let mut done = 0;
-        self.memory.find(self.guest.wrapping_add(at.into()), into.len() as u32, |span| {
+        let guest = self.guest.wrapping_add(at.into());
+        self.memory.spans(guest, into.len() as u32, &mut |span| {
             let end = done + span.bytes as usize;
             self.memory.read(span, &mut into[done..end]);
             done = end;

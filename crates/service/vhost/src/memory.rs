@@ -74,7 +74,7 @@ impl Region {
 pub(crate) struct Memory {
     regions: Vec<Rc<Region>>,
     /// The number of the region in which something was found last: the next is likely there.
-    last: Cell<usize>,
+    last: Cell<u32>,
     is_lendable: bool,
 }
 
@@ -123,48 +123,39 @@ impl Memory {
         (aligned && fits).then(|| Area::new(region.clone(), start as usize, bytes))
     }
 
-    /// The region that has a guest address, by its number, and where in it that is.
-    #[inline]
-    fn region_of(&self, guest: u64) -> Option<(usize, u64)> {
-        let last = self.last.get();
-        // What lies before a region is not within it, as neither wraps.
-        let offset = |region: &Region| guest.wrapping_sub(region.guest);
-        match self.regions.get(last) {
-            Some(region) if offset(region) < region.bytes => Some((last, offset(region))),
-            _ => self.search(guest),
-        }
+    /// The span that a range of guest addresses is, if it lies in one region, as nearly everything
+    /// does.
+    #[inline(always)]
+    pub(crate) fn span(&self, guest: u64, bytes: u32) -> Option<Span> {
+        let region = self.last.get();
+        let found = self.regions.get(region as usize)?;
+        // Neither wraps, so what lies before a region is far behind it.
+        let start = guest.wrapping_sub(found.guest);
+        let fits = start < found.bytes && found.bytes - start >= bytes.into();
+        if fits { Some(Span { region, start, bytes }) } else { self.search(guest, bytes) }
     }
 
+    /// Likewise, in another region than was found last.
     #[cold]
-    fn search(&self, guest: u64) -> Option<(usize, u64)> {
-        self.regions.iter().enumerate().find_map(|(number, region)| {
+    fn search(&self, guest: u64, bytes: u32) -> Option<Span> {
+        let (region, start) = self.region_of(guest)?;
+        self.last.set(region);
+        let fits = self.regions[region as usize].bytes - start >= bytes.into();
+        fits.then_some(Span { region, start, bytes })
+    }
+
+    /// The region that has a guest address, by its number, and where in it that is.
+    fn region_of(&self, guest: u64) -> Option<(u32, u64)> {
+        (0..).zip(&self.regions).find_map(|(number, region)| {
             let start = guest.checked_sub(region.guest).filter(|start| *start < region.bytes)?;
-            self.last.set(number);
             Some((number, start))
         })
     }
 
-    /// Calls `found` for each span of a range of guest addresses; an error if some of it lies in no
-    /// region.
-    #[inline]
-    pub(crate) fn find(
-        &self,
-        guest: u64,
-        bytes: u32,
-        mut found: impl FnMut(Span),
-    ) -> Result<(), Violation> {
-        if let Some((region, start)) = self.region_of(guest)
-            && self.regions[region].bytes - start >= bytes.into()
-        {
-            // Nearly everything lies in one region.
-            found(Span { region, start, bytes });
-            return Ok(());
-        }
-        self.find_several(guest, bytes, &mut found)
-    }
-
+    /// Calls `found` for each span of a range of guest addresses, in however many regions; an error if
+    /// some of it lies in none.
     #[cold]
-    fn find_several(
+    pub(crate) fn spans(
         &self,
         guest: u64,
         bytes: u32,
@@ -173,7 +164,7 @@ impl Memory {
         let (mut at, mut left) = (guest, u64::from(bytes));
         while left > 0 {
             let (region, start) = self.region_of(at).ok_or(Violation::Outside(guest, bytes))?;
-            let len = left.min(self.regions[region].bytes - start);
+            let len = left.min(self.regions[region as usize].bytes - start);
             found(Span { region, start, bytes: len as u32 });
             left -= len;
             at = at.wrapping_add(len);
@@ -183,12 +174,19 @@ impl Memory {
 
     #[inline]
     fn region(&self, span: Span) -> &RefCell<ForeignMemory> {
-        &self.regions[span.region].memory
+        &self.regions[span.region as usize].memory
     }
 
     /// Adds a buffer for a span to a transfer's memory.
     pub(crate) fn lend(&self, span: Span, to: &mut SgList) {
-        to.push(self.regions[span.region].lend(span.range()), 0..span.bytes as usize);
+        to.push(self.regions[span.region as usize].lend(span.range()), 0..span.bytes as usize);
+    }
+
+    /// Has the processor fetch the beginning of a span.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, span: Span) {
+        let memory = self.region(span).borrow();
+        memory.memory().prefetch(span.start as usize, span.bytes as usize);
     }
 
     /// A buffer for a span, for a transfer of nothing else.
@@ -205,7 +203,7 @@ impl Memory {
     }
 
     /// Copies the beginning of a span out to ordinary memory; panics if that is longer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, span: Span, into: &mut [u8]) {
         let start = span.first(into.len()).start;
         self.region(span).borrow().memory().read_bytes(start, into);
@@ -221,13 +219,13 @@ impl Memory {
     }
 
     /// Copies a span out to a device's memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy_out(&self, span: Span, into: &mut DmaBuffer, at: usize) {
         into.copy_from(at, self.region(span).borrow().memory(), span.range());
     }
 
     /// Copies a span in from a device's memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy_in(&self, span: Span, from: &DmaBuffer, at: usize) {
         if cut::writes() {
             let range = at..at + span.bytes as usize;
@@ -240,7 +238,7 @@ impl Memory {
 /// [`Memory`] that has found it, and means nothing to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
-    region: usize,
+    region: u32,
     /// Where in the region.
     start: u64,
     pub(crate) bytes: u32,

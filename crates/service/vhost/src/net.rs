@@ -10,9 +10,11 @@
 //!
 //! So there is nothing to remember for a successor: what a network loses, its users send again.
 
+mod buffers;
 mod card;
 mod config;
 mod receive;
+mod sender;
 mod session;
 mod transmit;
 

@@ -38,6 +38,14 @@ pub(crate) struct Head {
     place: u16,
 }
 
+/// A request that was taken out of a ring together with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) head: Head,
+    /// Where its pieces end among those of all.
+    pub(crate) end: usize,
+}
+
 /// Where a ring's parts are.
 #[derive(Debug)]
 pub(crate) struct Areas {
@@ -121,6 +129,17 @@ impl Ring {
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Head>, Violation> {
         either!(self, pop(memory, pieces))
+    }
+
+    /// Likewise, as many as there are, but at most so many.
+    pub(crate) fn take(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+        taken: &mut Vec<Taken>,
+        most: usize,
+    ) -> Result<(), Violation> {
+        either!(self, take(memory, pieces, taken, most))
     }
 
     /// Notes that a request is done, of whose memory so many bytes were written.

@@ -1,11 +1,13 @@
 //! A card, and the memory of its frames. Clients come and go; it stays.
 
+use super::sender::Sender;
 use outboard_hw::Instant;
 use outboard_hw::dma::{DmaBuffer, DmaError, DmaPool, SgList};
 use outboard_net::{
     Completions, Frame, Interface, InterfaceState, MAX_SEGMENTED_BYTES, MacAddress, NetDriver,
-    Offloads, Posted, ReceiveMode, Received, RefusedReason, Settings, Tag,
+    Offloads, Posted, ReceiveMode, Received, Settings, Tag,
 };
+use outboard_virtio::spec::net::Header;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -26,12 +28,15 @@ pub struct Card {
     large: VecDeque<Box<Frame>>,
     large_bytes: usize,
     small_bytes: usize,
+    /// Bytes of a buffer before a frame that is to be sent: room for what the driver puts there, and
+    /// for what clients have there.
+    before: usize,
     /// Something was queued that the card was not shown.
     is_new: bool,
     no_memory: bool,
     /// Reused between looks.
     done: Completions,
-    /// Reused between frames: the one that the card is to send.
+    /// Reused between bursts: frames that the card is to send.
     sending: VecDeque<Box<Frame>>,
 }
 
@@ -46,17 +51,6 @@ struct Pair {
     free: VecDeque<Box<Frame>>,
 }
 
-/// What has become of a frame that was to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sending {
-    /// The card has it.
-    Taken,
-    /// The card's queue is full.
-    Full,
-    /// The card does not take such a frame, or none now.
-    Refused,
-}
-
 impl Card {
     /// Takes a driver over.
     pub fn new(driver: Box<dyn NetDriver>) -> Self {
@@ -66,6 +60,7 @@ impl Card {
             large: VecDeque::new(),
             large_bytes: 0,
             small_bytes: 0,
+            before: 0,
             is_new: false,
             no_memory: false,
             done: Completions::new(),
@@ -138,7 +133,9 @@ impl Card {
         let Interface { shape, capabilities, .. } = *self.driver.interface();
         let dma = self.driver.dma();
         let constraints = self.driver.constraints();
-        let small = shape.headroom + shape.max_frame_bytes();
+        let before = shape.headroom.max(Header::BYTES);
+        let before = before.next_multiple_of(constraints.alignment.max(1) as usize);
+        let small = before + shape.max_frame_bytes();
         let receive = RECEIVE_BYTES.max(shape.least_buffer_bytes);
         let take = |bytes: usize, count: usize| -> Result<Vec<DmaBuffer>, DmaError> {
             let pool = DmaPool::new(&*dma, bytes, count, &constraints)?;
@@ -156,7 +153,7 @@ impl Card {
             });
         }
         let segments = Offloads::TCP4 | Offloads::TCP6 | Offloads::UDP | Offloads::UDP_FRAGMENTS;
-        let large = shape.headroom + MAX_SEGMENTED_BYTES;
+        let large = before + MAX_SEGMENTED_BYTES;
         // By their length, which is their tag, the one kind is told from the other.
         if capabilities.transmit.intersects(segments) && large > small {
             // The card takes no more frames at once.
@@ -164,7 +161,7 @@ impl Card {
             self.large = frames(take(large, LARGE_BUFFERS.min(most))?);
             self.large_bytes = large;
         }
-        (self.small_bytes, self.pairs) = (small, pairs);
+        (self.before, self.small_bytes, self.pairs) = (before, small, pairs);
         let mode = ReceiveMode::PROMISCUOUS & capabilities.receive_modes;
         // One that cannot be asked lets through what it likes.
         let _ = self.driver.configure(&Settings { mode, ..Settings::DEFAULT });
@@ -215,62 +212,30 @@ impl Card {
         !self.pairs[queue].arrived.is_empty()
     }
 
-    /// The pieces of the frame that waits longest; the others follow them.
-    pub(super) fn arrived(&mut self, queue: usize) -> Option<&mut [Received]> {
-        let arrived = &mut self.pairs[queue].arrived;
-        let count = usize::from(arrived.front()?.more) + 1;
-        if count == 1 {
-            return arrived.front_mut().map(std::slice::from_mut);
-        }
-        arrived.make_contiguous().get_mut(..count)
+    /// The pieces of all frames that wait, those of each one behind the other.
+    pub(super) fn arrived(&mut self, queue: usize) -> &mut [Received] {
+        self.pairs[queue].arrived.make_contiguous()
     }
 
-    /// Has done with the frame that waited longest.
-    pub(super) fn release(&mut self, queue: usize) {
-        let pair = &mut self.pairs[queue];
-        while let Some(Received { posted, more, .. }) = pair.arrived.pop_front() {
-            pair.spare.push_back(posted);
-            if more == 0 {
-                break;
-            }
-        }
+    /// Has done with so many pieces of those that waited longest.
+    pub(super) fn release(&mut self, queue: usize, pieces: usize) {
+        let Pair { arrived, spare, .. } = &mut self.pairs[queue];
+        spare.extend(arrived.drain(..pieces).map(|received| received.posted));
     }
 
     /// Whether there may be memory for another frame.
     pub(super) fn has_room(&self, queue: usize) -> bool {
-        !self.pairs[queue].free.is_empty()
+        self.pairs.get(queue).is_some_and(|pair| !pair.free.is_empty())
     }
 
-    /// Memory for a frame of so many bytes, and where in it the frame begins. `Full` if there is
-    /// none now.
-    pub(super) fn memory(
-        &mut self,
-        queue: usize,
-        bytes: usize,
-    ) -> Result<(Box<Frame>, usize), Sending> {
-        let headroom = self.interface().shape.headroom;
-        let found = if headroom + bytes <= self.small_bytes {
-            self.pairs[queue].free.pop_back()
-        } else if headroom + bytes <= self.large_bytes {
-            self.large.pop_back()
-        } else {
-            return Err(Sending::Refused);
-        };
-        found.map(|frame| (frame, headroom)).ok_or(Sending::Full)
-    }
-
-    /// Sends a frame in such memory.
-    pub(super) fn send(&mut self, queue: usize, frame: Box<Frame>) -> Sending {
-        self.sending.push_back(frame);
-        let Err(reason) = self.driver.submit(queue as u16, &mut self.sending) else {
-            self.is_new = true;
-            return Sending::Taken;
-        };
-        for frame in self.sending.drain(..) {
-            let large = (&mut self.large, self.large_bytes);
-            put_away(frame, &mut self.pairs[queue].free, large);
-        }
-        if reason == RefusedReason::QueueFull { Sending::Full } else { Sending::Refused }
+    /// What sends frames by one of its queues.
+    pub(super) fn sender(&mut self, queue: usize) -> Option<Sender<'_>> {
+        let Self { driver, pairs, large, sending, is_new, .. } = self;
+        let (before, small_bytes, large_bytes) = (self.before, self.small_bytes, self.large_bytes);
+        let Pair { free, .. } = pairs.get_mut(queue)?;
+        let (driver, queue) = (&mut **driver, queue as u16);
+        let (small, large) = ((free, small_bytes), (large, large_bytes));
+        Some(Sender { driver, queue, before, small, large, sending, is_new })
     }
 
     /// The address that it was made with.
@@ -304,7 +269,7 @@ fn frames(memory: Vec<DmaBuffer>) -> VecDeque<Box<Frame>> {
 }
 
 /// Puts a frame where its memory came from, of which its tag tells the bytes.
-fn put_away(
+pub(super) fn put_away(
     frame: Box<Frame>,
     small: &mut VecDeque<Box<Frame>>,
     (large, large_bytes): (&mut VecDeque<Box<Frame>>, usize),

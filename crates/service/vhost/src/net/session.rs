@@ -1,13 +1,13 @@
 //! A client of a card, from its connection to its end.
 
 use super::Card;
+use super::buffers::Buffers;
 use super::config::{MAX_PAIRS, offer};
-use crate::chain::Piece;
+use super::transmit::Leaving;
 use crate::client::Client;
 use crate::device::Device;
 use crate::error::Violation;
 use crate::reach::Reach;
-use crate::ring::Head;
 use outboard_net::Offloads;
 use outboard_virtio::net::features::capabilities;
 use outboard_virtio::spec::features::Features;
@@ -51,12 +51,10 @@ pub struct NetSession {
     /// By the card's queue: how many segments of the frame that waits longest were passed on, if it
     /// is cut here.
     pub(super) begun: Vec<usize>,
-    /// Reused between frames.
-    pub(super) pieces: Vec<Piece>,
-    /// Reused between frames: the buffers of one, and where each one's pieces end.
-    pub(super) room: Vec<(Head, u32, usize)>,
-    /// Reused between frames.
-    pub(super) used: Vec<(Head, u32)>,
+    /// Reused between bursts.
+    pub(super) leaving: Leaving,
+    /// Reused between bursts.
+    pub(super) buffers: Buffers,
     /// Reused between frames that are not copied as they are.
     pub(super) scratch: Vec<u8>,
 }
@@ -83,9 +81,8 @@ impl NetSession {
             traffic: Traffic::default(),
             is_short: false,
             begun: Vec::new(),
-            pieces: Vec::new(),
-            room: Vec::new(),
-            used: Vec::new(),
+            leaving: Leaving::default(),
+            buffers: Buffers::default(),
             scratch: Vec::new(),
         })
     }
@@ -179,7 +176,7 @@ impl NetSession {
         let mut any = false;
         for pair in 0..MAX_PAIRS as u16 {
             // What the card does not take waits for the card.
-            let has_room = card.queues() > 0 && card.has_room(usize::from(pair) % card.queues());
+            let has_room = card.has_room(usize::from(pair) % card.queues().max(1));
             any |= has_room && self.listen(transmit_queue(pair).into());
         }
         for queue in (0..card.queues()).filter(|queue| card.has_arrived(*queue)) {

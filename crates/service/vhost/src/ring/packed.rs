@@ -1,8 +1,8 @@
 //! Rings in the packed layout (§2.8).
 
 use super::remember::{Left, PackedMemory};
-use super::{Areas, Head, Shape, Start};
-use crate::chain::{Chain, Piece};
+use super::{Areas, Head, Shape, Start, Taken};
+use crate::chain::{Chain, Piece, add_single};
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_virtio::spec::features::Features;
@@ -164,61 +164,102 @@ impl PackedRing {
         self.areas.descriptors.read(Descriptor::BYTES * usize::from(index))
     }
 
-    #[inline]
     pub(super) fn pop(
         &mut self,
         memory: &Memory,
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Head>, Violation> {
-        let chain = Chain::new(memory, pieces);
-        if let Some(Left { place, id, descriptors }) = self.left.pop_front() {
-            let count = descriptors.len() as u16;
-            self.follow(chain, descriptors.into_iter())?;
-            return Ok(Some(Head { id, count, place }));
+        self.take_one(memory, pieces)
+    }
+
+    /// As many as there are, but at most so many.
+    pub(super) fn take(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+        taken: &mut Vec<Taken>,
+        most: usize,
+    ) -> Result<(), Violation> {
+        for _ in 0..most {
+            let Some(head) = self.take_one(memory, pieces)? else { break };
+            taken.push(Taken { head, end: pieces.len() });
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn take_one(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<Head>, Violation> {
+        if !self.left.is_empty() {
+            return self.take_left(memory, pieces);
         }
         // Where the device has all of them, what looks available was so in the turn before.
         if self.taken == self.entries || !self.is_available() {
             return Ok(None);
         }
         let first = self.descriptor(self.next.index);
-        if first.flags.get() & split::Descriptor::NEXT == 0 {
-            return self.take(chain, &[first]).map(Some);
+        let flags = first.flags.get();
+        if flags & (split::Descriptor::NEXT | split::Descriptor::INDIRECT) != 0 {
+            return self.take_several(first, memory, pieces).map(Some);
         }
-        self.take_several(chain, first).map(Some)
+        let (id, place) = (first.id.get(), self.begin(&[first])?);
+        add_single(pieces, memory, (first.address.get(), first.bytes.get(), flags))?;
+        Ok(Some(Head { id, count: 1, place }))
     }
 
-    fn take_several(&mut self, chain: Chain<'_>, first: Descriptor) -> Result<Head, Violation> {
+    /// Takes what a predecessor has left. It is remembered already.
+    #[cold]
+    fn take_left(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<Head>, Violation> {
+        let Some(Left { place, id, descriptors }) = self.left.pop_front() else { return Ok(None) };
+        let count = descriptors.len() as u16;
+        self.follow(Chain::new(memory, pieces), descriptors.into_iter())?;
+        Ok(Some(Head { id, count, place }))
+    }
+
+    /// Takes a request of several descriptors, or with a table.
+    fn take_several(
+        &mut self,
+        first: Descriptor,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Head, Violation> {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         found.push(first);
-        let mut place = self.next;
-        while found.last().is_some_and(|one| one.flags.get() & split::Descriptor::NEXT != 0) {
+        let (mut place, mut last) = (self.next, first);
+        while last.flags.get() & split::Descriptor::NEXT != 0 {
             if found.len() >= usize::from(self.entries - self.taken) {
                 return Err(Violation::Endless);
             }
             place = place.after(1, self.entries);
-            found.push(self.descriptor(place.index));
+            last = self.descriptor(place.index);
+            found.push(last);
         }
-        let head = self.take(chain, &found);
+        let (id, count, place) = (last.id.get(), found.len() as u16, self.begin(&found)?);
+        let parts = found.iter().map(|one| (one.address.get(), one.bytes.get(), one.flags.get()));
+        self.follow(Chain::new(memory, pieces), parts)?;
         self.found = found;
-        head
+        Ok(Head { id, count, place })
     }
 
-    /// Takes all descriptors of a request.
+    /// Notes that the device has these descriptors; where they are remembered.
     #[inline]
-    fn take(&mut self, chain: Chain<'_>, found: &[Descriptor]) -> Result<Head, Violation> {
+    fn begin(&mut self, found: &[Descriptor]) -> Result<u16, Violation> {
         let count = found.len() as u16;
         let remembered = self.remembered.as_mut().map(|memory| memory.take(found)).transpose()?;
         self.next = self.next.after(count, self.entries);
         self.taken += count;
-        let parts = found.iter().map(|one| (one.address.get(), one.bytes.get(), one.flags.get()));
-        self.follow(chain, parts)?;
-        let id = found.last().map_or(0, |last| last.id.get());
-        Ok(Head { id, count, place: remembered.unwrap_or_default() })
+        Ok(remembered.unwrap_or_default())
     }
 
     /// What a request's descriptors name.
-    #[inline]
     fn follow(
         &self,
         mut chain: Chain<'_>,
@@ -229,7 +270,7 @@ impl PackedRing {
             if flags & split::Descriptor::INDIRECT == 0 {
                 chain.add((guest, bytes, flags))?;
             } else if self.indirect && single {
-                chain.add_packed_table(guest, bytes)?;
+                return chain.add_packed_table(guest, bytes);
             } else {
                 return Err(Violation::Malformed);
             }

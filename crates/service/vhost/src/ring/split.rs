@@ -1,8 +1,8 @@
 //! Rings in the split layout (§2.7).
 
 use super::remember::SplitMemory;
-use super::{Areas, Head, Shape, Start};
-use crate::chain::{Chain, Piece};
+use super::{Areas, Head, Shape, Start, Taken};
+use crate::chain::{Chain, Piece, add_single};
 use crate::error::Violation;
 use crate::memory::Memory;
 use outboard_virtio::spec::features::Features;
@@ -97,70 +97,127 @@ impl SplitRing {
         self.available = self.next;
     }
 
-    #[inline]
     pub(super) fn pop(
         &mut self,
         memory: &Memory,
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Head>, Violation> {
-        let chain = Chain::new(memory, pieces);
-        if let Some(id) = self.left.pop_front() {
-            // It is remembered already.
-            return self.take(id, chain).map(Some);
+        if !self.left.is_empty() {
+            return self.take_left(memory, pieces);
         }
-        if self.next == self.available && !self.look()? {
-            return Ok(None);
+        if self.next == self.available {
+            self.look()?;
         }
+        match self.next == self.available {
+            true => Ok(None),
+            false => self.take_next(memory, pieces).map(Some),
+        }
+    }
+
+    /// As many as there are, but at most so many.
+    pub(super) fn take(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+        taken: &mut Vec<Taken>,
+        most: usize,
+    ) -> Result<(), Violation> {
+        let mut count = 0;
+        while count < most
+            && let Some(head) = self.take_left(memory, pieces)?
+        {
+            taken.push(Taken { head, end: pieces.len() });
+            count += 1;
+        }
+        if usize::from(self.available.wrapping_sub(self.next)) < most - count {
+            self.look()?;
+        }
+        let new = usize::from(self.available.wrapping_sub(self.next));
+        for _ in 0..new.min(most - count) {
+            let head = self.take_next(memory, pieces)?;
+            taken.push(Taken { head, end: pieces.len() });
+        }
+        Ok(())
+    }
+
+    /// Takes what is available next.
+    #[inline(always)]
+    fn take_next(&mut self, memory: &Memory, pieces: &mut Vec<Piece>) -> Result<Head, Violation> {
         let id = self.areas.driver.load_u16(AVAILABLE_RING + 2 * self.slot(self.next));
-        match self.taken.get(usize::from(id)) {
+        match self.taken.get_mut(usize::from(id)) {
             None => return Err(Violation::NoDescriptor(id)),
             Some(true) => return Err(Violation::Twice(id)),
-            Some(false) => {}
+            Some(taken) => *taken = true,
         }
         if let Some(remembered) = &mut self.remembered {
             remembered.take(id);
         }
         self.next = self.next.wrapping_add(1);
-        self.take(id, chain).map(Some)
+        self.follow(id, memory, pieces)?;
+        Ok(Head { id, count: 1, place: id })
     }
 
-    /// Looks what has been made available since all that was is taken; whether there is something.
-    fn look(&mut self) -> Result<bool, Violation> {
+    /// Takes what a predecessor has left. It is remembered already.
+    #[cold]
+    fn take_left(
+        &mut self,
+        memory: &Memory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<Head>, Violation> {
+        let Some(id) = self.left.pop_front() else { return Ok(None) };
+        self.taken[usize::from(id)] = true;
+        self.follow(id, memory, pieces)?;
+        Ok(Some(Head { id, count: 1, place: id }))
+    }
+
+    /// Looks what has been made available.
+    fn look(&mut self) -> Result<(), Violation> {
         let index = self.areas.driver.load_u16(AVAILABLE_INDEX);
         let new = index.wrapping_sub(self.next);
         if new > self.entries {
             return Err(Violation::Jump(new));
         }
         self.available = index;
-        Ok(new > 0)
+        Ok(())
+    }
+
+    fn descriptor(&self, index: u16) -> Descriptor {
+        self.areas.descriptors.read(Descriptor::BYTES * usize::from(index))
     }
 
     /// Follows a chain from its first descriptor on.
-    #[inline]
-    fn take(&mut self, id: u16, mut chain: Chain<'_>) -> Result<Head, Violation> {
-        self.taken[usize::from(id)] = true;
-        let head = Head { id, count: 1, place: id };
-        let mut index = id;
+    #[inline(always)]
+    fn follow(&self, id: u16, memory: &Memory, pieces: &mut Vec<Piece>) -> Result<(), Violation> {
+        let first = self.descriptor(id);
+        let flags = first.flags.get();
+        if flags & (Descriptor::NEXT | Descriptor::INDIRECT) == 0 {
+            let (guest, bytes) = (first.address.get(), first.bytes.get());
+            return add_single(pieces, memory, (guest, bytes, flags));
+        }
+        self.follow_on(first, Chain::new(memory, pieces))
+    }
+
+    /// Likewise, of several, or with a table.
+    fn follow_on(&self, first: Descriptor, mut chain: Chain<'_>) -> Result<(), Violation> {
+        let mut found = first;
         for _ in 0..self.entries {
-            let at = Descriptor::BYTES * usize::from(index);
-            let found: Descriptor = self.areas.descriptors.read(at);
             let (guest, bytes) = (found.address.get(), found.bytes.get());
             let flags = found.flags.get();
             if flags & Descriptor::INDIRECT != 0 {
                 if !self.indirect || flags & Descriptor::NEXT != 0 {
                     return Err(Violation::Malformed);
                 }
-                chain.add_split_table(guest, bytes)?;
-                return Ok(head);
+                return chain.add_split_table(guest, bytes);
             }
             chain.add((guest, bytes, flags))?;
             if flags & Descriptor::NEXT == 0 {
-                return Ok(head);
+                return Ok(());
             }
-            index = found.next.get();
+            let index = found.next.get();
             if index >= self.entries {
                 return Err(Violation::NoDescriptor(index));
             }
+            found = self.descriptor(index);
         }
         Err(Violation::Endless)
     }

@@ -136,6 +136,35 @@ fn frames_that_are_none_are_dropped_and_the_next_one_is_not() {
 }
 
 #[test]
+fn frames_that_are_none_between_others_cost_nothing() {
+    for rings in layouts() {
+        let (mut front, mut back) = started(TRANSMIT, rings, NetFeatures::empty());
+        front.slots.write(4096, &Header { flags: NEEDS_CHECKSUM, ..Header::default() });
+        let good = [512, 1024, 1536];
+        for at in good {
+            front.slots.write_bytes(at + 12, &pattern(at as u8, 60));
+        }
+        // More often than the card has buffers.
+        for round in 0..2000 {
+            let bad = [(0, 12 + 13), (4096, 12 + 60), (0, 60_000)][round % 3];
+            let frames = [(512, 72), bad, (1024, 72), bad, (1536, 72)];
+            for (token, (at, bytes)) in (0..).zip(frames) {
+                offer(&mut front, token, &[(at, bytes, false)]);
+            }
+            back.turn();
+            for _ in frames {
+                assert!(front.queue.take().expect("it is used").is_ok());
+            }
+            let sent = std::mem::take(&mut back.shared.lock().unwrap().sent);
+            let sent: Vec<_> = sent.into_iter().map(|(_, frame, ..)| frame).collect();
+            assert!(sent == good.map(|at| pattern(at as u8, 60)), "{round}");
+        }
+        let traffic = back.session.traffic();
+        assert_eq!((traffic.sent, traffic.unsent), (6000, 4000));
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_dropped_and_the_buffer_is_for_the_next_one() {
     for rings in layouts() {
         let (mut front, mut back) = started(RECEIVE, rings, NetFeatures::empty());
