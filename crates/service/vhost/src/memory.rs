@@ -192,7 +192,10 @@ impl Memory {
     /// A buffer for a span, for a transfer of nothing else.
     #[inline]
     pub(crate) fn lend_one(&self, span: Span) -> SgList {
-        SgList::single(self.regions[span.region].lend(span.range()), 0..span.bytes as usize)
+        SgList::single(
+            self.regions[span.region as usize].lend(span.range()),
+            0..span.bytes as usize,
+        )
     }
 
     /// Copies a plain value out of the beginning of a span; panics if that is longer.
