@@ -4,7 +4,7 @@
 //! a queue of its own.
 
 use super::event::Cause;
-use super::recovery::{AWAY_STEP, MOST_RESETS, MOST_TRIES};
+use super::recovery::{AWAY_STEP, CHECK_STEP, MOST_RESETS, MOST_TRIES};
 use super::{Blk, Event, Phase};
 use crate::VirtioError;
 use crate::queue::Queue;
@@ -110,6 +110,9 @@ impl<T: Transport> Blk<T> {
         self.counters.resumed += requests;
         self.events.record(now, Event::Resumed { requests });
         self.is_ready(now);
+        if self.phase == Phase::Running && requests > 0 {
+            self.check_at = Some(now + CHECK_STEP);
+        }
         // Whatever was told of before is told of by nobody any more.
         self.look_again = true;
     }
