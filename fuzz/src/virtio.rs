@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::space::Space;
 use model::{Handle, Model};
 use outboard_block::manage::Management;
-use outboard_block::{BlockDriver, Durability, Operation, Request, UnitId};
+use outboard_block::{BlockDriver, Durability, Operation, Request, Room, UnitId};
 use outboard_hw::Instant;
 use outboard_hw::dma::{DmaSpace, SgList};
 use outboard_virtio::spec::features::Features;
@@ -204,7 +204,16 @@ impl Bench {
             3 => Operation::Write(Durability::Cached),
             4 => Operation::Write(Durability::Durable),
             5 => return Request::flush(),
-            6 => return Request::discard(lba, sectors * 8),
+            6 => {
+                let all = [
+                    Operation::Discard,
+                    Operation::Discard,
+                    Operation::WriteZeroes(Room::GiveBack),
+                    Operation::SecureErase,
+                ];
+                return Request::clear(all[usize::from(pieces & 3)], lba, sectors * 8);
+            }
+            _ if pieces == 3 => return Request::manage(Management::ReadHealth),
             _ => return Request::manage(Management::SetWriteCache(pieces & 1 == 0)),
         };
         let each = bytes / (usize::from(pieces) + 1);

@@ -8,8 +8,8 @@ use outboard_net::Offloads;
 use outboard_virtio::VirtioError;
 use outboard_virtio::queue::Areas;
 use outboard_virtio::spec::blk::{
-    BLK_SIZE, BlkFeatures, CAPACITY, MAX_DISCARD_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP, SEG_MAX,
-    SIZE_MAX, WRITEBACK,
+    BLK_SIZE, BlkFeatures, CAPACITY, MAX_DISCARD_SECTORS, MAX_SECURE_ERASE_SECTORS,
+    MAX_WRITE_ZEROES_SECTORS, NUM_QUEUES, PHYSICAL_BLOCK_EXP, SEG_MAX, SIZE_MAX, WRITEBACK,
 };
 use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::net::{MAC, MAX_PAIRS, MTU, NetFeatures, STATUS};
@@ -70,6 +70,13 @@ pub(crate) struct Model {
     pub(crate) legacy: bool,
     pub(crate) one_vector: bool,
     pub(crate) removed: bool,
+    /// For so many looks it is not there; then it is back, or gone for good.
+    away: u8,
+    returns: bool,
+    /// Once it is back it can go on with its queues.
+    resumes: bool,
+    /// It was away, and the driver has not turned to it since.
+    forgot: bool,
     /// So often the status reads as it was after a reset was asked for; 255 for ever.
     slow_reset: u8,
     reset_asked: bool,
@@ -96,6 +103,10 @@ impl Model {
             legacy: false,
             one_vector: false,
             removed: false,
+            away: 0,
+            returns: false,
+            resumes: false,
+            forgot: false,
             slow_reset: 0,
             reset_asked: false,
             honest: true,
@@ -118,6 +129,8 @@ impl Model {
         disks.set(BlkFeatures::FLUSH, !has(disk, 0));
         disks.set(BlkFeatures::CONFIG_WCE, has(disk, 1));
         disks.set(BlkFeatures::DISCARD, has(disk, 2));
+        disks.set(BlkFeatures::WRITE_ZEROES | BlkFeatures::SECURE_ERASE, has(disk, 2));
+        disks.set(BlkFeatures::LIFETIME, has(capacity, 2));
         disks.set(BlkFeatures::READ_ONLY, has(disk, 3));
         disks.set(BlkFeatures::BLK_SIZE, has(disk, 4));
         disks.set(BlkFeatures::TOPOLOGY, has(disk, 5));
@@ -134,7 +147,9 @@ impl Model {
         self.set(PHYSICAL_BLOCK_EXP, &[sizes >> 6]);
         self.set(WRITEBACK, &[segments >> 7]);
         self.set(NUM_QUEUES, &u16::from(segments >> 4 & 7).to_le_bytes());
-        self.set(MAX_DISCARD_SECTORS, &64u32.to_le_bytes());
+        for most in [MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, MAX_SECURE_ERASE_SECTORS] {
+            self.set(most, &64u32.to_le_bytes());
+        }
     }
 
     /// Another network card, as the bytes say.
@@ -181,7 +196,7 @@ impl Model {
 
     /// Behaves from now on.
     pub(crate) const fn heal(&mut self) {
-        (self.restless, self.slow_reset, self.refuses) = (false, 0, 0);
+        (self.restless, self.slow_reset, self.refuses, self.away) = (false, 0, 0, 0);
     }
 
     pub(crate) const fn was_told_to_reset(&self) -> bool {
@@ -226,6 +241,7 @@ impl Model {
                 4 => self.refuses = input.byte(),
                 5 => self.features ^= 1 << (input.byte() & 63),
                 6 => self.entries = input.half(),
+                7 => self.go_away(input.byte()),
                 _ => self.status = input.byte(),
             },
             _ => {
@@ -239,6 +255,16 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Its back end goes away, as those of vhost-user do.
+    const fn go_away(&mut self, how: u8) {
+        (self.resumes, self.returns, self.away) = (how & 1 == 0, how & 2 == 0, 1 + (how >> 2));
+        self.forgot = true;
+        self.rings = [const { None }; QUEUES];
+        self.status = Status::NEEDS_RESET.bits();
+    }
+}
+
 impl Transport for Handle {
     fn dma(&self) -> Arc<dyn DmaSpace> {
         self.space.clone()
@@ -246,6 +272,27 @@ impl Transport for Handle {
 
     fn is_legacy(&self) -> bool {
         self.model().legacy
+    }
+
+    fn is_away(&mut self) -> bool {
+        let mut model = self.access();
+        let was_away = model.away > 0;
+        model.away = model.away.saturating_sub(1);
+        model.removed |= was_away && model.away == 0 && !model.returns;
+        was_away
+    }
+
+    fn can_resume(&self) -> bool {
+        self.access().resumes
+    }
+
+    fn resume(&mut self, queues: &[(Areas, u32)]) {
+        let mut model = self.access();
+        let packed = model.accepted & Features::PACKED.bits() != 0;
+        model.rings = [const { None }; QUEUES];
+        for (ring, (areas, at)) in model.rings.iter_mut().zip(queues) {
+            *ring = Some(Ring::new(*areas, packed).resumed(*at));
+        }
     }
 
     fn offered_features(&mut self) -> u64 {
@@ -266,8 +313,11 @@ impl Transport for Handle {
         if model.reset_asked && model.slow_reset > 0 {
             model.slow_reset = model.slow_reset.saturating_sub(u8::from(model.slow_reset < 255));
         } else if model.reset_asked {
-            // Only now it lets go of memory.
-            (model.status, model.rings) = (0, [const { None }; QUEUES]);
+            model.status = 0;
+        }
+        if model.reset_asked && model.status == 0 {
+            // Only now, whoever says so, it lets go of memory.
+            model.rings = [const { None }; QUEUES];
         }
         Status::from_bits_retain(model.status)
     }
@@ -280,6 +330,7 @@ impl Transport for Handle {
                 model.rings = [const { None }; QUEUES];
             }
         } else {
+            model.forgot = false;
             let refused = model.refuses & 1 != 0;
             model.status = status.bits();
             if refused {
@@ -320,7 +371,7 @@ impl Transport for Handle {
     fn notify(&mut self, queue: u16, _: u16) {
         let model = self.access();
         let enabled = model.rings[usize::from(queue)].is_some();
-        assert!(enabled || model.reset_asked, "queue {queue} is not enabled");
+        assert!(enabled || model.reset_asked || model.forgot, "queue {queue} is not enabled");
     }
 
     fn reset_queue(&mut self, queue: u16) {

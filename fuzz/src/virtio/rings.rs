@@ -3,6 +3,7 @@
 use crate::space::is_allocated;
 use outboard_hw::dma::DeviceView;
 use outboard_virtio::queue::Areas;
+use outboard_virtio::spec::net::{GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP_L4};
 use outboard_virtio::spec::packed;
 use outboard_virtio::spec::split::{self, AVAILABLE_INDEX, AVAILABLE_RING, USED_INDEX, USED_RING};
 
@@ -34,6 +35,19 @@ pub(super) struct Piece {
 impl Ring {
     pub(super) const fn new(areas: Areas, packed: bool) -> Self {
         Self { areas, packed, next: 0, wrap: true, used: 0, used_wrap: true }
+    }
+
+    /// The same, which goes on where a driver says (`SET_VRING_BASE` of vhost-user).
+    pub(super) const fn resumed(mut self, at: u32) -> Self {
+        const WRAP: u16 = 1 << 15;
+        let (next, used) = (at as u16, (at >> 16) as u16);
+        if self.packed {
+            (self.next, self.wrap) = (next & !WRAP, next & WRAP != 0);
+            (self.used, self.used_wrap) = (used & !WRAP, used & WRAP != 0);
+        } else {
+            (self.next, self.used) = (next, next);
+        }
+        self
     }
 
     pub(super) const fn areas(&self) -> Areas {
@@ -88,7 +102,8 @@ impl Ring {
         let head = word(view, driver.bits() + AVAILABLE_RING as u64 + 2 * place)?;
         let table = self.areas.descriptors.bits();
         let mut at = head;
-        loop {
+        // A loop of descriptors may be one of empty tables.
+        for _ in 0..MAX_PIECES {
             let piece = piece(view, table + 16 * u64::from(at))?;
             let last = piece.flags & split::Descriptor::NEXT == 0;
             at = piece.next;
@@ -187,7 +202,9 @@ fn gather(view: &DeviceView, one: Piece, pieces: &mut Vec<Piece>) -> Option<()> 
 /// Writes a frame, and what stands before it, with these flags; how many bytes were written.
 fn receive(view: &DeviceView, pieces: &[Piece], status: u8) -> u32 {
     let mut frame = [0x55; FRAME_BYTES];
-    frame[..12].copy_from_slice(&[status, 0, 54, 0, 100, 0, 34, 0, 16, 0, 1, 0]);
+    // What is left to do with it: nothing, TCP over IPv4, over IPv6 with ECN, or UDP.
+    let kind = [GSO_NONE, GSO_TCP4, GSO_TCP6 | GSO_ECN, GSO_UDP_L4][usize::from(status >> 2 & 3)];
+    frame[..12].copy_from_slice(&[status, kind, 54, 0, 100, 0, 34, 0, 16, 0, 1, 0]);
     let mut done = 0;
     for piece in pieces {
         let bytes = (piece.bytes as usize).min(FRAME_BYTES - done);
