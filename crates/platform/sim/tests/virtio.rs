@@ -37,7 +37,7 @@ fn the_same_seed_is_the_same_trial() {
 #[test]
 fn the_driver_is_not_blamed_for_what_a_device_does() {
     let arena = SharedMemory::for_model("blamed", trial::MEMORY_BYTES).unwrap().1;
-    for seed in [4_011_620, 4_017_342, 4_046_542, 4_128_119, 4_128_768] {
+    for seed in [4_011_620, 4_017_342, 4_046_542, 4_128_119, 4_128_768, 5_106_006] {
         let report = trial::run::<VirtioFault>(seed, &arena, &TrialOptions::default());
         assert!(report.violations.is_empty(), "{seed}: {:#?}", report.violations);
     }

@@ -43,6 +43,8 @@ pub(super) enum Wrong {
     HalfChain,
     #[error("descriptors of a request have changed while the device has it")]
     Changed,
+    #[error("the device has overwritten what the driver offers")]
+    Overwritten,
     #[error("descriptor {0} does not come next, although an order was agreed upon")]
     NotNext(u16),
 }

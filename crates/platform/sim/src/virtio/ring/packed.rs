@@ -59,6 +59,9 @@ pub(crate) struct PackedSide {
     /// Descriptors of requests that it did not say are done: in order, the next entry says it of
     /// them as well, and has their place.
     covered: u16,
+    /// It has written over what the driver offers and it has not taken. Until the queue is reset it
+    /// takes nothing more: what it would find is its own.
+    overwrote: bool,
 }
 
 impl PackedSide {
@@ -69,7 +72,19 @@ impl PackedSide {
         let tables = features.contains(Features::INDIRECT);
         let in_order = features.contains(Features::IN_ORDER);
         let (since, in_use, covered) = (0, 0, 0);
-        Self { place, event_index, tables, next, used, since, busy, in_use, in_order, covered }
+        Self {
+            place,
+            event_index,
+            tables,
+            next,
+            used,
+            since,
+            busy,
+            in_use,
+            in_order,
+            covered,
+            overwrote: false,
+        }
     }
 
     fn address(&self, index: u16) -> u64 {
@@ -84,7 +99,8 @@ impl PackedSide {
 
     pub(super) fn take(&mut self, memory: &DeviceView) -> Result<Option<Chain>, Wrong> {
         let first = read_u16(memory, self.address(self.next.index) + Descriptor::FLAGS as u64)?;
-        if !Self::is_available(first, self.next) || self.in_use == self.place.entries {
+        let full = self.in_use == self.place.entries;
+        if !Self::is_available(first, self.next) || full || self.overwrote {
             return Ok(None);
         }
         let mut chain = Chain::default();
@@ -164,7 +180,9 @@ impl PackedSide {
         let flags = read_u16(memory, self.place.device + EVENT_FLAGS as u64)?;
         let first = read_u16(memory, self.address(self.next.index) + Descriptor::FLAGS as u64)?;
         // It asks for the next one alone, if for any.
-        Ok(flags == EVENT_ENABLE || flags == EVENT_AT && Self::is_available(first, self.next))
+        Ok(self.overwrote
+            || flags == EVENT_ENABLE
+            || flags == EVENT_AT && Self::is_available(first, self.next))
     }
 
     pub(super) fn wants_interrupt(&mut self, memory: &DeviceView) -> Result<bool, Wrong> {
@@ -206,6 +224,9 @@ impl PackedSide {
     }
 
     pub(super) fn next_entry(&self, memory: &DeviceView) -> Result<u16, Wrong> {
+        if self.overwrote {
+            return Err(Wrong::Overwritten);
+        }
         let mut at = self.next;
         // What is used up cannot be available again.
         for _ in self.in_use..self.place.entries {
@@ -224,7 +245,7 @@ impl PackedSide {
 
     /// Writes a used descriptor `ahead` places behind the next one.
     pub(crate) fn put_marked(
-        &self,
+        &mut self,
         memory: &DeviceView,
         ahead: u16,
         (id, bytes): (u32, u32),
@@ -241,6 +262,11 @@ impl PackedSide {
         let (address, id) = (0.into(), (id as u16).into());
         let used = Descriptor { address, bytes: bytes.into(), id, flags: flags.into() };
         let place = self.address(at.index);
+        let wrap = (at.index >= self.next.index) == self.next.wrap;
+        let there = read_u16(memory, place + Descriptor::FLAGS as u64)?;
+        let untaken = At { wrap, ..at };
+        // Or it makes up one itself.
+        self.overwrote |= Self::is_available(there, untaken) || Self::is_available(flags, untaken);
         // The flags come last (§2.8.6).
         memory.write(place, &used.as_bytes()[..Descriptor::FLAGS])?;
         write_u16(memory, place + Descriptor::FLAGS as u64, flags)
