@@ -62,7 +62,7 @@ impl Client {
         ended[..count]
             .iter()
             .map(|completion| {
-                // SAFETY: as many were written as it says.
+                // SAFETY: the library has written as many as it says (S9).
                 let completion = unsafe { completion.assume_init_ref() };
                 (completion.user_data, completion.ret)
             })
