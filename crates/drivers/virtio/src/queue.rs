@@ -135,11 +135,8 @@ impl<T> Shadow<T> {
     /// what it was added with, and its descriptors.
     #[inline(always)]
     fn end(&mut self, bytes: u32) -> Result<(T, u16), Broken> {
-        let Some(token) = self.token.take() else { return Err(Broken::Unknown) };
-        if bytes > self.writable_bytes {
-            self.token = Some(token);
-            return Err(Broken::TooLong);
-        }
+        self.check(bytes)?;
+        let token = self.token.take().ok_or(Broken::Unknown)?;
         Ok((token, self.descriptors))
     }
 }

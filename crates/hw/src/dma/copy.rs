@@ -245,7 +245,7 @@ unsafe fn copy_words<const COUNT: usize>(from: *const u8, into: *mut u8) {
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint that touches no memory, for any address.
+    // SAFETY: a hint makes no access, so S1 asks nothing of the address.
     unsafe {
         core::arch::asm!(
             "prefetcht0 [{at}]",

@@ -422,7 +422,13 @@ impl<T: Token> Ring<T> for SplitQueue<T> {
             Ok(ended) => ended,
             Err(why) => return Some(Err(why)),
         };
-        self.give_back(head as u16, descriptors);
+        if !T::IN_TURN && descriptors == 1 {
+            // As most are: its descriptor was looked up already.
+            shadow.next = self.first_free;
+            (self.first_free, self.free) = (head as u16, self.free + 1);
+        } else {
+            self.give_back(head as u16, descriptors);
+        }
         self.next_used = self.next_used.wrapping_add(1);
         Some(Ok(Used { token, bytes }))
     }
