@@ -175,17 +175,17 @@ impl<T: Token> SplitQueue<T> {
         self.words.publish(self.memory.buffer_mut(), old, new)
     }
 
-    /// Looks how far the device has gone; if it has not, or cannot have, that is the answer.
+    /// Looks how far the device has gone: its index, if it has gone further.
     #[inline(always)]
-    fn look(&mut self) -> Option<Option<Result<Used<T>, Broken>>> {
-        self.seen_used = self.memory.buffer().load_u16(self.words.used + USED_INDEX);
-        if self.next_used == self.seen_used {
-            return Some(None);
+    fn look(&self) -> Option<Result<u16, Broken>> {
+        let seen = self.memory.buffer().load_u16(self.words.used + USED_INDEX);
+        if self.next_used == seen {
+            return None;
         }
         // How many requests the device was shown and has not given back.
         let requests = self.published.wrapping_sub(self.next_used);
-        let more = self.seen_used.wrapping_sub(self.next_used) > requests;
-        more.then_some(Some(Err(Broken::TooMany)))
+        let more = seen.wrapping_sub(self.next_used) > requests;
+        Some(if more { Err(Broken::TooMany) } else { Ok(seen) })
     }
 
     /// What the next used entry says: the first descriptor, perhaps, and the bytes.
@@ -203,21 +203,20 @@ impl<T: Token> SplitQueue<T> {
         if let Some(batch) = self.batch {
             return Some(self.take_oldest(batch));
         }
-        if self.next_used == self.seen_used
-            && let Some(nothing) = self.look()
-        {
-            return nothing;
-        }
+        let seen = match self.look()? {
+            Ok(seen) => seen,
+            Err(why) => return Some(Err(why)),
+        };
         let (last, bytes) = self.next_element();
         let shadow = self.shadow.get(last as usize);
         let checked = shadow.ok_or(Broken::Unknown).and_then(|shadow| shadow.check(bytes));
-        Some(checked.and_then(|()| self.take_up_to(last as u16, bytes)))
+        Some(checked.and_then(|()| self.take_up_to(last as u16, bytes, seen)))
     }
 
-    /// Takes the oldest of all requests up to the one that begins at `last`, if the used index has
-    /// come that far.
-    fn take_up_to(&mut self, last: u16, bytes: u32) -> Result<Used<T>, Broken> {
-        let (mut head, mut left) = (self.oldest, self.seen_used.wrapping_sub(self.next_used));
+    /// Takes the oldest of all requests up to the one that begins at `last`, if the used index,
+    /// `seen`, has come that far.
+    fn take_up_to(&mut self, last: u16, bytes: u32, seen: u16) -> Result<Used<T>, Broken> {
+        let (mut head, mut left) = (self.oldest, seen.wrapping_sub(self.next_used));
         while head != last {
             left -= 1;
             if left == 0 {
@@ -243,6 +242,7 @@ impl<T: Token> SplitQueue<T> {
         self.batch = if is_last { None } else { Some(batch) };
         (self.oldest, self.free) = (behind, self.free + descriptors);
         self.next_used = self.next_used.wrapping_add(1);
+        self.seen_used = self.next_used;
         Ok(Used { token, bytes: if is_last { batch.bytes } else { writable_bytes } })
     }
 
@@ -406,13 +406,15 @@ impl<T: Token> Ring<T> for SplitQueue<T> {
 
     #[inline(always)]
     fn take(&mut self) -> Option<Result<Used<T>, Broken>> {
-        if self.in_order {
-            return self.take_in_order();
-        }
-        if self.next_used == self.seen_used
-            && let Some(nothing) = self.look()
-        {
-            return nothing;
+        if self.next_used == self.seen_used {
+            // In order this is always so.
+            if self.in_order {
+                return self.take_in_order();
+            }
+            self.seen_used = match self.look()? {
+                Ok(seen) => seen,
+                Err(why) => return Some(Err(why)),
+            };
         }
         let (head, bytes) = self.next_element();
         let Some(shadow) = self.shadow.get_mut(head as usize) else {
