@@ -1,10 +1,17 @@
 //! A counter that can be waited on.
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io;
+use rustix::io::{self, IoSliceMut, ReadWriteFlags, preadv2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// An `eventfd`: readable while its count is not zero. Never blocks.
+/// Where nothing is: an `eventfd` is read at no offset.
+const HERE: u64 = u64::MAX;
+
+/// An `eventfd`: readable while its count is not zero.
+///
+/// Whoever else has it can make it one that waits, since that is kept with the `eventfd` and not with
+/// the descriptor; some do, without any ill will. Taking never waits all the same. Signalling then
+/// waits only at the highest count, which nobody reaches who does not mean to.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 
@@ -20,10 +27,12 @@ impl EventFd {
         let _ = io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Takes the whole count; whether there was any.
+    /// Takes the whole count; whether there was any. Never waits (`RWF_NOWAIT`, which `eventfd`s know
+    /// since Linux 5.8).
     pub fn take(&self) -> bool {
         let mut count = [0; 8];
-        io::read(&self.0, &mut count).is_ok()
+        let into = &mut [IoSliceMut::new(&mut count)];
+        preadv2(&self.0, into, HERE, ReadWriteFlags::NOWAIT).is_ok()
     }
 }
 
@@ -36,12 +45,24 @@ impl AsFd for EventFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
     #[test]
     fn signals_are_counted_once_taken() {
         let event = EventFd::new().unwrap();
         assert!(!event.take());
         event.signal();
+        event.signal();
+        assert!(event.take());
+        assert!(!event.take());
+    }
+
+    #[test]
+    fn taking_does_not_wait_when_somebody_else_has_made_it_one_that_waits() {
+        let event = EventFd::new().unwrap();
+        let flags = fcntl_getfl(&event).unwrap();
+        fcntl_setfl(&event, flags - OFlags::NONBLOCK).unwrap();
+        assert!(!event.take());
         event.signal();
         assert!(event.take());
         assert!(!event.take());
