@@ -5,6 +5,7 @@ use outboard_linux::{EventFd, InterruptSource};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A descriptor that stands for others, which come and go with connections: readable while one of
@@ -40,16 +41,24 @@ pub(crate) struct Events {
     pub(crate) error: EventFd,
     /// There is news that no interrupt has told of: it came while something else was looked for.
     pub(crate) news: EventFd,
+    /// What the control stands for was readable when interrupts were last taken.
+    told: AtomicBool,
 }
 
 impl Events {
     pub(crate) fn new() -> io::Result<Self> {
         let (error, news) = (EventFd::new()?, EventFd::new()?);
-        Ok(Self { control: Control::new()?, calls: OnceLock::new(), error, news })
+        let told = AtomicBool::new(false);
+        Ok(Self { control: Control::new()?, calls: OnceLock::new(), error, news, told })
     }
 
     pub(crate) fn calls(&self) -> &[EventFd] {
         self.calls.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether vector 0 has fired since this was last asked.
+    pub(crate) fn take_told(&self) -> bool {
+        self.told.load(Ordering::Acquire) && self.told.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -67,6 +76,7 @@ impl InterruptSource for VhostInterrupts {
     fn take(&mut self, fired: &mut dyn FnMut(u16)) {
         // Whoever is told looks, and takes what there is.
         if self.0.control.wait(Timespec { tv_sec: 0, tv_nsec: 0 }) {
+            self.0.told.store(true, Ordering::Release);
             fired(0);
         }
         for (vector, call) in (1..).zip(self.0.calls()) {

@@ -43,6 +43,9 @@ const CONFIG_TIME: Duration = Duration::from_secs(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// A connection that lasts this long was a good one.
 const STEADY: Duration = Duration::from_secs(1);
+/// How often the system is asked for messages by a driver that looks at its queues and takes no
+/// interrupts: each time costs more than a request.
+const LOOK_STEP: Duration = Duration::from_millis(1);
 
 /// Which back end, and for how long it is waited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct VhostUser {
     memory: Arc<SharedMemory>,
     arena: Arena,
     back_end: BackEnd,
+    /// When to ask the system for messages although no interrupt has told of any.
+    look_at: Instant,
     state: RefCell<State>,
 }
 
@@ -115,6 +120,16 @@ struct State {
     lost: bool,
     lost_since: Option<Instant>,
     pause: Duration,
+}
+
+impl State {
+    /// Whether there is no back end whose device can be used.
+    fn is_away(&self) -> bool {
+        match &self.link {
+            Link::Up(session) => session.ready_at().is_none(),
+            Link::Away(_) | Link::Ended => true,
+        }
+    }
 }
 
 /// Whether a back end is there, for whoever wonders why its disk is gone.
@@ -174,7 +189,17 @@ impl VhostUser {
         };
         let (state, back_end, kicks) = (RefCell::new(state), BackEnd::default(), Vec::new());
         let interrupts = VhostInterrupts(events.clone());
-        let ours = Self { config, events, kicks, memory, arena, back_end: back_end.clone(), state };
+        let look_at = Instant::ORIGIN;
+        let ours = Self {
+            config,
+            events,
+            kicks,
+            memory,
+            arena,
+            back_end: back_end.clone(),
+            look_at,
+            state,
+        };
         Ok((ours, interrupts, back_end))
     }
 
@@ -284,12 +309,13 @@ impl Transport for VhostUser {
     }
 
     fn is_away(&mut self) -> bool {
-        self.look();
-        self.come_back();
-        match &self.state.borrow().link {
-            Link::Up(session) => session.ready_at().is_none(),
-            Link::Away(_) | Link::Ended => true,
+        let at = now();
+        if self.state.borrow().is_away() || self.events.take_told() || at.reached(self.look_at) {
+            self.look_at = at + LOOK_STEP;
+            self.look();
+            self.come_back();
         }
+        self.state.borrow().is_away()
     }
 
     fn can_resume(&self) -> bool {
