@@ -288,21 +288,22 @@ impl Ours {
 
     /// Reads for a time; how many a second.
     fn run(&mut self, time: Duration) -> f64 {
-        let (began, mut done) = (Instant::now(), 0);
-        let mut goes_on = true;
+        let (began, mut done) = (now(), 0);
+        let (mut at, mut goes_on) = (began, true);
         while goes_on || self.idle.len() < self.load.depth {
-            goes_on = began.elapsed() < time;
             while let Some((tag, memory)) = self.idle.pop_if(|_| goes_on) {
                 let lba = place(&mut self.places, self.load.bytes) / 512;
                 let data = SgList::single(memory, 0..self.load.bytes);
                 let request = Request::read(lba, self.load.bytes as u64 / 512, data);
                 self.driver.submit(UnitId(0), tag, request).expect("there is room");
             }
-            self.driver.kick(now());
+            self.driver.kick(at);
             if !self.load.polls {
                 self.wait();
             }
-            self.driver.poll(now(), &mut |completion| {
+            at = now();
+            goes_on = at.since(began) < time;
+            self.driver.poll(at, &mut |completion| {
                 completion.result.expect("a read");
                 let memory = completion.data.into_buffers().next().expect("its memory");
                 self.idle.push((completion.tag, memory));
@@ -310,7 +311,7 @@ impl Ours {
             });
             self.interrupts.rearm();
         }
-        f64::from(done) / began.elapsed().as_secs_f64()
+        f64::from(done) / now().since(began).as_secs_f64()
     }
 
     fn wait(&mut self) {
