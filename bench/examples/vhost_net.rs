@@ -86,7 +86,6 @@ fn prepare(driver: &mut Net<VhostUser>) -> VecDeque<Box<Frame>> {
     driver.kick(now());
     let frames = buffers(shape.transmit_depth).map(|(tag, mut buffer)| {
         buffer.fill(BEFORE..BEFORE + FRAME_BYTES, 0x55);
-        buffer.write_bytes(BEFORE, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
         let data = SgList::single(buffer, BEFORE..BEFORE + FRAME_BYTES);
         Box::new(Frame::plain(tag, data))
     });
@@ -113,13 +112,22 @@ fn front(socket: &str, time: Duration, sends: bool, receives: bool) {
                 let _ = driver.post(0, &mut spare);
             }
             if sends {
-                burst.extend(free.drain(..free.len().min(BURST - burst.len())));
+                burst.extend(free.drain(..free.len().min(BURST - burst.len())).map(written));
                 let _ = driver.submit(0, &mut burst);
             }
             driver.kick(now());
         }
     }
     count.print(frames);
+}
+
+/// A frame whose headers are written anew, as those of who has something to send are.
+fn written(mut frame: Box<Frame>) -> Box<Frame> {
+    const HEADERS: [u8; 42] = [0x55; 42];
+    if let Some(buffer) = frame.data.reuse(BEFORE..BEFORE + FRAME_BYTES) {
+        buffer.write_bytes(BEFORE, &HEADERS);
+    }
+    frame
 }
 
 fn back(socket: &str, time: Duration, is_source: bool) {
