@@ -4,6 +4,7 @@
 //! on the machine's mood.
 #![forbid(unsafe_code)]
 
+mod frames;
 pub mod nothing;
 mod peers;
 mod vhost;

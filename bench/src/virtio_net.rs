@@ -3,6 +3,7 @@
 //! frames that come in, `post` is part of it.
 
 use crate::Part;
+use crate::frames::{self, BATCH, Case, Way};
 use crate::peers::card::{CardTransport, MAC};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaPool, SgList};
@@ -12,26 +13,12 @@ use outboard_virtio::spec::net::{Header, NetFeatures, receive_queue, transmit_qu
 use outboard_virtio::{Net, NetConfig};
 use std::collections::VecDeque;
 
-/// Frames under way at once, and bytes of each.
-const BATCH: usize = 32;
+/// Bytes of a frame.
 const FRAME_BYTES: usize = 64;
 /// Entries of the queues.
 const ENTRIES: u16 = 256;
 
-/// Which way frames go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Out, with room for the header before each.
-    Out,
-    /// Out, without: the header has a descriptor of its own.
-    OutApart,
-    /// In, into buffers that are posted again.
-    In,
-}
-
-/// The cases: name, whether rings are packed, which way, and the most instructions that each frame
-/// may take.
-const CASES: [(&str, bool, Way, u64); 6] = [
+const CASES: [Case; 6] = [
     ("virtio-net: send, split", false, Way::Out, 205),
     ("virtio-net: send, split, header apart", false, Way::OutApart, 236),
     ("virtio-net: receive, split", false, Way::In, 231),
@@ -42,13 +29,7 @@ const CASES: [(&str, bool, Way, u64); 6] = [
 
 /// Frames of 64 bytes, 32 at a time, either way, in both layouts.
 pub(crate) fn parts() -> impl Iterator<Item = Part> {
-    CASES.into_iter().map(|(name, packed, way, limit)| {
-        let make = Box::new(move || {
-            let mut bench = Bench::new(packed, way);
-            Box::new(move || bench.round()) as Box<dyn FnMut()>
-        });
-        Part { name, limit, times: BATCH as u64, is_marked: true, make }
-    })
+    frames::parts(CASES, Bench::new, Bench::round)
 }
 
 struct Bench {

@@ -4,6 +4,7 @@
 
 use super::front::{ENTRIES, Front};
 use crate::Part;
+use crate::frames::{self, BATCH, Case, Way};
 use crate::nothing::{FRAME_BYTES, Nothing};
 use outboard_hw::Instant;
 use outboard_hw::dma::{Constraints, DmaBuffer, DmaSpace, Segment};
@@ -14,25 +15,10 @@ use outboard_virtio::spec::features::Features;
 use outboard_virtio::spec::net::{Header, NetFeatures, receive_queue, transmit_queue};
 use outboard_virtio::spec::vhost_user::ProtocolFeatures;
 
-/// Frames under way at once.
-const BATCH: u16 = 32;
 /// Bytes of a buffer of the client's, as frames need them, and others.
 const SLOT_BYTES: usize = 2048;
 
-/// Which way frames go, as the client sees it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Out, behind the header.
-    Out,
-    /// Out; the header has a descriptor of its own.
-    OutApart,
-    /// In.
-    In,
-}
-
-/// The cases: name, whether rings are packed, which way, and the most instructions that each frame
-/// may take.
-const CASES: [(&str, bool, Way, u64); 6] = [
+const CASES: [Case; 6] = [
     ("back end: frame from a client, split", false, Way::Out, 585),
     ("back end: frame from a client, split, header apart", false, Way::OutApart, 850),
     ("back end: frame to a client, split", false, Way::In, 592),
@@ -43,13 +29,7 @@ const CASES: [(&str, bool, Way, u64); 6] = [
 
 /// Frames of 60 bytes, 32 at a time, either way, in both layouts.
 pub(super) fn parts() -> impl Iterator<Item = Part> {
-    CASES.into_iter().map(|(name, packed, way, limit)| {
-        let make = Box::new(move || {
-            let mut bench = Bench::new(packed, way);
-            Box::new(move || bench.round()) as Box<dyn FnMut()>
-        });
-        Part { name, limit, times: BATCH.into(), is_marked: true, make }
-    })
+    frames::parts(CASES, Bench::new, Bench::round)
 }
 
 struct Bench {
@@ -70,7 +50,7 @@ impl Bench {
         let mut rings = Features::VERSION_1;
         rings.set(Features::PACKED, packed);
         let queue = Queue::new(&arena, ENTRIES, rings).expect("a queue");
-        let bytes = SLOT_BYTES * usize::from(BATCH);
+        let bytes = SLOT_BYTES * BATCH;
         let slots = arena.allocate(bytes, &Constraints::NONE).expect("memory");
         let features = rings.bits() | NetFeatures::MRG_RXBUF.bits();
         front.greet(features, ProtocolFeatures::empty());
@@ -85,7 +65,7 @@ impl Bench {
 
     /// As many frames as there are at a time.
     fn round(&mut self) {
-        (0..BATCH).for_each(|slot| self.offer(slot));
+        (0..BATCH as u16).for_each(|slot| self.offer(slot));
         self.queue.publish();
         self.marked_turn();
         for _ in 0..BATCH {
